@@ -1,0 +1,1 @@
+//! evcxr as a pure compiler: sessions, the stub, rewriting, the cache.

@@ -1,0 +1,1 @@
+//! Small Rust programs that show Chorus at work.

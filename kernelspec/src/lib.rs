@@ -1,0 +1,1 @@
+//! The kernel's entry in Jupyter: kernel.json, logos, install and uninstall.

@@ -1,0 +1,1 @@
+//! The Jupyter message protocol: frames, signing, typed messages, and the tasks that own ZeroMQ sockets.
