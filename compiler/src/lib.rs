@@ -1,1 +1,35 @@
-//! evcxr as a pure compiler: sessions, the stub, rewriting, the cache.
+//! evcxr as a pure compiler: it turns cells into shared objects and runs nothing.
+//!
+//! [`Session`] owns evcxr on a thread of its own; what it compiles, a runtime elsewhere loads and runs. The
+//! other processes behind it are this same binary: the [`stub`] that evcxr takes for its subprocess,
+//! and the [`wrapper`] that cargo takes for rustc. This is the only crate that depends on evcxr.
+
+mod completeness;
+mod diagnostics;
+pub mod folder;
+mod notebook;
+mod rewrite;
+mod session;
+mod sources;
+mod statements;
+pub mod stub;
+pub mod support;
+pub mod toolchain;
+pub mod wrapper;
+
+pub use completeness::{Completeness, completeness};
+pub use diagnostics::Diagnostic;
+pub use notebook::{
+    Compiled, Completion, Completions, Documentation, Failure, Notebook, OpenError, Settings, Undo,
+};
+pub use rewrite::ENTRY;
+pub use session::Session;
+pub use sources::Place;
+pub use statements::ends_in_expression;
+pub use stub::Load;
+
+/// Acts as rustc under `:cache` and `:allow_static_linking 0`, when evcxr has cargo call this binary so.
+/// To be called first in `main`.
+pub fn hook() {
+    evcxr::runtime_hook();
+}

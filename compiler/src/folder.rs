@@ -1,0 +1,104 @@
+//! The folders on disk: one for each running session, removed at its end or by a later session when its owner
+//! was killed; and one cache for all.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+const PREFIX: &str = "chorus-session-";
+const LOCK: &str = "lock";
+
+/// Where compiled things are kept across sessions: `chorus` in the user's cache folder
+/// (`XDG_CACHE_HOME`), or `CHORUS_CACHE_DIR`.
+pub fn cache() -> PathBuf {
+    std::env::var_os("CHORUS_CACHE_DIR").map_or_else(
+        || {
+            dirs::cache_dir()
+                .unwrap_or_else(std::env::temp_dir)
+                .join("chorus")
+        },
+        PathBuf::from,
+    )
+}
+
+/// A session's temporary folder. Dropping it removes it.
+#[derive(Debug)]
+pub struct Folder {
+    directory: tempfile::TempDir,
+    /// Locked while the session lives; the system unlocks it however the session ends.
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes a folder that only this user can read, and removes those that dead sessions of this user left.
+    pub fn create() -> io::Result<Folder> {
+        let parent = std::env::temp_dir();
+        remove_left(&parent);
+        loop {
+            let directory = tempfile::Builder::new()
+                .prefix(PREFIX)
+                .tempdir_in(&parent)?;
+            let lock = File::create(directory.path().join(LOCK))?;
+            lock.lock()?;
+            // Between its creation and the lock the folder looked like a dead session's.
+            if directory.path().join(LOCK).exists() {
+                return Ok(Folder {
+                    directory,
+                    _lock: lock,
+                });
+            }
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// Removes the folders whose owner is gone. What can't be removed is another's, and stays.
+fn remove_left(parent: &Path) {
+    let Ok(entries) = fs::read_dir(parent) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // A folder without a lock file is being made this very moment, or is of no use to anybody:
+        // it goes when it is old enough for that to be sure.
+        let orphaned = match File::open(entry.path().join(LOCK)) {
+            Ok(lock) => lock.try_lock().is_ok(),
+            Err(_) => entry
+                .metadata()
+                .and_then(|metadata| metadata.modified())
+                .is_ok_and(|time| time.elapsed().is_ok_and(|age| age.as_secs() > 60)),
+        };
+        if orphaned && let Err(error) = fs::remove_dir_all(entry.path()) {
+            tracing::debug!(%error, folder = %entry.path().display(), "a left folder stays");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_left_folder_goes_and_a_used_one_stays() {
+        let parent = tempfile::tempdir().unwrap();
+        let left = parent.path().join(format!("{PREFIX}left"));
+        let used = parent.path().join(format!("{PREFIX}used"));
+        let other = parent.path().join("other");
+        for folder in [&left, &used, &other] {
+            fs::create_dir(folder).unwrap();
+            File::create(folder.join(LOCK)).unwrap();
+        }
+        let lock = File::open(used.join(LOCK)).unwrap();
+        lock.lock().unwrap();
+        remove_left(parent.path());
+        assert!(!left.exists());
+        assert!(used.exists());
+        assert!(other.exists());
+    }
+}

@@ -1,0 +1,264 @@
+//! What cargo runs in rustc's place for evcxr's crate: rewrites the source, looks in the cache, compiles.
+//!
+//! It is the `chorus` binary under the name [`NAME`] (a link in the session's folder), named to cargo by
+//! `RUSTC_WORKSPACE_WRAPPER`, which concerns the notebook's crate only: dependencies are compiled as ever.
+//! [`Plan`], a small file that the session writes before each call, says what is wanted.
+
+use crate::rewrite::{self, Options};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// The file name under which the binary acts as this wrapper.
+pub const NAME: &str = "chorus-rustc";
+
+/// The environment variable that names the [`Plan`]'s file.
+pub(crate) const PLAN: &str = "CHORUS_PLAN";
+
+/// The name of evcxr's crate.
+const CRATE: &str = "ctx";
+
+/// What the session wants of the next compiles.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Plan {
+    /// The number of the snippet, by which a panic's location finds its source: the source is called
+    /// `chorus-<number>/lib.rs`.
+    pub(crate) number: u64,
+    /// Compile nothing and let cargo believe it, to move evcxr's state.
+    pub(crate) pretend: bool,
+    /// See [`Options::display`].
+    pub(crate) display: bool,
+    /// Where compiled snippets are kept.
+    pub(crate) cache: PathBuf,
+    /// The folder of the support library for `rustc`.
+    pub(crate) support: PathBuf,
+    /// The rustc that `support` was compiled by.
+    pub(crate) rustc: PathBuf,
+    /// The support library's source, to compile it for another toolchain.
+    pub(crate) support_source: PathBuf,
+}
+
+impl Plan {
+    pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, serde_json::to_vec(self)?)
+    }
+
+    fn read(path: &Path) -> io::Result<Plan> {
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    }
+}
+
+/// Acts as rustc for the arguments of this process.
+pub fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    let Some(rustc) = arguments.next() else {
+        eprintln!("{NAME}: cargo calls this, with a rustc and its arguments");
+        return ExitCode::FAILURE;
+    };
+    let arguments: Vec<OsString> = arguments.collect();
+    match snippet(&rustc, &arguments) {
+        Ok(Some(code)) => code,
+        Ok(None) => {
+            let error = Command::new(&rustc).args(&arguments).exec();
+            eprintln!("{NAME}: {}: {error}", rustc.display());
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("{NAME}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Compiles a snippet, or says that this is none.
+fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>> {
+    let Some(plan) = std::env::var_os(PLAN) else {
+        return Ok(None);
+    };
+    let Some(call) = Call::of(arguments) else {
+        return Ok(None);
+    };
+    let plan = Plan::read(Path::new(&plan))?;
+    if plan.pretend {
+        return pretend(rustc, arguments, &call).map(Some);
+    }
+    let source = fs::read_to_string(&call.source)?;
+    let options = Options {
+        display: plan.display,
+        all_variables: false,
+    };
+    let Some(mut rewritten) = rewrite::rewrite(&source, options) else {
+        return Ok(None);
+    };
+    let support = if Path::new(rustc) == plan.rustc {
+        plan.support.clone()
+    } else {
+        crate::support::ensure(Path::new(rustc), &fs::read_to_string(&plan.support_source)?)
+            .map_err(io::Error::other)?
+            .folder
+    };
+
+    let kept = plan.cache.join(key(rustc, arguments, &rewritten.source));
+    let product = call.out_dir.join(format!("lib{CRATE}.so"));
+    if kept.with_extension("so").exists() && kept.with_extension("d").exists() {
+        replace(&kept.with_extension("so"), &product)?;
+        replace(
+            &kept.with_extension("d"),
+            &call.out_dir.join(format!("{CRATE}.d")),
+        )?;
+        return Ok(Some(ExitCode::SUCCESS));
+    }
+
+    fs::write(&call.source, &rewritten.source)?;
+    let mut output = call.command(rustc, arguments, &plan, &support).output()?;
+    if !output.status.success() && rewritten.left_out && output.stderr_mentions("E0425") {
+        // A macro may have made a variable's name out of parts.
+        let options = Options {
+            all_variables: true,
+            ..options
+        };
+        if let Some(whole) = rewrite::rewrite(&source, options) {
+            rewritten = whole;
+            fs::write(&call.source, &rewritten.source)?;
+            output = call.command(rustc, arguments, &plan, &support).output()?;
+        }
+    }
+    io::Write::write_all(&mut io::stderr(), &output.stderr)?;
+    io::Write::write_all(&mut io::stdout(), &output.stdout)?;
+    if output.status.success() {
+        fs::create_dir_all(&plan.cache)?;
+        replace(&product, &kept.with_extension("so"))?;
+        replace(
+            &call.out_dir.join(format!("{CRATE}.d")),
+            &kept.with_extension("d"),
+        )?;
+    }
+    Ok(Some(match output.status.code() {
+        Some(code) => ExitCode::from(code.clamp(0, 255) as u8),
+        None => ExitCode::FAILURE,
+    }))
+}
+
+trait Mentions {
+    fn stderr_mentions(&self, text: &str) -> bool;
+}
+
+impl Mentions for std::process::Output {
+    fn stderr_mentions(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.stderr).contains(text)
+    }
+}
+
+/// Leaves an empty product and true dependency information.
+fn pretend(rustc: &OsStr, arguments: &[OsString], call: &Call) -> io::Result<ExitCode> {
+    fs::write(call.out_dir.join(format!("lib{CRATE}.so")), b"")?;
+    let arguments = arguments.iter().map(|argument| {
+        if argument == "--emit=dep-info,link" {
+            OsString::from("--emit=dep-info")
+        } else {
+            argument.clone()
+        }
+    });
+    let output = Command::new(rustc).args(arguments).output()?;
+    Ok(if output.status.success() {
+        ExitCode::SUCCESS
+    } else {
+        io::Write::write_all(&mut io::stderr(), &output.stderr)?;
+        ExitCode::FAILURE
+    })
+}
+
+/// Puts a link to (or, across file systems, a copy of) `from` at `to`, whatever was there.
+fn replace(from: &Path, to: &Path) -> io::Result<()> {
+    match fs::remove_file(to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    match fs::hard_link(from, to) {
+        Ok(()) => Ok(()),
+        Err(_) => fs::copy(from, to).map(drop),
+    }
+}
+
+/// The identity of a compile: what is compiled, by what, and how.
+fn key(rustc: &OsStr, arguments: &[OsString], source: &str) -> String {
+    let mut hash = Sha256::new();
+    for part in [rustc]
+        .into_iter()
+        .chain(arguments.iter().map(OsString::as_os_str))
+    {
+        hash.update(part.as_encoded_bytes());
+        hash.update([0]);
+    }
+    hash.update(source);
+    hex::encode(hash.finalize())
+}
+
+/// The parts of rustc's command line that matter here.
+#[derive(Debug)]
+struct Call {
+    source: PathBuf,
+    out_dir: PathBuf,
+}
+
+impl Call {
+    /// `None` unless these arguments compile evcxr's crate to a shared object.
+    fn of(arguments: &[OsString]) -> Option<Call> {
+        let after = |flag: &str| {
+            let at = arguments.iter().position(|argument| argument == flag)?;
+            arguments.get(at + 1)
+        };
+        if after("--crate-name")? != CRATE || after("--crate-type")? != "cdylib" {
+            return None;
+        }
+        arguments
+            .iter()
+            .any(|argument| argument == "--emit=dep-info,link")
+            .then_some(())?;
+        Some(Call {
+            source: PathBuf::from(
+                arguments
+                    .iter()
+                    .find(|argument| argument.as_encoded_bytes().ends_with(b"lib.rs"))?,
+            ),
+            out_dir: PathBuf::from(after("--out-dir")?),
+        })
+    }
+
+    fn command(
+        &self,
+        rustc: &OsStr,
+        arguments: &[OsString],
+        plan: &Plan,
+        support: &Path,
+    ) -> Command {
+        let mut command = Command::new(rustc);
+        let mut arguments = arguments.iter().peekable();
+        while let Some(argument) = arguments.next() {
+            // A snippet is small and compiled once: neither incremental files nor many units pay.
+            if argument == "-C"
+                && arguments.peek().is_some_and(|next| {
+                    let next = next.as_encoded_bytes();
+                    next.starts_with(b"incremental=") || next.starts_with(b"codegen-units=")
+                })
+            {
+                arguments.next();
+                continue;
+            }
+            command.arg(argument);
+        }
+        let mut external = OsString::from("chorus_support=");
+        external.push(support.join("libchorus_support.so"));
+        command
+            .arg("-Ccodegen-units=1")
+            .arg("--extern")
+            .arg(external)
+            .arg(format!("--remap-path-prefix=src=chorus-{}", plan.number));
+        command
+    }
+}
