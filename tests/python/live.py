@@ -184,9 +184,13 @@ class Live:
                 return False
         return False
 
+    def settle_control(self) -> None:
+        """A barrier on the control channel alone, for while a cell runs."""
+        self.ask("kernel_info_request", channel="control")
+
     def settle(self) -> None:
         """A barrier on both channels, after which every message of the requests before it has been filed."""
-        self.ask("kernel_info_request", channel="control")
+        self.settle_control()
         self.ask("kernel_info_request")
 
 

@@ -104,9 +104,9 @@ COMPILE_ERRORS = [
     ("let v = vec![1];\nlet w = v;\nprintln!(\"{:?}\", v);", "E0382", "borrow of moved value: `v`", 3, 18),
     ("let s = String::from(\"a\");\ns.no_such_method();", "E0599", "no method named `no_such_method`", 2, 3),
     ("use std::no_such_module::Thing;", "E0432", "unresolved import", 1, 10),
-    ("struct S { x: NoSuchType }", "E0412", "cannot find type `NoSuchType`", 1, 15),
+    ("struct S { x: NoSuchType }", "E0425", "cannot find type `NoSuchType`", 1, 15),
     ("let x = 1; x = 2;", "E0384", "cannot assign twice to immutable variable", 1, 12),
-    ('let é = "🦀🦀"; let n: i32 = é;', "E0308", "mismatched types", 1, 29),
+    ('let é = "🦀🦀"; let n: i32 = é;', "E0308", "mismatched types", 1, 28),
     ("trait T { fn f(&self); }\nstruct S;\nimpl T for S {}", "E0046", "not all trait items implemented", 3, 1),
 ]
 
