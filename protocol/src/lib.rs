@@ -1,1 +1,19 @@
 //! The Jupyter message protocol: frames, signing, typed messages, and the tasks that own ZeroMQ sockets.
+//!
+//! The protocol is version 5.5 of <https://jupyter-client.readthedocs.io/en/stable/messaging.html>. Nothing here knows
+//! whether it serves a kernel, a controller, an engine or a client: which messages are answered, and how, is theirs.
+//!
+//! - [`message`]: what is said. Values and their JSON, no I/O.
+//! - [`wire`]: messages to frames and back, signed and checked. No I/O.
+//! - [`connection`]: connection files and keys.
+//! - [`socket`]: threads that own ZeroMQ sockets, and the handles to them. The only place with sockets in it.
+
+pub mod connection;
+pub mod json;
+pub mod message;
+pub mod wire;
+
+pub use connection::{ConnectionError, ConnectionFile, Key, Transport};
+pub use json::{JsonError, RawJson};
+pub use message::{Content, Header, Message, Reply};
+pub use wire::{Session, WireError};

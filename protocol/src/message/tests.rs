@@ -1,0 +1,1 @@
+//! The envelope and contents against JSON as real clients write it.

@@ -1,0 +1,338 @@
+//! Messages to frames and frames to messages: the one place that signs and checks. No I/O.
+//!
+//! Source: <https://jupyter-client.readthedocs.io/en/stable/messaging.html#the-wire-protocol>.
+
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use hmac::{Hmac, Mac};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Map;
+use sha2::Sha256;
+use uuid::Uuid;
+
+use crate::connection::Key;
+use crate::json::{JsonError, RawJson};
+use crate::message::{Content, Header, Message, PROTOCOL_VERSION};
+use replay::{Digest, Replays};
+
+/// The frame between a message's identities and its signature.
+pub const DELIMITER: &[u8] = b"<IDS|MSG>";
+
+/// How many signatures are remembered to recognise one that comes again.
+pub const REPLAYS_REMEMBERED: usize = 65_536;
+
+/// One process's side of a conversation: its id, its key, and the signatures it has seen.
+///
+/// Clones are the same session. One session may serve any number of sockets and threads.
+#[derive(Clone)]
+pub struct Session(Arc<Inner>);
+
+struct Inner {
+    id: String,
+    username: String,
+    /// Primed with the key; none when messages are not signed.
+    signer: Option<Hmac<Sha256>>,
+    replays: Mutex<Replays>,
+}
+
+/// One of the four signed frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The message's own header.
+    Header,
+    /// The header of the message that caused it.
+    ParentHeader,
+    /// What is said about the message.
+    Metadata,
+    /// The body.
+    Content,
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Header => "header",
+            Self::ParentHeader => "parent header",
+            Self::Metadata => "metadata",
+            Self::Content => "content",
+        })
+    }
+}
+
+/// Failed to decode a message. No text of it repeats what the peer sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// No frame is the delimiter.
+    #[error("find the delimiter among {frames} frames")]
+    NoDelimiter {
+        /// How many frames there are.
+        frames: usize,
+    },
+    /// Fewer than a signature and four frames follow the delimiter.
+    #[error("find a signature and four parts: {found} frames follow the delimiter")]
+    MissingFrames {
+        /// How many frames there are after the delimiter.
+        found: usize,
+    },
+    /// The message is not signed, but must be.
+    #[error("check the signature: there is none")]
+    Unsigned,
+    /// The signature is not 64 lower-case hexadecimal digits.
+    #[error("read the signature: it is not 64 lower-case hexadecimal digits")]
+    BadSignatureHex,
+    /// The signature is not that of these frames with this key.
+    #[error("check the signature: it does not match, the sender may have another key")]
+    BadSignature,
+    /// A message with this signature has been received before.
+    #[error("accept the message: it has been received before")]
+    Replayed,
+    /// A part is not the JSON it must be.
+    #[error("parse the {part}: {source}")]
+    Json {
+        /// Which part.
+        part: Part,
+        /// What is wrong with it.
+        source: JsonError,
+    },
+}
+
+impl Session {
+    /// A new session with an id of its own. Its user name is the environment's `USER`, if there is one.
+    pub fn new(key: &Key) -> Self {
+        let username = std::env::var("USER").unwrap_or_default();
+        Self::with_id(key, Uuid::new_v4().to_string(), username)
+    }
+
+    /// A session that goes by a given id, which must be unique among those that talk to one kernel.
+    pub fn with_id(key: &Key, id: impl Into<String>, username: impl Into<String>) -> Self {
+        Self(Arc::new(Inner {
+            id: id.into(),
+            username: username.into(),
+            signer: signer(key),
+            replays: Mutex::new(Replays::new(REPLAYS_REMEMBERED)),
+        }))
+    }
+
+    /// What headers made here carry as `session`.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// What headers made here carry as `username`.
+    pub fn username(&self) -> &str {
+        &self.0.username
+    }
+
+    /// A new message: a fresh id, the time of now, no identities, no metadata, no buffers.
+    pub fn message<C: Content + ?Sized>(&self, content: &C, parent: Option<&Header>) -> Message {
+        let content = RawJson::from_value(content).unwrap_or_else(|error| {
+            // Content forbids it, so this is a mistake in a content's Serialize. A reply that is empty beats none.
+            tracing::error!(msg_type = C::TYPE, %error, "failed to render a message's content");
+            RawJson::empty_object()
+        });
+        self.raw_message(C::TYPE, content, parent)
+    }
+
+    /// The same for a content whose type is known only now, such as one that is relayed.
+    pub fn raw_message(
+        &self,
+        msg_type: impl Into<String>,
+        content: RawJson,
+        parent: Option<&Header>,
+    ) -> Message {
+        Message {
+            identities: Vec::new(),
+            header: self.header(msg_type.into()),
+            parent: parent.cloned(),
+            metadata: Map::new(),
+            content,
+            buffers: Vec::new(),
+        }
+    }
+
+    /// A message that answers `request`: caused by it, and for its sender.
+    pub fn reply<C: Content + ?Sized>(&self, request: &Message, content: &C) -> Message {
+        self.message(content, Some(&request.header))
+            .with_identities(request.identities.clone())
+    }
+
+    fn header(&self, msg_type: String) -> Header {
+        Header {
+            msg_id: Uuid::new_v4().to_string(),
+            session: self.0.id.clone(),
+            username: self.0.username.clone(),
+            // jupyter_client takes at most six digits of a second for a date.
+            date: format!("{:.6}", jiff::Timestamp::now()),
+            msg_type,
+            version: PROTOCOL_VERSION.to_owned(),
+            subshell_id: None,
+            extra: Map::new(),
+        }
+    }
+
+    /// The frames of `message`: identities, delimiter, signature, the four parts, buffers. Content and buffers are shared,
+    /// not copied.
+    pub fn encode(&self, message: &Message) -> Vec<Bytes> {
+        let parts = [
+            rendered(&message.header),
+            message
+                .parent
+                .as_ref()
+                .map_or(Bytes::from_static(b"{}"), rendered),
+            rendered(&message.metadata),
+            message.content.as_bytes().clone(),
+        ];
+        let signature = match &self.0.signer {
+            Some(signer) => Bytes::from(hex::encode(
+                mac(signer, parts.each_ref()).finalize().into_bytes(),
+            )),
+            None => Bytes::new(),
+        };
+        let mut frames = Vec::with_capacity(message.identities.len() + 6 + message.buffers.len());
+        frames.extend(message.identities.iter().cloned());
+        frames.push(Bytes::from_static(DELIMITER));
+        frames.push(signature);
+        frames.extend(parts);
+        frames.extend(message.buffers.iter().cloned());
+        frames
+    }
+
+    /// The message that `frames` are. The signature is checked before anything is parsed, and remembered: the same frames
+    /// are refused a second time. Content and buffers share the frames' bytes.
+    ///
+    /// Without a key nothing is checked and nothing remembered.
+    ///
+    /// # Errors
+    /// When the frames are malformed, not signed with this session's key, or have been decoded before.
+    pub fn decode(&self, frames: Vec<Bytes>) -> Result<Message, WireError> {
+        let delimiter = frames.iter().position(|frame| frame == DELIMITER);
+        let delimiter = delimiter.ok_or(WireError::NoDelimiter {
+            frames: frames.len(),
+        })?;
+        let (identities, rest) = frames.split_at(delimiter);
+        let [
+            _,
+            signature,
+            header,
+            parent,
+            metadata,
+            content,
+            buffers @ ..,
+        ] = rest
+        else {
+            return Err(WireError::MissingFrames {
+                found: rest.len() - 1,
+            });
+        };
+        self.check(signature, [header, parent, metadata, content])?;
+        Ok(Message {
+            identities: identities.to_vec(),
+            header: parsed(Part::Header, header)?,
+            parent: parent_header(parent)?,
+            metadata: parsed(Part::Metadata, metadata)?,
+            content: RawJson::from_bytes(content.clone()).map_err(|source| WireError::Json {
+                part: Part::Content,
+                source,
+            })?,
+            buffers: buffers.to_vec(),
+        })
+    }
+
+    fn check(&self, signature: &[u8], parts: [&Bytes; 4]) -> Result<(), WireError> {
+        let Some(signer) = &self.0.signer else {
+            return Ok(());
+        };
+        let digest = match signature {
+            [] => return Err(WireError::Unsigned),
+            signature => digest(signature).ok_or(WireError::BadSignatureHex)?,
+        };
+        mac(signer, parts)
+            .verify_slice(&digest)
+            .map_err(|_| WireError::BadSignature)?;
+        // Only what is genuine is remembered, or anyone could push real signatures out.
+        let mut replays = self
+            .0
+            .replays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if replays.is_new(digest) {
+            Ok(())
+        } else {
+            Err(WireError::Replayed)
+        }
+    }
+}
+
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("id", &self.0.id)
+            .field("username", &self.0.username)
+            .field("signs", &self.0.signer.is_some())
+            .finish_non_exhaustive()
+    }
+}
+
+fn signer(key: &Key) -> Option<Hmac<Sha256>> {
+    if key.is_empty() {
+        return None;
+    }
+    #[expect(
+        clippy::expect_used,
+        reason = "HMAC takes a key of any length, RFC 2104 section 2"
+    )]
+    Some(Hmac::new_from_slice(key.expose().as_bytes()).expect("HMAC takes a key of any length"))
+}
+
+fn mac(signer: &Hmac<Sha256>, parts: [&Bytes; 4]) -> Hmac<Sha256> {
+    let mut mac = signer.clone();
+    for part in parts {
+        mac.update(part);
+    }
+    mac
+}
+
+/// The bytes of a signature. Upper case is refused, as jupyter_client does, so that a message has one signature only.
+fn digest(signature: &[u8]) -> Option<Digest> {
+    let mut digest = Digest::default();
+    hex::decode_to_slice(signature, &mut digest).ok()?;
+    (!signature.iter().any(u8::is_ascii_uppercase)).then_some(digest)
+}
+
+/// The JSON of a header or of metadata.
+fn rendered<T: Serialize>(value: &T) -> Bytes {
+    #[expect(
+        clippy::expect_used,
+        reason = "headers and metadata are structs and maps with string keys, which all have a JSON form"
+    )]
+    Bytes::from(serde_json::to_vec(value).expect("string keys only"))
+}
+
+fn parsed<T: DeserializeOwned>(part: Part, frame: &[u8]) -> Result<T, WireError> {
+    serde_json::from_slice(frame).map_err(|error| WireError::Json {
+        part,
+        source: error.into(),
+    })
+}
+
+/// A message without a parent has `{}` there.
+fn parent_header(frame: &[u8]) -> Result<Option<Header>, WireError> {
+    match frame {
+        b"{}" | b"null" => Ok(None),
+        frame => match parsed(Part::ParentHeader, frame) {
+            Ok(header) => Ok(Some(header)),
+            Err(error) => match parsed::<Map<String, serde_json::Value>>(Part::ParentHeader, frame)
+            {
+                Ok(map) if map.is_empty() => Ok(None),
+                _ => Err(error),
+            },
+        },
+    }
+}

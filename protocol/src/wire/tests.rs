@@ -1,0 +1,1 @@
+//! Round trips, forgeries and a message that jupyter_client signed.
