@@ -6,6 +6,7 @@ import re
 import statistics
 import time
 
+import psutil
 import pytest
 
 from chorus_client import Kernel, Result
@@ -74,7 +75,7 @@ def test_variables_are_as_before_an_interrupt(prepared: Kernel) -> None:
     live = Live(prepared)
     cell = live.submit(f'{DAMAGE} println!("looping"); loop {{ std::hint::black_box(1); }}')
     cell.until_output("looping")
-    live.interrupt()
+    live.interrupt().done()
     cell.done()
     assert cell.reply["status"] == "error"
     assert "interrupt" in error_text(cell.reply).lower()
@@ -143,13 +144,12 @@ def test_interrupt_takes_effect_within_200_ms(kernel: Kernel, what: str) -> None
 
 def test_interrupt_ends_the_children_of_the_cell(kernel: Kernel) -> None:
     live = Live(kernel)
-    cell = live.submit('println!("child"); std::process::Command::new("sleep").arg("54321").status().unwrap();')
-    cell.until_output("child")
-    live.settle_control()
-    live.interrupt()
+    cell = live.submit('let mut c = std::process::Command::new("sleep").arg("54321").spawn().unwrap(); println!("child {};", c.id()); c.wait().unwrap();')
+    cell.until_output(";\n")
+    child = psutil.Process(int(cell.stdout.removeprefix("child ").strip(";\n")))
+    live.interrupt().done()
     cell.done()
-    sleeping = [p for p in family(kernel.pid) if "54321" in " ".join(p.cmdline())]
-    assert not alive_after(sleeping, within=5)
+    assert not alive_after([child], within=5)
 
 
 def test_interrupt_aborts_what_is_queued(kernel: Kernel) -> None:
@@ -157,7 +157,7 @@ def test_interrupt_aborts_what_is_queued(kernel: Kernel) -> None:
     cell = live.submit('println!("first"); loop { std::thread::park(); }')
     queued = live.submit('println!("must not run");')
     cell.until_output("first")
-    live.interrupt()
+    live.interrupt().done()
     live.settle()
     assert cell.reply["status"] == "error"
     assert queued.reply["status"] == "aborted"
@@ -170,7 +170,7 @@ def test_interrupt_while_compiling(kernel: Kernel) -> None:
     body = "".join(f'println!("{{}}", (0..{n}).map(|x| format!("{{x:>5}}")).collect::<Vec<_>>().join("{n}").len());' for n in range(40))
     cell = live.submit(body)
     cell.until(lambda e: e.type == "execute_input")
-    live.interrupt()
+    live.interrupt().done()
     cell.done()
     assert cell.reply["status"] in ("ok", "error")
     assert kernel.run("while_compiling + 1").expect_ok().text.strip() == "4"

@@ -161,7 +161,7 @@ def busy(kernel: Kernel) -> Iterator[tuple[Live, Request]]:
     cell.until_output("busy now")
     yield live, cell
     assert not cell.replies, "the cell ended by itself"
-    live.interrupt()
+    live.interrupt().done()
     cell.done()
 
 

@@ -24,7 +24,7 @@ def busy(kernel: Kernel) -> Iterator[tuple[Live, Request]]:
     cell.until_output("busy now")
     yield live, cell
     assert not cell.replies, "the cell ended by itself"
-    live.interrupt()
+    live.interrupt().done()
     assert cell.done().reply["status"] == "error"
 
 
@@ -102,7 +102,7 @@ def test_a_subshell_outlives_an_interrupt_of_the_main_shell(kernel: Kernel) -> N
     subshell = live.ask("create_subshell_request", channel="control").reply["subshell_id"]
     cell = live.submit(BUSY)
     cell.until_output("busy now")
-    live.interrupt()
+    live.interrupt().done()
     cell.done()
     assert live.ask("kernel_info_request", subshell=subshell).reply["status"] == "ok"
     live.ask("delete_subshell_request", {"subshell_id": subshell}, channel="control")

@@ -126,7 +126,7 @@ def test_interrupt_while_asking(kernel: Kernel, with_input: None) -> None:
     live = Live(kernel)
     cell = live.submit('ask("Never answered? ");', allow_stdin=True)
     cell.until_input()
-    live.interrupt()
+    live.interrupt().done()
     assert cell.done(timeout=10).reply["status"] == "error"
     assert kernel.run('ask("Again?")', answers=["yes"]).expect_ok().text.strip() == '"yes"'
 
