@@ -1,0 +1,192 @@
+//! The cells of wordcount.ipynb, which `chorus demo` runs one by one. `// %%` begins a cell; src/lib.rs reads this file and
+//! its test keeps the notebook equal to it.
+
+// %% [markdown]
+// # Counting the words of a text
+//
+// How often does each word of a book occur? This notebook counts on one core. Run the cells from top to bottom
+// with Shift+Enter. Every function and variable of a cell is there in the cells below it.
+
+// %% [markdown]
+// ## A text
+//
+// The text is the file named by the environment variable `CHORUS_TEXT`. Without it, it is a children's magazine of 1887 (Project
+// Gutenberg, no. 27287) if that lies beside the repository, and otherwise one made up here: as long, with words whose
+// frequencies follow Zipf's law as those of real texts do, and the same in every run.
+
+// %%
+use std::path::Path;
+
+const BOOKS: [&str; 2] = ["../../shared/data/27287-0.txt", "../shared/data/27287-0.txt"];
+const MADE_UP_BYTES: usize = 271_565;
+
+/// A word of its own for every rank: the more frequent, the shorter.
+fn made_up_word(rank: usize) -> String {
+    const SYLLABLES: [&str; 16] = [
+        "ka", "lo", "mi", "ne", "ru", "sa", "ti", "vo", "be", "du", "fi", "go", "ha", "je", "pu", "wa",
+    ];
+    let mut word = String::new();
+    let mut rest = rank;
+    loop {
+        word.push_str(SYLLABLES[rest % 16]);
+        rest /= 16;
+        if rest == 0 {
+            return word;
+        }
+    }
+}
+
+/// A text of `bytes` bytes in lines of about 70. Word `n` is drawn about half as often as word `n / 2`.
+fn made_up_text(bytes: usize) -> String {
+    let mut state: u64 = 1887;
+    let mut random = move || {
+        // SplitMix64
+        state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let vocabulary = 8_000f64;
+    let mut text = String::with_capacity(bytes + 16);
+    let mut line = 0;
+    while text.len() < bytes {
+        let before = text.len();
+        text.push_str(&made_up_word(vocabulary.powf(random()) as usize - 1));
+        line += text.len() - before + 1;
+        text.push(if line > 70 { '\n' } else { ' ' });
+        if line > 70 {
+            line = 0;
+        }
+    }
+    text.truncate(bytes);
+    text
+}
+
+/// The text and where it is from.
+fn read_text() -> std::io::Result<(String, String)> {
+    let named = std::env::var("CHORUS_TEXT").ok();
+    let beside = BOOKS.iter().find(|path| Path::new(path).exists()).map(|path| path.to_string());
+    match named.or(beside) {
+        Some(path) => Ok((std::fs::read_to_string(&path)?, path)),
+        None => Ok((made_up_text(MADE_UP_BYTES), "made up".to_string())),
+    }
+}
+
+let (text, origin) = read_text()?;
+println!("{} bytes in {} lines ({origin})", text.len(), text.lines().count());
+
+// %% [markdown]
+// ## Counting
+//
+// A word is a run of letters and digits; an apostrophe inside it belongs to it. *The* and *the* are the same word.
+
+// %%
+use std::collections::HashMap;
+
+fn words(text: &str) -> impl Iterator<Item = String> + '_ {
+    text.split(|c: char| !c.is_alphanumeric() && c != '\'' && c != '’')
+        .map(|word| word.trim_matches(['\'', '’']))
+        .filter(|word| !word.is_empty())
+        .map(str::to_lowercase)
+}
+
+fn count_words(text: &str) -> HashMap<String, usize> {
+    let mut counts = HashMap::new();
+    for word in words(text) {
+        *counts.entry(word).or_insert(0) += 1;
+    }
+    counts
+}
+
+count_words("The cat saw the other cat: “The cat’s!”").len()
+
+// %% [markdown]
+// How long does it take? The compiler's work is done when the clock starts.
+
+// %%
+use std::time::Instant;
+
+let start = Instant::now();
+let counts = count_words(&text);
+let elapsed = start.elapsed();
+println!(
+    "{} words, {} of them different, counted on one core in {:.1} ms",
+    counts.values().sum::<usize>(),
+    counts.len(),
+    elapsed.as_secs_f64() * 1e3,
+);
+
+// %% [markdown]
+// ## The twenty most frequent words
+//
+// Equal counts are ordered by the alphabet, so that the list is the same each time.
+
+// %%
+fn most_frequent(counts: &HashMap<String, usize>, n: usize) -> Vec<(String, usize)> {
+    let mut ranking: Vec<(String, usize)> = counts.iter().map(|(word, count)| (word.clone(), *count)).collect();
+    ranking.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    ranking.truncate(n);
+    ranking
+}
+
+let top = most_frequent(&counts, 20);
+top.iter().take(3).collect::<Vec<_>>()
+
+// %% [markdown]
+// A type shows itself as it likes if it has a method `evcxr_display`: what it prints between the two markers is shown
+// as the MIME type that the first one names. Here that is HTML, with plain text beside it for front ends without HTML.
+
+// %%
+#[derive(Clone)]
+struct Table(Vec<(String, usize)>);
+
+impl Table {
+    fn evcxr_display(&self) {
+        let mut html = String::from("<table><tr><th>#</th><th>word</th><th>count</th></tr>");
+        let mut plain = String::new();
+        for (rank, (word, count)) in self.0.iter().enumerate() {
+            let rank = rank + 1;
+            // Letters, digits and apostrophes only: nothing that HTML would take for markup.
+            html += &format!("<tr><td>{rank}</td><td>{word}</td><td>{count}</td></tr>");
+            plain += &format!("{rank:>3}  {word:<16}{count:>7}\n");
+        }
+        html += "</table>";
+        println!("EVCXR_BEGIN_CONTENT text/html\n{html}\nEVCXR_END_CONTENT");
+        println!("EVCXR_BEGIN_CONTENT text/plain\n{plain}EVCXR_END_CONTENT");
+    }
+}
+
+Table(top.clone())
+
+// %% [markdown]
+// And as a picture, drawn as SVG in the same way:
+
+// %%
+#[derive(Clone)]
+struct Bars(Vec<(String, usize)>);
+
+impl Bars {
+    fn evcxr_display(&self) {
+        let most = self.0.first().map_or(1, |(_, count)| *count) as f64;
+        let height = 18 * self.0.len() + 4;
+        let mut svg = format!(
+            r##"<svg xmlns="http://www.w3.org/2000/svg" width="520" height="{height}" font-family="sans-serif" font-size="12">"##
+        );
+        svg += r##"<rect width="100%" height="100%" fill="#fff"/>"##;
+        for (row, (word, count)) in self.0.iter().enumerate() {
+            let (y, width) = (18 * row + 2, *count as f64 / most * 360.0);
+            svg += &format!(
+                r##"<text x="92" y="{}" text-anchor="end">{word}</text><rect x="98" y="{y}" width="{width:.1}" height="14" fill="#cf5527"/><text x="{:.1}" y="{}">{count}</text>"##,
+                y + 11,
+                width + 103.0,
+                y + 11,
+            );
+        }
+        svg += "</svg>";
+        println!("EVCXR_BEGIN_CONTENT image/svg+xml\n{svg}\nEVCXR_END_CONTENT");
+        println!("EVCXR_BEGIN_CONTENT text/plain\nbar chart of {} words\nEVCXR_END_CONTENT", self.0.len());
+    }
+}
+
+Bars(top.clone())

@@ -1,0 +1,152 @@
+"""Every notebook in examples/ runs from top to bottom and shows what it promises."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from conftest import ROOT
+
+EXAMPLES = ROOT / "examples"
+NOTEBOOKS = sorted(EXAMPLES.glob("*.ipynb"))
+BOOK = ROOT / "LICENSE-APACHE"
+
+
+def execute(path: Path, kernel_name: str, folder: Path = EXAMPLES) -> NotebookNode:
+    """The notebook after a run of all its cells in `folder`."""
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    # Generous for the cells that download and compile crates.
+    client = NotebookClient(notebook, kernel_name=kernel_name, resources={"metadata": {"path": str(folder)}}, timeout=240)
+    return client.execute()
+
+
+def code_cells(notebook: NotebookNode) -> list[NotebookNode]:
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def stdout(notebook: NotebookNode) -> str:
+    return "".join(o.text for cell in code_cells(notebook) for o in cell.outputs
+                   if o.output_type == "stream" and o.name == "stdout")
+
+
+def bundles(notebook: NotebookNode, mime: str) -> list[str]:
+    """What the notebook shows of one MIME type, in order."""
+    return [o.data[mime] for cell in code_cells(notebook) for o in cell.outputs if mime in o.get("data", {})]
+
+
+def output_of(notebook: NotebookNode, source: str) -> NotebookNode:
+    """The cell whose source contains `source`."""
+    [cell] = [cell for cell in code_cells(notebook) if source in cell.source]
+    return cell
+
+
+def check_errors(notebook: NotebookNode) -> None:
+    for cell in code_cells(notebook):
+        errors = [o for o in cell.outputs if o.output_type == "error"]
+        expected = "raises-exception" in cell.metadata.get("tags", [])
+        assert len(errors) == expected, f"{len(errors)} errors from\n{cell.source}\n{errors}"
+
+
+@pytest.fixture(scope="module")
+def tour(kernel_name: str) -> NotebookNode:
+    return execute(EXAMPLES / "tour.ipynb", kernel_name)
+
+
+@pytest.fixture(scope="module")
+def wordcount(kernel_name: str, jupyter_home: Path) -> NotebookNode:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHORUS_TEXT", str(BOOK))
+        return execute(EXAMPLES / "wordcount.ipynb", kernel_name)
+
+
+def test_the_examples_are_all_tested() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["tour.ipynb", "wordcount.ipynb"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
+def test_committed_without_outputs(path: Path) -> None:
+    for cell in code_cells(nbformat.read(path, as_version=4)):
+        assert cell.outputs == [] and cell.execution_count is None, cell.source
+
+
+@pytest.mark.parametrize("name", ["tour", "wordcount"])
+def test_runs_from_top_to_bottom(request: pytest.FixtureRequest, name: str) -> None:
+    notebook = request.getfixturevalue(name)
+    check_errors(notebook)
+    cells = code_cells(notebook)
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
+
+
+def test_wordcount_counts_what_python_counts(wordcount: NotebookNode) -> None:
+    text = BOOK.read_text()
+    words = [w.strip("'’") for w in re.findall(r"[^\W_'’]+(?:['’]+[^\W_'’]+)*", text)]
+    counts = Counter(word.lower() for word in words)
+    top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
+
+    assert f"{len(text.encode())} bytes in {len(text.splitlines())} lines ({BOOK})" in stdout(wordcount)
+    assert f"{len(words)} words, {len(counts)} of them different, counted on one core in " in stdout(wordcount)
+    [table] = bundles(wordcount, "text/html")
+    rows = re.findall(r"<tr><td>(\d+)</td><td>([^<]+)</td><td>(\d+)</td></tr>", table)
+    assert [(word, int(count)) for _, word, count in rows] == top
+    [plain] = [text for text in bundles(wordcount, "text/plain") if text.lstrip().startswith("1 ")]
+    assert plain.split()[1] == top[0][0]
+
+
+def test_wordcount_draws_a_bar_for_each_word(wordcount: NotebookNode) -> None:
+    [svg] = bundles(wordcount, "image/svg+xml")
+    assert svg.startswith("<svg") and svg.rstrip().endswith("</svg>")
+    assert svg.count('fill="#cf5527"') == 20
+
+
+def test_wordcount_makes_up_a_text_where_there_is_none(
+    kernel_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CHORUS_TEXT", raising=False)
+    notebook = execute(EXAMPLES / "wordcount.ipynb", kernel_name, folder=tmp_path)
+    check_errors(notebook)
+    assert re.search(r"^271565 bytes in \d+ lines \(made up\)$", stdout(notebook), re.M), stdout(notebook)
+    [table] = bundles(notebook, "text/html")
+    words, counts = zip(*re.findall(r"<td>([a-z]+)</td><td>(\d+)</td>", table))
+    # Zipf: the first word is the first syllable, twice as frequent as the second.
+    assert words[:2] == ("ka", "lo")
+    assert 1.4 < int(counts[0]) / int(counts[1]) < 2.0
+
+
+def test_tour_shows_values_and_streams(tour: NotebookNode) -> None:
+    assert output_of(tour, "(1..=10)").outputs[0].data["text/plain"] == "385"
+    streams = {o.name: o.text for o in output_of(tour, "eprintln!").outputs}
+    assert streams == {"stdout": "10 numbers\n", "stderr": "the largest is 100\n"}
+    assert output_of(tour, "doubled").outputs[0].data["text/plain"] == "42"
+    assert "9.142" in output_of(tour, "total_area(&shapes)").outputs[0].data["text/plain"]
+    [variables] = [o for o in output_of(tour, ":vars").outputs if o.output_type != "error"]
+    assert "numbers" in str(variables)
+
+
+def test_tour_errors_say_what_happened(tour: NotebookNode) -> None:
+    early = output_of(tour, "forty-two").outputs[-1]
+    assert "invalid digit" in early.evalue + "".join(early.traceback)
+    panic = output_of(tour, "numbers[index]").outputs[-1]
+    assert panic.ename == "panic"
+    assert "the len is 10 but the index is 10" in panic.evalue
+
+
+def test_tour_shows_html_svg_and_png(tour: NotebookNode) -> None:
+    [html] = bundles(tour, "text/html")
+    assert "<b>Bold</b>" in html
+    [svg] = bundles(tour, "image/svg+xml")
+    assert "<polyline" in svg
+    [png] = bundles(tour, "image/png")
+    assert base64.b64decode(png).startswith(b"\x89PNG\r\n\x1a\n")
+
+
+def test_tour_tells_about_checkpoints(tour: NotebookNode) -> None:
+    outputs = output_of(tour, "%checkpoint status").outputs
+    assert outputs and "checkpoint" in str(outputs).lower()
