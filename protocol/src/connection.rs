@@ -127,7 +127,7 @@ pub enum ConnectionError {
         source: io::Error,
     },
     /// The file's content is no connection file.
-    #[error("parse the connection file {path}: {source}")]
+    #[error("parse the connection file {path}")]
     Parse {
         /// The file.
         path: PathBuf,
@@ -347,7 +347,10 @@ mod tests {
         ));
         let unbound = FILE.replace("\"hb_port\"", "\"heart_port\"");
         let error = ConnectionFile::read(file_with(&unbound).path()).unwrap_err();
-        assert!(error.to_string().contains("`hb_port`"), "{error}");
+        let ConnectionError::Parse { source, .. } = error else {
+            panic!("{error:?}")
+        };
+        assert!(source.to_string().contains("`hb_port`"), "{source}");
     }
 
     #[test]

@@ -11,9 +11,14 @@
 pub mod connection;
 pub mod json;
 pub mod message;
+pub mod socket;
 pub mod wire;
 
 pub use connection::{ConnectionError, ConnectionFile, Key, Transport};
 pub use json::{JsonError, RawJson};
 pub use message::{Content, Header, Message, Reply};
+pub use socket::{
+    Heartbeat, Received, SendError, SocketError, SocketId, SocketOptions, SocketType, Sockets,
+    SocketsBuilder, Subscription, heartbeat,
+};
 pub use wire::{Session, WireError};

@@ -94,7 +94,7 @@ pub enum WireError {
     #[error("accept the message: it has been received before")]
     Replayed,
     /// A part is not the JSON it must be.
-    #[error("parse the {part}: {source}")]
+    #[error("parse the {part}")]
     Json {
         /// Which part.
         part: Part,
