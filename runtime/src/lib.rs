@@ -14,6 +14,7 @@
 mod child;
 mod event;
 mod owner;
+mod wire;
 
 pub use child::child_main;
 pub use event::{

@@ -1,7 +1,45 @@
 //! The runtime's own processes: supervisor, worker, copies. Plain blocking system calls, one thread each.
 
+mod channel;
+mod checkpoint;
+mod crash;
+mod gate;
+mod host;
+mod stdin;
+mod supervisor;
+mod system;
+mod worker;
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use crate::wire::FDS_VARIABLE;
+
 /// The whole life of a process started by [`Runtime::start`](crate::Runtime::start): call it first thing in `main`, before any thread
 /// is started.
 pub fn child_main() -> ! {
-    std::process::exit(2)
+    let Some([control, link, input]) = inherited() else {
+        eprintln!("this command is for chorus itself: a kernel or an engine starts it");
+        std::process::exit(2)
+    };
+    supervisor::main(control, link, input)
+}
+
+/// The sockets that the owner left open for us.
+fn inherited() -> Option<[OwnedFd; 3]> {
+    let variable = std::env::var(FDS_VARIABLE).ok()?;
+    // SAFETY: no other thread exists yet.
+    unsafe { std::env::remove_var(FDS_VARIABLE) };
+    let fds: Vec<RawFd> = variable
+        .split(',')
+        .map(|fd| fd.parse().ok().filter(|fd| *fd > 2))
+        .collect::<Option<_>>()?;
+    let fds: [RawFd; 3] = fds.try_into().ok()?;
+    let fds = fds.map(|fd| {
+        // SAFETY: the owner made them for us, and nothing else in this process knows them.
+        unsafe { OwnedFd::from_raw_fd(fd) }
+    });
+    for fd in &fds {
+        system::close_on_exec(fd);
+    }
+    Some(fds)
 }

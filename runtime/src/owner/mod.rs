@@ -1,9 +1,18 @@
 //! The owner's handle: starts the processes, feeds them snippets, gives back events.
 
+mod core;
+mod driver;
+mod output;
+mod processes;
+mod socket;
+
 use std::path::PathBuf;
 use std::process::Command;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
+
+use self::driver::{Driver, Order};
+use self::processes::Processes;
 
 use crate::event::{Event, RunId, Snippet};
 
@@ -58,17 +67,16 @@ pub enum RuntimeError {
         /// The dynamic linker's words.
         reason: String,
     },
-    /// The process ended before it was ready.
-    #[error("failed to start the runtime: {cause}")]
-    Died {
-        /// What it died of.
-        cause: String,
-    },
+    /// The tokio runtime ended first.
+    #[error("failed to start the runtime: its task was cancelled")]
+    Died,
 }
 
 /// A handle to a namespace's process. Clones are handles to the same; dropping the last one takes the processes down.
 #[derive(Debug, Clone)]
-pub struct Runtime {}
+pub struct Runtime {
+    orders: mpsc::UnboundedSender<Order>,
+}
 
 impl Runtime {
     /// Starts the processes and waits until they are ready for a snippet.
@@ -80,35 +88,63 @@ impl Runtime {
     pub async fn start(
         config: Config,
     ) -> Result<(Runtime, mpsc::UnboundedReceiver<Event>), RuntimeError> {
-        let _ = config;
-        Err(RuntimeError::Died {
-            cause: "not built yet".to_owned(),
-        })
+        let processes = Processes::spawn(&config, 0).map_err(|source| RuntimeError::System {
+            doing: "start the runtime's process",
+            source,
+        })?;
+        let (orders, received) = mpsc::unbounded_channel();
+        let (events, to_read) = mpsc::unbounded_channel();
+        let (ready, is_ready) = oneshot::channel();
+        let driver = Driver::new(config, processes, received, events, ready);
+        tokio::spawn(driver.run());
+        match is_ready.await {
+            Ok(Ok(())) => Ok((Runtime { orders }, to_read)),
+            Ok(Err(reason)) => Err(RuntimeError::Support { reason }),
+            Err(_) => Err(RuntimeError::Died),
+        }
     }
 
     /// Queues a snippet. Exactly one [`Event::Finished`] comes back for it, in the order of the calls.
     pub fn run(&self, snippet: Snippet) {
-        let _ = snippet;
+        self.order(Order::Run(snippet));
     }
 
-    /// Kills the worker if this run is going, takes it from the queue if it is waiting; nothing if it is over.
+    /// Kills the worker if this run is going, takes it from the queue if it is waiting (it is reported in its turn);
+    /// nothing if it is over.
     pub fn interrupt(&self, run: RunId) {
-        let _ = run;
+        self.order(Order::Interrupt(run));
     }
 
     /// Answers [`Event::Input`]: a line without its end, or `None` for the end of input.
     pub fn input(&self, line: Option<String>) {
-        let _ = line;
+        self.order(Order::Input(line));
     }
 
     /// Switches checkpoints, from the next snippet on. `limit`: resident memory in bytes above which none is made.
     pub fn set_checkpoint(&self, on: bool, limit: u64) {
-        let _ = (on, limit);
+        self.order(Order::SetCheckpoint { on, limit });
     }
 
-    /// Begins anew with an empty namespace; runs that are going or queued end as interrupted. Returns when the new one is ready.
-    pub async fn restart(&self) {}
+    /// Begins anew with an empty namespace; runs that are going or queued end as interrupted. Returns when the new one is
+    /// ready, or cannot become so: the next run's outcome says why.
+    pub async fn restart(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.order(Order::Restart(done));
+        // An error means that the runtime was shut down meanwhile.
+        let _ = is_done.await;
+    }
 
     /// Ends the processes, everything that user code spawned included. Returns when they are gone.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.order(Order::Shutdown(done));
+        let _ = is_done.await;
+    }
+
+    /// After a shutdown there is nobody to take orders, and nothing that they could do.
+    fn order(&self, order: Order) {
+        if self.orders.send(order).is_err() {
+            tracing::debug!("the runtime was shut down");
+        }
+    }
 }

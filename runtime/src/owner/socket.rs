@@ -1,0 +1,175 @@
+//! The owner's end of a socket to a child: messages in and out, never blocking.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{Interest, Ready};
+
+use crate::wire::{Assembler, PACKET, packets};
+
+/// One end of a `SOCK_SEQPACKET` pair. What cannot be sent at once waits in a queue.
+#[derive(Debug)]
+pub(super) struct Socket {
+    fd: AsyncFd<OwnedFd>,
+    assembler: Assembler,
+    buffer: Vec<u8>,
+    outbox: VecDeque<Vec<u8>>,
+}
+
+/// A connected pair: the owner's end, and the one that the child inherits.
+pub(super) fn pair() -> io::Result<(Socket, OwnedFd)> {
+    let mut fds = [-1; 2];
+    // SAFETY: the array has room for two.
+    let result = unsafe {
+        libc::socketpair(
+            libc::AF_UNIX,
+            libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC,
+            0,
+            fds.as_mut_ptr(),
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: new descriptors that nothing else owns.
+    let [ours, theirs] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+    set_nonblocking(&ours)?;
+    let socket = Socket {
+        // SAFETY: the descriptor is owned and stays open for as long as it is registered.
+        fd: unsafe { AsyncFd::register(ours) }?,
+        assembler: Assembler::default(),
+        buffer: vec![0; PACKET],
+        outbox: VecDeque::new(),
+    };
+    Ok((socket, theirs))
+}
+
+/// Has reads and writes fail rather than wait.
+pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    // SAFETY: changes flags of a descriptor that we own.
+    unsafe {
+        let flags = libc::fcntl(fd.as_raw_fd(), libc::F_GETFL);
+        if flags < 0 || libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The result of a system call that counts bytes.
+pub(super) fn count(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
+    // SAFETY: pointer and length are those of a living slice.
+    count(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) })
+}
+
+impl Socket {
+    /// Waits for a message, and sends meanwhile what is queued; `None` when the other end is closed. Nothing is lost when
+    /// the future is dropped.
+    pub(super) async fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
+        loop {
+            let interest = if self.has_queued() {
+                Interest::READABLE | Interest::WRITABLE
+            } else {
+                Interest::READABLE
+            };
+            let mut ready = self.fd.ready(interest).await?;
+            if ready.ready().is_writable() && !self.outbox.is_empty() {
+                send_queued(self.fd.get_ref(), &mut self.outbox)?;
+                if !self.outbox.is_empty() {
+                    ready.clear_ready_matching(Ready::WRITABLE);
+                }
+            }
+            if !ready.ready().is_readable() {
+                continue;
+            }
+            let packet = match receive(self.fd.get_ref(), &mut self.buffer) {
+                Ok(0) => return Ok(None),
+                Ok(length) => self.buffer.get(..length).unwrap_or_default(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready_matching(Ready::READABLE | Ready::READ_CLOSED);
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) if is_closed(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if let Some(message) = self.assembler.push(packet)? {
+                return Ok(Some(message));
+            }
+        }
+    }
+
+    /// A message that is already there.
+    pub(super) fn try_next<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
+        loop {
+            match receive(self.fd.get_ref(), &mut self.buffer) {
+                Ok(0) => return Ok(None),
+                Ok(length) => {
+                    let packet = self.buffer.get(..length).unwrap_or_default();
+                    if let Some(message) = self.assembler.push(packet)? {
+                        return Ok(Some(message));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_closed(&error) => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends, or queues for [`Self::flush`] what does not fit.
+    pub(super) fn send<M: Serialize>(&mut self, message: &M) -> io::Result<()> {
+        self.outbox.extend(packets(message)?);
+        send_queued(self.fd.get_ref(), &mut self.outbox)
+    }
+
+    /// Whether [`Self::flush`] has something to do.
+    pub(super) fn has_queued(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
+    /// Waits until some of what is queued could be sent.
+    pub(super) async fn flush(&mut self) -> io::Result<()> {
+        self.fd.writable().await?.clear_ready();
+        send_queued(self.fd.get_ref(), &mut self.outbox)
+    }
+}
+
+fn send_queued(fd: &OwnedFd, outbox: &mut VecDeque<Vec<u8>>) -> io::Result<()> {
+    while let Some(packet) = outbox.front() {
+        // SAFETY: pointer and length are those of a living buffer.
+        let sent = count(unsafe {
+            libc::send(
+                fd.as_raw_fd(),
+                packet.as_ptr().cast(),
+                packet.len(),
+                libc::MSG_NOSIGNAL,
+            )
+        });
+        match sent {
+            Ok(_) => {
+                outbox.pop_front();
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                outbox.clear();
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::ConnectionReset
+}
