@@ -20,9 +20,12 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import zmq
-from jupyter_client import BlockingKernelClient
-from jupyter_client.connect import write_connection_file
+try:
+    import zmq
+    from jupyter_client import BlockingKernelClient
+    from jupyter_client.connect import write_connection_file
+except ImportError:  # told by `contenders`, so that --help works with any Python
+    zmq = None
 
 ROOT = Path(__file__).resolve().parents[1]
 INSTALL = "cargo install --locked evcxr_jupyter --version 0.22.0"
@@ -175,6 +178,8 @@ def play(contender: Contender, folder: Path) -> None:
 
 
 def contenders(options: argparse.Namespace) -> tuple[Contender, Contender]:
+    if zmq is None:
+        raise Failed("this Python has no jupyter_client; `pip install jupyter_client`, or use target/test-venv/bin/python, which tests/run makes")
     evcxr = options.evcxr or shutil.which("evcxr_jupyter")
     if not evcxr or not Path(evcxr).exists():
         raise Failed(f"evcxr_jupyter is not {'at ' + str(options.evcxr) if options.evcxr else 'on PATH'}; install it with\n  {INSTALL}\nor name it with --evcxr PATH")

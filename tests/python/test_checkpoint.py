@@ -191,7 +191,7 @@ def told(result: Result) -> str:
 
 
 def test_lost_threads_are_told(kernel: Kernel) -> None:
-    kernel.run('let worker = std::thread::spawn(|| loop { std::thread::park(); });').expect_ok()
+    kernel.run('let worker = std::thread::spawn(|| -> () { loop { std::thread::park(); } });').expect_ok()
     said = told(kernel.run("std::process::abort();"))
     assert re.search(r"\bthreads?\b", said), said
     kernel.run("drop(worker);")
