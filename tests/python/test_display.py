@@ -97,6 +97,20 @@ def test_clear_output(kernel: Kernel, wait: bool) -> None:
     assert [m["content"]["text"] for m in result.of_type("stream")] == ["old\n", "new\n"]
 
 
+def test_a_display_is_updated(kernel: Kernel) -> None:
+    """A block that names a display, beside what is shown, and later the same name with `update`, also from another cell."""
+
+    def named(update: str) -> str:
+        return block("application/x.chorus.display+json", f'{{"display_id": "meter", "update": {update}}}')
+
+    first = kernel.run(f'{named("false")} {block("text/plain", "0 %")} println!("between"); {named("true")} {block("text/plain", "50 %")}').expect_ok()
+    assert [m["msg_type"] for m in first.outputs] == ["display_data", "stream", "update_display_data"]
+    later = kernel.run(f'{named("true")} {block("text/html", "<b>100 %</b>")}').expect_ok()
+    shown = [m["content"] for m in first.of_type("display_data", "update_display_data") + later.of_type("update_display_data")]
+    assert [c["transient"]["display_id"] for c in shown] == ["meter"] * 3
+    assert [[v.strip() for v in c["data"].values()] for c in shown] == [["0 %"], ["50 %"], ["<b>100 %</b>"]]
+
+
 def test_blocks_from_functions_and_loops(kernel: Kernel) -> None:
     result = kernel.run(f'fn show(n: i32) {{ println!("EVCXR_BEGIN_CONTENT text/html\\n<p>{{n}}</p>\\nEVCXR_END_CONTENT"); }}\nfor n in 0..20 {{ show(n); }}').expect_ok()
     assert [d["text/html"].strip() for d in result.displays] == [f"<p>{n}</p>" for n in range(20)]
