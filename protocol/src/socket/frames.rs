@@ -1,5 +1,7 @@
 //! Frames between `Bytes` and ZeroMQ's messages, with no copy of bulk data where either side can lend its memory.
 
+use std::ffi::c_void;
+
 use bytes::Bytes;
 use zmq::{DONTWAIT, SNDMORE};
 
@@ -30,23 +32,66 @@ pub(super) fn receive(socket: &zmq::Socket) -> zmq::Result<Vec<Bytes>> {
 ///
 /// # Errors
 /// `EHOSTUNREACH` when the identity in the first frame is nobody's, `EAGAIN` when there is no peer.
-pub(super) fn send(socket: &zmq::Socket, frames: Vec<Bytes>) -> zmq::Result<()> {
+pub(super) fn send(socket: &mut zmq::Socket, frames: Vec<Bytes>) -> zmq::Result<()> {
     let mut frames = frames.into_iter().peekable();
     while let Some(frame) = frames.next() {
-        let more = if frames.peek().is_some() { SNDMORE } else { 0 };
+        let flags = if frames.peek().is_some() {
+            DONTWAIT | SNDMORE
+        } else {
+            DONTWAIT
+        };
         // A refused first frame means that the others must not follow; ZeroMQ refuses no later ones.
-        socket.send(message(frame), DONTWAIT | more)?;
+        if frame.len() < BULK {
+            socket.send(&frame[..], flags)?;
+        } else {
+            lend(socket, frame, flags)?;
+        }
     }
     Ok(())
 }
 
-fn message(frame: Bytes) -> zmq::Message {
-    // Memory that is nobody else's goes to ZeroMQ as it is.
-    if frame.len() >= BULK && frame.is_unique() {
-        Vec::from(frame).into()
-    } else {
-        (&frame[..]).into()
+/// Sends a frame from its own memory, which the frame keeps alive until ZeroMQ is done with it. The `zmq` crate can do so only
+/// with memory that nobody else has, but the same bulk goes to many engines.
+fn lend(socket: &mut zmq::Socket, frame: Bytes, flags: i32) -> zmq::Result<()> {
+    let (data, length) = (frame.as_ptr().cast_mut().cast(), frame.len());
+    let owner = Box::into_raw(Box::new(frame)).cast();
+    let mut message = zmq_sys::zmq_msg_t::default();
+    // SAFETY: `data` is `length` bytes that `owner` keeps alive and unmoved until `give_back` drops it. ZeroMQ only reads what it
+    // sends, over any transport that is used here. `message` is fresh.
+    let made = unsafe {
+        zmq_sys::zmq_msg_init_data(&raw mut message, data, length, Some(give_back), owner)
+    };
+    if made == -1 {
+        let error = last_error();
+        // SAFETY: ZeroMQ took nothing, so `owner` is still ours and was made by `Box::into_raw` above.
+        drop(unsafe { Box::from_raw(owner.cast::<Bytes>()) });
+        return Err(error);
     }
+    let sent = retried(|| {
+        // SAFETY: `message` is initialised and the socket is open. It is used by this thread only, for it is borrowed mutably.
+        let sent = unsafe { zmq_sys::zmq_msg_send(&raw mut message, socket.as_mut_ptr(), flags) };
+        if sent == -1 {
+            Err(last_error())
+        } else {
+            Ok(())
+        }
+    });
+    if sent.is_err() {
+        // SAFETY: a message that was not sent is still ours; closing it calls `give_back`.
+        unsafe { zmq_sys::zmq_msg_close(&raw mut message) };
+    }
+    sent
+}
+
+/// Drops a frame that ZeroMQ was lent; it calls this once, from one of its threads.
+unsafe extern "C" fn give_back(_data: *mut c_void, owner: *mut c_void) {
+    // SAFETY: `owner` is the box that `lend` made, and ZeroMQ passes it once. `Bytes` may be dropped by any thread.
+    drop(unsafe { Box::from_raw(owner.cast::<Bytes>()) });
+}
+
+fn last_error() -> zmq::Error {
+    // SAFETY: reads the calling thread's error number.
+    zmq::Error::from_raw(unsafe { zmq_sys::zmq_errno() })
 }
 
 /// ZeroMQ's memory, lent to `Bytes`.

@@ -1,5 +1,6 @@
 //! Sockets against sockets, over TCP and Unix sockets.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -101,6 +102,64 @@ async fn a_hundred_megabytes_arrive_unchanged() {
     server.send(SERVER, request);
     let reply = next(&mut replies).await;
     assert!(matches!(&reply[..], [_, received] if *received == bulk));
+}
+
+/// Bulk data that tells when it is no longer used.
+struct Counted(
+    Vec<u8>,
+    #[expect(dead_code, reason = "counted when dropped")] Arc<()>,
+);
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+#[tokio::test]
+async fn bulk_data_is_lent_to_zeromq_and_given_back() {
+    let counter = Arc::new(());
+    let bulk = Bytes::from_owner(Counted(vec![7; 1_000_000], Arc::clone(&counter)));
+    let (first, mut at_first) = bound(SocketType::PULL, "tcp://127.0.0.1:0");
+    let (second, mut at_second) = bound(SocketType::PULL, "ipc://*");
+    let (client, _) = SocketsBuilder::new()
+        .connect(
+            SocketId(1),
+            SocketType::PUSH,
+            first.endpoint(SERVER).unwrap(),
+        )
+        .connect(
+            SocketId(2),
+            SocketType::PUSH,
+            second.endpoint(SERVER).unwrap(),
+        )
+        .bind(SocketId(3), SocketType::ROUTER, "ipc://*")
+        .bind(SocketId(4), SocketType::PUSH, "ipc://*")
+        .start()
+        .unwrap();
+    for id in [SocketId(1), SocketId(2)] {
+        client.send(id, vec![bulk.clone(), Bytes::from_static(b"end")]);
+    }
+    for inbox in [&mut at_first, &mut at_second] {
+        assert!(
+            matches!(&next(inbox).await[..], [received, end] if *received == bulk && end == "end")
+        );
+    }
+    // What ZeroMQ refuses is given back too.
+    assert_eq!(
+        client
+            .deliver(SocketId(3), vec![bulk.clone(), bulk.clone()])
+            .await,
+        Err(SendError::Unroutable)
+    );
+    assert_eq!(
+        client.deliver(SocketId(4), vec![bulk.clone()]).await,
+        Err(SendError::NoPeer)
+    );
+    client.close().await;
+    // The last of ZeroMQ's references ends with its context, so this one is the only one left.
+    drop(bulk);
+    assert_eq!(Arc::strong_count(&counter), 1);
 }
 
 #[tokio::test]

@@ -156,7 +156,7 @@ impl Worker {
     fn send(&mut self, socket: SocketId, frames: Vec<Bytes>) -> Result<(), SendError> {
         let owned = self.sockets.iter_mut().find(|owned| owned.id == socket);
         let owned = owned.ok_or(SendError::UnknownSocket(socket))?;
-        frames::send(&owned.socket, frames).map_err(|error| {
+        frames::send(&mut owned.socket, frames).map_err(|error| {
             owned.trace("send a message", error);
             match error {
                 zmq::Error::EHOSTUNREACH => SendError::Unroutable,

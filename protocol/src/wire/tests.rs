@@ -351,19 +351,17 @@ fn every_single_byte_mutation_is_refused() {
         );
         refused += 1;
     };
-    for frame in 1..good.len() {
-        for at in 0..good[frame].len() {
-            for value in 0..=255 {
-                if value != good[frame][at] {
-                    let mut bytes = good[frame].to_vec();
-                    bytes[at] = value;
-                    refuse(frame, bytes);
-                }
+    for (frame, bytes) in good.iter().enumerate().skip(1) {
+        for at in 0..bytes.len() {
+            for value in (0..=255).filter(|value| *value != bytes[at]) {
+                let mut changed = bytes.to_vec();
+                changed[at] = value;
+                refuse(frame, changed);
             }
-            let mut shorter = good[frame].to_vec();
+            let mut shorter = bytes.to_vec();
             shorter.remove(at);
             refuse(frame, shorter);
-            let mut longer = good[frame].to_vec();
+            let mut longer = bytes.to_vec();
             longer.insert(at, b' ');
             refuse(frame, longer);
         }
