@@ -65,16 +65,22 @@ pub(super) fn take(limit: Option<u64>, support: &Support, family: &Family<'_>) -
         Ok(pair) => pair,
         Err(error) => return failed(error),
     };
-    let forked = support.around_fork(|| {
+    let (signals, forked) = support.around_fork(|| {
         // Held across the fork, so that no other thread has it in the copy. After stdout's lock: a thread may report while it
         // holds that one, none prints while it reports.
         let _reporter = lock(family.reporter);
+        // Before the fork, so that there is no moment at which a signal hits the copy.
+        let signals = Signals::hold();
         // SAFETY: glibc keeps its allocator sound across this; what other threads hold in user code is lost with them, which is
         // told to the user.
-        match unsafe { libc::fork() } {
+        let forked = match unsafe { libc::fork() } {
             -1 => Err(io::Error::last_os_error()),
             pid => Ok(pid),
+        };
+        if !matches!(forked, Ok(0)) {
+            signals.restore();
         }
+        (signals, forked)
     });
     match forked {
         Err(error) => failed(error),
@@ -82,6 +88,8 @@ pub(super) fn take(limit: Option<u64>, support: &Support, family: &Family<'_>) -
             drop(ours);
             family.gate.set_copy(system::own_pid());
             wait_as_copy(&theirs, family);
+            signals.forget_pending();
+            signals.restore();
             Taken::Survivor {
                 threads_lost: stat.threads.saturating_sub(1),
             }
@@ -136,7 +144,6 @@ impl Leaving {
 /// Returns when the parent is dead and this process is the supervisor's child.
 fn wait_as_copy(socket: &OwnedFd, family: &Family<'_>) {
     system::set_name(c"chorus-copy");
-    let signals = Signals::hold();
     likely_victim(false);
     let worker = family.worker.map_or(-1, AsRawFd::as_raw_fd);
     loop {
@@ -161,7 +168,6 @@ fn wait_as_copy(socket: &OwnedFd, family: &Family<'_>) {
     }
     likely_victim(true);
     system::set_name(c"chorus-worker");
-    signals.release();
 }
 
 fn was_dismissed(socket: &OwnedFd) -> bool {
@@ -201,8 +207,8 @@ impl Signals {
     }
 
     /// Forgets the signals that came meanwhile: ignoring one for a moment takes it off the list.
-    fn release(self) {
-        // SAFETY: sets are locals, and actions are put back as they were.
+    fn forget_pending(&self) {
+        // SAFETY: zeroed sets and actions are valid, all are locals, and actions are put back as they were.
         unsafe {
             let mut pending: libc::sigset_t = std::mem::zeroed();
             libc::sigpending(&raw mut pending);
@@ -215,6 +221,12 @@ impl Signals {
                     libc::sigaction(signal, &raw const before, std::ptr::null_mut());
                 }
             }
+        }
+    }
+
+    fn restore(&self) {
+        // SAFETY: a set that the system filled.
+        unsafe {
             libc::sigprocmask(
                 libc::SIG_SETMASK,
                 &raw const self.before,

@@ -133,6 +133,11 @@ impl Core {
         matches!(self.phase, Phase::Idle(_))
     }
 
+    /// Whether a run was sent that has not started yet.
+    pub(super) fn awaits_start(&self) -> bool {
+        matches!(&self.phase, Phase::Running(_, active) if active.checkpoint.is_none())
+    }
+
     pub(super) fn set_checkpoint(&mut self, on: bool, limit: u64) {
         (self.checkpoint, self.limit) = (on, limit);
     }

@@ -105,7 +105,7 @@ impl Driver {
                     let effects = self.core.supervisor_gone();
                     self.apply(effects).await;
                 }
-                Happening::Output(stream, bytes) => self.emit_output(stream, bytes),
+                Happening::Output(stream, bytes) => self.on_output(stream, bytes).await,
                 Happening::Progress => {}
             }
         }
@@ -167,11 +167,37 @@ impl Driver {
         self.apply(effects).await;
     }
 
+    /// The worker says `Started` before its snippet writes anything, but by another way: it is to come out first.
+    async fn on_output(&mut self, stream: Stream, bytes: Vec<u8>) {
+        let mut message = None;
+        if self.core.awaits_start()
+            && let Some(processes) = &mut self.processes
+        {
+            message = processes.control.try_next().unwrap_or_else(|error| {
+                broken("the runtime", &error);
+                None
+            });
+        }
+        match message {
+            Some(started @ FromWorker::Started { .. }) => {
+                self.on_worker(started).await;
+                self.emit_output(stream, bytes);
+            }
+            Some(other) => {
+                self.emit_output(stream, bytes);
+                self.on_worker(other).await;
+            }
+            None => self.emit_output(stream, bytes),
+        }
+    }
+
     async fn on_worker(&mut self, message: FromWorker) {
-        self.drain();
-        // Somebody reads now: what stdout ends with may be the question. Everything else ends the wait for one.
-        if !matches!(message, FromWorker::InputWanted { .. }) {
-            self.release_prompt();
+        match message {
+            // What is in the pipes may have been written after it.
+            FromWorker::Started { .. } => {}
+            // At the end a line that looks like a question was none.
+            FromWorker::Finished { .. } => self.emit_waiting_output(),
+            _ => self.drain(),
         }
         let effects = self.core.on_worker(message);
         self.apply(effects).await;
