@@ -27,6 +27,7 @@ pub use session::Session;
 pub use sources::Place;
 pub use statements::ends_in_expression;
 pub use stub::Load;
+pub use toolchain::stop_compiles;
 
 /// Acts as rustc under `:cache` and `:allow_static_linking 0`, when evcxr has cargo call this binary so.
 /// To be called first in `main`.

@@ -43,6 +43,8 @@ pub struct Support {
     pub folder: PathBuf,
     /// The shared object itself.
     pub library: PathBuf,
+    /// The toolchain's own `libstd-*.so`, which it needs.
+    pub std: PathBuf,
 }
 
 /// Gives the support library for `rustc`, compiling `source` if that has not been done.
@@ -58,7 +60,15 @@ pub fn ensure(rustc: &Path, source: &str) -> Result<Support, SupportError> {
         .join("support")
         .join(&hex::encode(hash.finalize())[..16]);
     let library = folder.join("libchorus_support.so");
-    let support = Support { folder, library };
+    let std = toolchain::std(rustc).map_err(|source| SupportError::Rustc {
+        rustc: rustc.into(),
+        source,
+    })?;
+    let support = Support {
+        folder,
+        library,
+        std,
+    };
     if support.library.exists() {
         return Ok(support);
     }

@@ -27,3 +27,74 @@ pub(crate) fn version(rustc: &Path) -> io::Result<String> {
     }
     String::from_utf8(output.stdout).map_err(io::Error::other)
 }
+
+/// The shared object of the standard library that code compiled with `-C prefer-dynamic` links to.
+pub(crate) fn std(rustc: &Path) -> io::Result<PathBuf> {
+    let output = Command::new(rustc)
+        .args(["--print", "target-libdir"])
+        .output()?;
+    let folder = String::from_utf8(output.stdout).map_err(io::Error::other)?;
+    std::fs::read_dir(folder.trim())?
+        .flatten()
+        .find(|entry| {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            name.starts_with("libstd-") && name.ends_with(".so")
+        })
+        .map(|entry| entry.path())
+        .ok_or_else(|| io::Error::other(format!("no libstd-*.so in {}", folder.trim())))
+}
+
+/// Kills the compiles that this process has started, so that evcxr comes back with an error.
+pub fn stop_compiles() {
+    let own = std::process::id();
+    let processes = processes();
+    let mut doomed: Vec<u32> = processes
+        .iter()
+        .filter(|process| process.parent == own && process.name == "cargo")
+        .map(|process| process.id)
+        .collect();
+    let mut next = 0;
+    while let Some(parent) = doomed.get(next).copied() {
+        doomed.extend(
+            processes
+                .iter()
+                .filter(|process| process.parent == parent)
+                .map(|process| process.id),
+        );
+        next += 1;
+    }
+    for id in doomed {
+        if let Ok(id) = i32::try_from(id) {
+            // SAFETY: sends a signal, touches no memory.
+            unsafe { libc::kill(id, libc::SIGKILL) };
+        }
+    }
+}
+
+struct Process {
+    id: u32,
+    parent: u32,
+    name: String,
+}
+
+/// The processes that `/proc` shows.
+fn processes() -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let id = entry.file_name().to_str()?.parse().ok()?;
+            let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
+            // The name stands in brackets and may contain anything.
+            let (head, tail) = stat.rsplit_once(") ")?;
+            Some(Process {
+                id,
+                parent: tail.split(' ').nth(1)?.parse().ok()?,
+                name: head.split_once('(')?.1.to_owned(),
+            })
+        })
+        .collect()
+}

@@ -240,11 +240,15 @@ impl Call {
         let mut command = Command::new(rustc);
         let mut arguments = arguments.iter().peekable();
         while let Some(argument) = arguments.next() {
-            // A snippet is small and compiled once: neither incremental files nor many units pay.
+            // A snippet is small and compiled once: neither incremental files nor many units pay. cargo's metadata
+            // changes with every dependency, and with it the identity of the user's types, so that
+            // variables of these types would be lost.
             if argument == "-C"
                 && arguments.peek().is_some_and(|next| {
                     let next = next.as_encoded_bytes();
-                    next.starts_with(b"incremental=") || next.starts_with(b"codegen-units=")
+                    [&b"incremental="[..], b"codegen-units=", b"metadata="]
+                        .iter()
+                        .any(|prefix| next.starts_with(prefix))
                 })
             {
                 arguments.next();
@@ -256,6 +260,7 @@ impl Call {
         external.push(support.join("libchorus_support.so"));
         command
             .arg("-Ccodegen-units=1")
+            .arg("-Cmetadata=chorus")
             .arg("--extern")
             .arg(external)
             .arg(format!("--remap-path-prefix=src=chorus-{}", plan.number));

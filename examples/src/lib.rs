@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 /// The cells file of wordcount.ipynb.
 pub const WORDCOUNT: &str = include_str!("../wordcount.rs");
 
+/// The notebook itself.
+pub const WORDCOUNT_NOTEBOOK: &str = include_str!("../wordcount.ipynb");
+
 /// The cells file of tour.ipynb.
 pub const TOUR: &str = include_str!("../tour.rs");
 

@@ -1,0 +1,248 @@
+//! The command line: one program, a subcommand for each role.
+
+use crate::{demo, server};
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+use compiler::folder::Folder;
+use kernelspec::{InstallOptions, Target};
+use protocol::ConnectionFile;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// A Jupyter kernel for Rust.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chorus",
+    version,
+    about,
+    after_help = "Examples:\n  chorus demo                 count words, without Jupyter\n  \
+                  chorus lab                  the same as a notebook in JupyterLab\n  \
+                  chorus kernelspec install   let Jupyter find this kernel"
+)]
+struct Cli {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Count the words of a text, cell by cell, and say how long it took
+    #[command(after_help = "Examples:\n  chorus demo\n  CHORUS_TEXT=book.txt chorus demo")]
+    Demo,
+    /// Open the word count in JupyterLab, which is installed in a private environment if there is none
+    #[command(
+        after_help = "Examples:\n  chorus lab\n  chorus lab analysis.ipynb\n  chorus lab --no-browser -- --port 9999"
+    )]
+    Lab(LabArgs),
+    /// Let Jupyter find this kernel
+    #[command(subcommand)]
+    Kernelspec(KernelspecRole),
+    /// Serve a notebook (Jupyter starts this)
+    #[command(after_help = "Example:\n  chorus kernel -f connection.json")]
+    Kernel(KernelArgs),
+    #[command(hide = true)]
+    Runtime,
+    #[command(hide = true)]
+    Stub,
+}
+
+#[derive(Debug, Args)]
+struct KernelArgs {
+    /// The connection file that Jupyter has written
+    #[arg(short = 'f', long = "connection-file", value_name = "FILE")]
+    connection_file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct LabArgs {
+    /// Print the address instead of opening a browser
+    #[arg(long)]
+    no_browser: bool,
+    /// A notebook; by default the word count, copied into the current folder if it isn't there
+    notebook: Option<PathBuf>,
+    /// Passed on to JupyterLab
+    #[arg(last = true)]
+    arguments: Vec<OsString>,
+}
+
+#[derive(Debug, Subcommand)]
+enum KernelspecRole {
+    /// Install the kernelspec "Rust (Chorus)"
+    #[command(
+        after_help = "Examples:\n  chorus kernelspec install\n  chorus kernelspec install --sys-prefix\n  \
+                      chorus kernelspec install --prefix /opt/jupyter --name chorus-dev"
+    )]
+    Install(Place),
+    /// Remove it
+    #[command(after_help = "Example:\n  chorus kernelspec uninstall --user")]
+    Uninstall(Place),
+    /// Say where it is installed, and what it says
+    #[command(after_help = "Example:\n  chorus kernelspec show")]
+    Show(Place),
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// For this user (the default)
+    #[arg(long, group = "place")]
+    user: bool,
+    /// Into the active Python environment
+    #[arg(long, group = "place")]
+    sys_prefix: bool,
+    /// Into DIR/share/jupyter
+    #[arg(long, group = "place", value_name = "DIR")]
+    prefix: Option<PathBuf>,
+    /// The kernelspec's name
+    #[arg(long, default_value = kernelspec::DEFAULT_NAME)]
+    name: String,
+}
+
+impl Place {
+    fn target(&self) -> Option<Target> {
+        if let Some(prefix) = &self.prefix {
+            Some(Target::Prefix(prefix.clone()))
+        } else if self.sys_prefix {
+            Some(Target::SysPrefix)
+        } else {
+            self.user.then_some(Target::User)
+        }
+    }
+}
+
+/// The program.
+pub fn main() -> ExitCode {
+    // These are called by other programs, which leave no room for a subcommand.
+    let name = std::env::args_os().next().unwrap_or_default();
+    if Path::new(&name).file_name() == Some(compiler::wrapper::NAME.as_ref()) {
+        return compiler::wrapper::main();
+    }
+    // Neither is to pay for what the kernel needs.
+    match std::env::args_os().nth(1) {
+        Some(role) if role == "runtime" => runtime::child_main(),
+        Some(role) if role == "stub" => return exit(compiler::stub::main().map_err(Into::into)),
+        _ => {}
+    }
+    compiler::hook();
+    exit(run(Cli::parse().role))
+}
+
+fn exit(outcome: anyhow::Result<()>) -> ExitCode {
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chorus: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(role: Role) -> anyhow::Result<()> {
+    match role {
+        Role::Kernel(arguments) => {
+            log();
+            let connection =
+                ConnectionFile::read(&arguments.connection_file).with_context(|| {
+                    format!(
+                        "failed to use the connection file {}",
+                        arguments.connection_file.display()
+                    )
+                })?;
+            with_session(|executable, folder| server::serve(connection, executable, folder))
+        }
+        Role::Demo => with_session(demo::run),
+        Role::Lab(arguments) => lab(arguments),
+        Role::Kernelspec(role) => kernelspec_role(role),
+        Role::Runtime => runtime::child_main(),
+        Role::Stub => Ok(compiler::stub::main()?),
+    }
+}
+
+/// Warnings go to stderr, a line each; `CHORUS_LOG` asks for more, as in `CHORUS_LOG=debug`.
+fn log() {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("CHORUS_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+}
+
+/// Runs something that evaluates cells, with a folder of its own.
+fn with_session<F: Future<Output = anyhow::Result<()>>>(
+    work: impl FnOnce(PathBuf, PathBuf) -> F,
+) -> anyhow::Result<()> {
+    let executable = std::env::current_exe().context("failed to find this program's file")?;
+    let folder = Folder::create().context("failed to make a temporary folder")?;
+    // SAFETY: no other thread has been started.
+    unsafe { std::env::set_var("EVCXR_TMPDIR", folder.path()) };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start")?;
+    let outcome = runtime.block_on(work(executable, folder.path().to_owned()));
+    // evcxr's thread may be in the middle of a compile that nobody waits for.
+    compiler::stop_compiles();
+    runtime.shutdown_background();
+    outcome
+}
+
+fn lab(arguments: LabArgs) -> anyhow::Result<()> {
+    let executable = std::env::current_exe().context("failed to find this program's file")?;
+    let notebook = match arguments.notebook {
+        Some(notebook) => notebook,
+        None => {
+            let notebook = PathBuf::from("wordcount.ipynb");
+            if !notebook.exists() {
+                std::fs::write(&notebook, examples::WORDCOUNT_NOTEBOOK)
+                    .context("failed to put wordcount.ipynb into the current folder")?;
+            }
+            notebook
+        }
+    };
+    let jupyter = kernelspec::lab::environment(|step| eprintln!("chorus: {step}"))?;
+    let mut passed: Vec<OsString> = Vec::new();
+    if arguments.no_browser {
+        passed.push("--no-browser".into());
+    }
+    passed.extend(arguments.arguments);
+    match kernelspec::lab::open(&jupyter, &executable, Some(&notebook), &passed)? {}
+}
+
+fn kernelspec_role(role: KernelspecRole) -> anyhow::Result<()> {
+    match role {
+        KernelspecRole::Install(place) => {
+            let executable =
+                std::env::current_exe().context("failed to find this program's file")?;
+            let mut options = InstallOptions::new(executable);
+            options.target = place.target().unwrap_or_default();
+            options.name = place.name;
+            let folder = kernelspec::install(&options)?;
+            println!(
+                "Installed kernelspec {} in {}",
+                options.name,
+                folder.display()
+            );
+        }
+        KernelspecRole::Uninstall(place) => {
+            let folder = kernelspec::uninstall(&place.target().unwrap_or_default(), &place.name)?;
+            println!("Removed {}", folder.display());
+        }
+        KernelspecRole::Show(place) => {
+            let found = kernelspec::show(place.target().as_ref(), &place.name)?;
+            if found.is_empty() {
+                anyhow::bail!(
+                    "there is no kernelspec {}; `chorus kernelspec install` makes one",
+                    place.name
+                );
+            }
+            for installed in found {
+                print!("{installed}");
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,346 @@
+//! Running cells.
+
+use super::inspect;
+use crate::evaluator::{Ask, Cell, Ending};
+use crate::kernel::{Kernel, lock};
+use crate::magic::{self, Call};
+use crate::outlet::SHELL;
+use crate::output::Output;
+use protocol::Message;
+use protocol::message::execute::{
+    Displayed, ExecuteOutcome, ExecuteReply, ExecuteRequest, Payload,
+};
+use protocol::message::iopub::{DisplayData, ExecuteInput, ExecuteResult, Stream, StreamName};
+use protocol::message::stdin::InputRequest;
+use protocol::message::{ErrorInfo, MimeBundle, Reply};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
+use tokio::sync::oneshot;
+
+/// Serves an `execute_request`; says whether cells that wait behind it are to be dropped.
+pub(crate) async fn serve(kernel: &Kernel, request: &Message) -> bool {
+    let mut aborts = false;
+    let mut quits = false;
+    kernel
+        .answer(SHELL, request, async |content: ExecuteRequest| {
+            let stop_on_error = content.stop_on_error;
+            quits = self::quits(&content.code);
+            let reply = execute(kernel, request, content).await;
+            aborts = stop_on_error && matches!(reply.outcome, Reply::Error(_));
+            reply
+        })
+        .await;
+    if quits {
+        kernel.end.send_replace(true);
+    }
+    aborts
+}
+
+async fn execute(kernel: &Kernel, request: &Message, content: ExecuteRequest) -> ExecuteReply {
+    let counted = content.enters_history();
+    let count = if counted {
+        kernel.count.fetch_add(1, Ordering::SeqCst) + 1
+    } else {
+        kernel.count.load(Ordering::SeqCst)
+    };
+    if counted {
+        kernel.history.input(count, &content.code);
+    }
+    if !content.silent {
+        kernel.outlet.publish(
+            Some(&request.header),
+            &ExecuteInput {
+                code: content.code.clone(),
+                execution_count: count,
+            },
+        );
+    }
+    let mut running = Running {
+        kernel,
+        request,
+        content: &content,
+        count,
+    };
+    match running.run().await {
+        Ok(payload) => {
+            let user_expressions = running.user_expressions().await;
+            ExecuteReply::ok(
+                count,
+                ExecuteOutcome {
+                    payload,
+                    user_expressions,
+                },
+            )
+        }
+        Err(error) => {
+            if !content.silent {
+                kernel.outlet.publish(Some(&request.header), &error);
+            }
+            ExecuteReply::error(count, error)
+        }
+    }
+}
+
+/// A request to run a cell, while it is served.
+struct Running<'a> {
+    kernel: &'a Kernel,
+    request: &'a Message,
+    content: &'a ExecuteRequest,
+    count: u32,
+}
+
+impl Running<'_> {
+    /// Runs the cell; gives the reply's payload.
+    async fn run(&mut self) -> Result<Vec<Value>, ErrorInfo> {
+        if let Some(bundle) = self.question().await? {
+            let page = Payload::Page {
+                data: bundle,
+                start: 0,
+            };
+            return Ok(serde_json::to_value(page).into_iter().collect());
+        }
+        let (calls, code) = magic::split(&self.content.code);
+        if quits(&code) {
+            return Ok(Vec::new());
+        }
+        for call in calls {
+            self.magic(&call).await?;
+        }
+        if code.trim().is_empty() {
+            return Ok(Vec::new());
+        }
+        let cell = Cell {
+            code,
+            count: self.count,
+        };
+        let emit = self.emit();
+        let mut ask = Question {
+            kernel: self.kernel,
+            request: self.request,
+            allowed: self.content.allow_stdin,
+        };
+        match self.kernel.evaluator.evaluate(&cell, emit, &mut ask).await {
+            Ending::Done(None) => Ok(Vec::new()),
+            Ending::Done(Some(data)) => {
+                self.result(data);
+                Ok(Vec::new())
+            }
+            Ending::Failed(error) => Err(error),
+        }
+    }
+
+    /// Broadcasts a cell's output, unless it is to be silent.
+    fn emit(&self) -> impl FnMut(Output) + Send + 'static {
+        let outlet = (!self.content.silent).then(|| self.kernel.outlet.clone());
+        let parent = self.request.header.clone();
+        move |output| {
+            let Some(outlet) = &outlet else { return };
+            let parent = Some(&parent);
+            match output {
+                Output::Stream(content) => outlet.publish(parent, &content),
+                Output::Display(content) => outlet.publish(parent, &content),
+                Output::Update(content) => outlet.publish(parent, &content),
+                Output::Clear(content) => outlet.publish(parent, &content),
+            }
+        }
+    }
+
+    fn result(&self, data: MimeBundle) {
+        if self.content.enters_history()
+            && let Some(text) = data.get("text/plain").and_then(Value::as_str)
+        {
+            self.kernel.history.output(self.count, text);
+        }
+        if !self.content.silent {
+            self.kernel.outlet.publish(
+                Some(&self.request.header),
+                &ExecuteResult {
+                    execution_count: self.count,
+                    data,
+                    ..ExecuteResult::default()
+                },
+            );
+        }
+    }
+
+    /// `name?` and `?name` ask for help.
+    async fn question(&self) -> Result<Option<MimeBundle>, ErrorInfo> {
+        let text = self.content.code.trim();
+        let Some(name) = text
+            .strip_suffix('?')
+            .map(|name| name.trim_end_matches('?'))
+            .or_else(|| text.strip_prefix('?'))
+        else {
+            return Ok(None);
+        };
+        let is_name = !name.is_empty()
+            && name
+                .chars()
+                .all(|c| c.is_alphanumeric() || matches!(c, '_' | ':' | '.' | '%' | '!'));
+        if !is_name {
+            return Ok(None);
+        }
+        match inspect::describe(self.kernel, name, name.len()).await {
+            Some(bundle) => {
+                if !self.content.silent {
+                    self.kernel.outlet.publish(
+                        Some(&self.request.header),
+                        &DisplayData {
+                            data: bundle.clone(),
+                            ..DisplayData::default()
+                        },
+                    );
+                }
+                Ok(Some(bundle))
+            }
+            None => Err(error("not found", format!("Nothing is known of `{name}`."))),
+        }
+    }
+
+    async fn magic(&self, call: &Call) -> Result<(), ErrorInfo> {
+        let text = match call.name.as_str() {
+            "%checkpoint" => self.checkpoint(call).await?,
+            "%lsmagic" => magic::MAGICS
+                .iter()
+                .map(|magic| format!("{:<12} {}\n", magic.name, magic.summary))
+                .collect(),
+            name => {
+                let nearest = magic::nearest(name)
+                    .map(|nearest| format!(" Did you mean {nearest}?"))
+                    .unwrap_or_default();
+                return Err(error(
+                    "unknown magic",
+                    format!(
+                        "There is no magic {name} (line {}).{nearest} %lsmagic lists those there are.",
+                        call.line
+                    ),
+                ));
+            }
+        };
+        if !self.content.silent {
+            self.kernel.outlet.publish(
+                Some(&self.request.header),
+                &Stream {
+                    name: StreamName::Stdout,
+                    text,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    async fn checkpoint(&self, call: &Call) -> Result<String, ErrorInfo> {
+        let evaluator = &self.kernel.evaluator;
+        match call.arguments.as_str() {
+            "" | "status" => {}
+            "on" | "off" => evaluator
+                .set_checkpoints(call.arguments == "on")
+                .await
+                .map_err(|message| error("not ready", message))?,
+            other => {
+                return Err(error(
+                    "bad argument",
+                    format!(
+                        "%checkpoint takes on, off or status, not `{other}` (line {}).",
+                        call.line
+                    ),
+                ));
+            }
+        }
+        let checkpoints = evaluator.checkpoints();
+        Ok(if checkpoints.on {
+            format!(
+                "Checkpoints are on: a cell that dies or is interrupted leaves every variable as it was. \
+                 None is made when the variables take more than {} GB.\n",
+                checkpoints.limit >> 30
+            )
+        } else {
+            "Checkpoints are off: a cell that dies or is interrupted takes all variables with it.\n"
+                .to_owned()
+        })
+    }
+
+    /// Evaluates what the client wants to know besides the cell.
+    async fn user_expressions(&self) -> BTreeMap<String, Reply<Displayed>> {
+        let mut values = BTreeMap::new();
+        for (name, expression) in &self.content.user_expressions {
+            let cell = Cell {
+                code: expression.clone(),
+                count: self.count,
+            };
+            let shown = Arc::new(Mutex::new(MimeBundle::new()));
+            let sink = Arc::clone(&shown);
+            let emit = move |output| {
+                if let Output::Display(display) = output {
+                    *lock(&sink) = display.data;
+                }
+            };
+            let mut ask = Question {
+                kernel: self.kernel,
+                request: self.request,
+                allowed: false,
+            };
+            let value = match self.kernel.evaluator.evaluate(&cell, emit, &mut ask).await {
+                Ending::Done(data) => Reply::Ok(Displayed {
+                    data: data.unwrap_or_else(|| lock(&shown).clone()),
+                    ..Displayed::default()
+                }),
+                Ending::Failed(error) => Reply::Error(error),
+            };
+            values.insert(name.clone(), value);
+        }
+        values
+    }
+}
+
+/// Whether a cell says `:quit`, which ends evcxr's own process.
+fn quits(code: &str) -> bool {
+    code.lines().any(|line| line.trim() == ":quit")
+}
+
+fn error(ename: &str, evalue: String) -> ErrorInfo {
+    ErrorInfo {
+        ename: ename.to_owned(),
+        traceback: vec![evalue.clone()],
+        evalue,
+    }
+}
+
+/// Asks the client that sent a request for input.
+struct Question<'a> {
+    kernel: &'a Kernel,
+    request: &'a Message,
+    allowed: bool,
+}
+
+impl Ask for Question<'_> {
+    async fn ask(&mut self, prompt: String, password: bool) -> Option<String> {
+        if !self.allowed {
+            self.kernel.outlet.publish(
+                Some(&self.request.header),
+                &Stream {
+                    name: StreamName::Stderr,
+                    text: "This client takes no questions (allow_stdin is false): the cell reads the end of input.\n"
+                        .to_owned(),
+                },
+            );
+            return None;
+        }
+        let (answer, answered) = oneshot::channel();
+        let id = {
+            // The answer can't overtake this, because it needs the lock.
+            let mut questions = lock(&self.kernel.questions);
+            let id = self
+                .kernel
+                .outlet
+                .ask(self.request, &InputRequest { prompt, password });
+            questions.insert(id.clone(), answer);
+            id
+        };
+        let line = answered.await.ok();
+        lock(&self.kernel.questions).remove(&id);
+        line
+    }
+}

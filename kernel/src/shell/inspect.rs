@@ -1,0 +1,54 @@
+//! Help on what stands at the cursor.
+
+use crate::kernel::Kernel;
+use crate::magic;
+use crate::outlet::SHELL;
+use crate::output::text_bundle;
+use protocol::Message;
+use protocol::message::inspect::{InspectReply, InspectRequest};
+use protocol::message::{MimeBundle, Reply};
+use std::time::Duration;
+
+/// How long a user waits for rust-analyzer, which may be behind the compile of a cell.
+const PATIENCE: Duration = Duration::from_millis(250);
+
+pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
+    kernel
+        .answer(SHELL, request, async |content: InspectRequest| {
+            let found = describe(kernel, &content.code, content.cursor_byte()).await;
+            Reply::Ok(InspectReply {
+                found: found.is_some(),
+                data: found.unwrap_or_default(),
+                ..InspectReply::default()
+            })
+        })
+        .await;
+}
+
+/// What is known of the word at the byte `cursor` of `code`.
+pub(crate) async fn describe(kernel: &Kernel, code: &str, cursor: usize) -> Option<MimeBundle> {
+    let end = word_end(code, cursor);
+    let line_start = code[..cursor].rfind('\n').map_or(0, |at| at + 1);
+    if let Some(magic) = code[line_start..end]
+        .split_whitespace()
+        .next()
+        .and_then(magic::find)
+    {
+        return Some(text_bundle(magic.help));
+    }
+    let code = code.to_owned();
+    let question = move |notebook: &mut compiler::Notebook| notebook.inspect(&code, end);
+    let found = tokio::time::timeout(PATIENCE, kernel.evaluator.ask(question))
+        .await
+        .ok()???;
+    let mut data = text_bundle(found.text);
+    data.insert("text/html".to_owned(), found.html.into());
+    Some(data)
+}
+
+/// Where the word that the cursor is in or behind ends.
+fn word_end(code: &str, cursor: usize) -> usize {
+    code[cursor..]
+        .find(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .map_or(code.len(), |length| cursor + length)
+}

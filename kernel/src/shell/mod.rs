@@ -1,0 +1,112 @@
+//! The shell channel, and every subshell: a queue of requests that are served one after another.
+
+mod comm;
+mod complete;
+mod execute;
+mod inspect;
+
+use crate::control;
+use crate::info;
+use crate::kernel::Kernel;
+use crate::magic;
+use crate::outlet::SHELL;
+use protocol::Message;
+use protocol::message::Reply;
+use protocol::message::execute::{ExecuteReply, ExecuteRequest};
+use protocol::message::history::{HistoryReply, HistoryRequest};
+use protocol::message::is_complete::{IsCompleteReply, IsCompleteRequest};
+use protocol::message::kernel_info::KernelInfoRequest;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::mpsc;
+
+/// Starts a shell; gives its queue. It ends when the queue is dropped.
+pub(crate) fn start(kernel: Arc<Kernel>) -> mpsc::UnboundedSender<Message> {
+    let (queue, mut requests) = mpsc::unbounded_channel::<Message>();
+    tokio::spawn(async move {
+        let mut next = VecDeque::new();
+        loop {
+            let request = match next.pop_front() {
+                Some(request) => request,
+                None => match requests.recv().await {
+                    Some(request) => request,
+                    None => return,
+                },
+            };
+            let aborts = serve(&kernel, &request).await;
+            while let Ok(request) = requests.try_recv() {
+                next.push_back(request);
+            }
+            if aborts {
+                abort(&kernel, &mut next).await;
+            }
+        }
+    });
+    queue
+}
+
+/// Serves a request; says whether the cells that wait behind it are to be dropped.
+async fn serve(kernel: &Kernel, request: &Message) -> bool {
+    match request.msg_type() {
+        "execute_request" => return execute::serve(kernel, request).await,
+        "kernel_info_request" => {
+            kernel
+                .answer(SHELL, request, async |_: KernelInfoRequest| {
+                    Reply::Ok(info::kernel_info())
+                })
+                .await;
+        }
+        "complete_request" => complete::serve(kernel, request).await,
+        "inspect_request" => inspect::serve(kernel, request).await,
+        "is_complete_request" => {
+            kernel
+                .answer(SHELL, request, async |content: IsCompleteRequest| {
+                    is_complete(&content.code)
+                })
+                .await;
+        }
+        "history_request" => {
+            kernel
+                .answer(SHELL, request, async |content: HistoryRequest| {
+                    Reply::Ok(HistoryReply {
+                        history: kernel.history.find(content).await,
+                    })
+                })
+                .await;
+        }
+        "comm_info_request" => comm::info(kernel, request).await,
+        "comm_open" => comm::open(kernel, request).await,
+        "comm_msg" | "comm_close" => comm::ignore(kernel, request).await,
+        "shutdown_request" => control::shutdown(kernel, SHELL, request).await,
+        msg_type => tracing::warn!(
+            msg_type,
+            "a shell message of a type unknown here is dropped"
+        ),
+    }
+    false
+}
+
+/// Answers the cells in `waiting` without running them; leaves all else.
+async fn abort(kernel: &Kernel, waiting: &mut VecDeque<Message>) {
+    let (cells, rest): (Vec<_>, Vec<_>) = waiting
+        .drain(..)
+        .partition(|request| request.msg_type() == "execute_request");
+    *waiting = rest.into();
+    for request in cells {
+        kernel
+            .answer(SHELL, &request, async |_: ExecuteRequest| {
+                ExecuteReply::aborted(kernel.count.load(Ordering::SeqCst))
+            })
+            .await;
+    }
+}
+
+fn is_complete(code: &str) -> IsCompleteReply {
+    let (_, code) = magic::split(code);
+    match compiler::completeness(&code) {
+        compiler::Completeness::Complete => IsCompleteReply::Complete,
+        compiler::Completeness::Incomplete { indent } => IsCompleteReply::Incomplete { indent },
+        compiler::Completeness::Invalid => IsCompleteReply::Invalid,
+    }
+}
