@@ -77,6 +77,10 @@ pub(super) fn take(limit: Option<u64>, support: &Support, family: &Family<'_>) -
             -1 => Err(io::Error::last_os_error()),
             pid => Ok(pid),
         };
+        if let Ok(pid @ 1..) = forked {
+            // The copy does not say this itself: it may come to run only when its time is over, and another copy waits.
+            family.gate.set_copy(pid);
+        }
         if !matches!(forked, Ok(0)) {
             signals.restore();
         }
@@ -86,7 +90,6 @@ pub(super) fn take(limit: Option<u64>, support: &Support, family: &Family<'_>) -
         Err(error) => failed(error),
         Ok(0) => {
             drop(ours);
-            family.gate.set_copy(system::own_pid());
             wait_as_copy(&theirs, family);
             signals.forget_pending();
             signals.restore();
@@ -94,10 +97,7 @@ pub(super) fn take(limit: Option<u64>, support: &Support, family: &Family<'_>) -
                 threads_lost: stat.threads.saturating_sub(1),
             }
         }
-        Ok(pid) => {
-            family.gate.set_copy(pid);
-            Taken::Parent(Some(Copy { pid, socket: ours }), CheckpointState::Taken)
-        }
+        Ok(pid) => Taken::Parent(Some(Copy { pid, socket: ours }), CheckpointState::Taken),
     }
 }
 
@@ -138,6 +138,11 @@ impl Leaving {
     /// Reaps the copy if it has ended.
     pub(super) fn reap(&self) -> bool {
         system::reap(self.pid, false).is_some()
+    }
+
+    /// Waits until the copy has ended, and reaps it.
+    pub(super) fn wait(&self) {
+        system::reap(self.pid, true);
     }
 }
 

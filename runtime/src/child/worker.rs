@@ -14,6 +14,9 @@ use super::system::{self, leave};
 use super::{crash, stdin};
 use crate::wire::{End, FromWorker, Generation, ToWorker};
 
+/// How many copies may be on their way out when the next is made: each holds memory until it is gone.
+const MOST_LEAVING: usize = 4;
+
 #[derive(Debug)]
 struct Worker {
     control: Channel,
@@ -134,6 +137,9 @@ impl Worker {
     }
 
     fn run(&mut self, run: &Run<'_>) {
+        if self.leaving.len() >= MOST_LEAVING {
+            self.leaving.remove(0).wait();
+        }
         self.gate.prepare(run.ticket);
         let family = Family {
             gate: self.gate,

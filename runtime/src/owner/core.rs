@@ -77,7 +77,10 @@ struct Active {
 #[derive(Debug, Default)]
 struct Recovery {
     active: Option<Active>,
+    /// The first death; a copy that dies in its turn is a consequence.
     death: Option<Death>,
+    /// Of the last death: the dead worker's generation, and who follows.
+    next: Option<(Generation, Next)>,
     follower: Option<Follower>,
 }
 
@@ -95,6 +98,19 @@ enum Follower {
         tokio_lost: bool,
     },
     Empty(Generation),
+}
+
+impl Recovery {
+    /// The follower, if it is the one that the last death announced: an earlier one may be dead by now.
+    fn expected_follower(&self) -> Option<&Follower> {
+        let (dead, next) = self.next?;
+        self.follower.as_ref().filter(|follower| match follower {
+            Follower::Copy { generation, .. } => next == Next::Copy && *generation == dead,
+            Follower::Empty(generation) => {
+                next == Next::Fresh && generation.number == dead.number + 1
+            }
+        })
+    }
 }
 
 const NOTHING_LOST: Restored = Restored {
@@ -302,7 +318,7 @@ impl Core {
         if generation.epoch != self.epoch {
             return Vec::new();
         }
-        let cause = cause(status, overflow);
+        let cause = Cause::from_status(status, overflow);
         if next == Next::Nobody {
             let reason = self.failure.take();
             let reason = reason.unwrap_or_else(|| format!("the runtime did not start: {cause}"));
@@ -313,11 +329,8 @@ impl Core {
             return Vec::new();
         }
         self.recover(|recovery| {
-            if next == Next::Fresh && matches!(recovery.follower, Some(Follower::Copy { .. })) {
-                // The copy that had taken over died in its turn.
-                recovery.follower = None;
-            }
             recovery.death.get_or_insert(Death { cause, killed });
+            recovery.next = Some((generation, next));
         })
     }
 
@@ -357,12 +370,12 @@ impl Core {
             Phase::Idle(_) | Phase::Starting { .. } | Phase::Gone { .. } => Recovery::default(),
         };
         note(&mut recovery);
-        let (Some(death), Some(follower)) = (recovery.death, &recovery.follower) else {
+        let (Some(death), Some(follower)) = (recovery.death, recovery.expected_follower()) else {
             self.phase = Phase::Recovering(recovery);
             return Vec::new();
         };
         let mut effects = Vec::new();
-        match (recovery.active, follower) {
+        match (&recovery.active, follower) {
             (Some(active), follower) => {
                 let (generation, restored) = match *follower {
                     Follower::Copy {
@@ -377,7 +390,9 @@ impl Core {
                             ..NOTHING_LOST
                         },
                     ),
-                    Follower::Empty(generation) => (generation, lost(why_not(active.checkpoint))),
+                    Follower::Empty(generation) => {
+                        (generation, lost(why_not(active.checkpoint.clone())))
+                    }
                 };
                 self.phase = Phase::Idle(generation);
                 let outcome = if death.killed {
@@ -533,39 +548,5 @@ fn why_not(checkpoint: Option<CheckpointState>) -> WhyNot {
     }
 }
 
-/// From `waitpid`'s status.
-fn cause(status: i32, overflow: bool) -> Cause {
-    if overflow {
-        Cause::StackOverflow
-    } else if libc::WIFEXITED(status) {
-        Cause::Exited(libc::WEXITSTATUS(status))
-    } else {
-        let signal = libc::WTERMSIG(status);
-        Cause::Signal(signal, signal_name(signal))
-    }
-}
-
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        libc::SIGABRT => "SIGABRT",
-        libc::SIGALRM => "SIGALRM",
-        libc::SIGBUS => "SIGBUS",
-        libc::SIGFPE => "SIGFPE",
-        libc::SIGHUP => "SIGHUP",
-        libc::SIGILL => "SIGILL",
-        libc::SIGINT => "SIGINT",
-        libc::SIGKILL => "SIGKILL",
-        libc::SIGPIPE => "SIGPIPE",
-        libc::SIGQUIT => "SIGQUIT",
-        libc::SIGSEGV => "SIGSEGV",
-        libc::SIGSYS => "SIGSYS",
-        libc::SIGTERM => "SIGTERM",
-        libc::SIGTRAP => "SIGTRAP",
-        libc::SIGUSR1 => "SIGUSR1",
-        libc::SIGUSR2 => "SIGUSR2",
-        libc::SIGVTALRM => "SIGVTALRM",
-        libc::SIGXCPU => "SIGXCPU",
-        libc::SIGXFSZ => "SIGXFSZ",
-        _ => "a signal",
-    }
-}
+#[cfg(test)]
+mod tests;

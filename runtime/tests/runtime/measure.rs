@@ -38,6 +38,22 @@ async fn latency(namespace: &mut Namespace, what: &str) {
     );
 }
 
+/// What the fork costs when no earlier copy is just leaving.
+async fn quiet_forks(namespace: &mut Namespace, what: &str) {
+    let empty = cell("");
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let since = Instant::now();
+        let run = namespace.send(empty.clone());
+        while !matches!(namespace.event().await, runtime::Event::Started { .. }) {}
+        times.push(since.elapsed());
+        namespace.finish(run).await;
+    }
+    times.sort();
+    println!("{what}: median {:?}, worst {:?}", times[10], times[19]);
+}
+
 #[tokio::test]
 #[ignore = "prints, asserts nothing"]
 async fn measure() {
@@ -67,9 +83,11 @@ async fn measure() {
     namespace.runtime.set_checkpoint(false, 0);
     latency(&mut namespace, "empty cell without").await;
     namespace.runtime.set_checkpoint(true, u64::MAX);
+    quiet_forks(&mut namespace, "run to Started, small").await;
     namespace
         .good("store.put_variable(\"big\", vec![1_u8; 1_000_000_000]);")
         .await;
+    quiet_forks(&mut namespace, "run to Started, 1 GB").await;
     latency(&mut namespace, "empty cell with checkpoint, 1 GB").await;
     let run = namespace.send(cell("println!(); loop { std::hint::black_box(1); }"));
     loop {

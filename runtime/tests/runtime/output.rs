@@ -112,10 +112,10 @@ async fn output_comes_while_the_cell_runs() {
 #[tokio::test]
 async fn threads_go_on_printing_after_the_run() {
     let mut namespace = Namespace::start().await;
-    namespace
+    let ran = namespace
         .good("std::thread::spawn(|| for i in 0..2000 { println!(\"{i:01000}\"); std::thread::yield_now(); });")
         .await;
-    let mut length = 0;
+    let mut length = ran.stdout.len();
     // 2000 lines of 1001 bytes: more than a pipe holds, so the thread would block if nobody read.
     while length < 2_002_000 {
         match namespace.event().await {
