@@ -57,7 +57,7 @@ def test_output_of_child_processes_and_of_libc(kernel: Kernel) -> None:
     result = kernel.run('std::process::Command::new("sh").args(["-c", "echo from a child; echo to stderr >&2"]).status().unwrap();').expect_ok()
     assert result.stdout == "from a child\n"
     assert result.stderr == "to stderr\n"
-    result = kernel.run('extern "C" { fn puts(text: *const std::ffi::c_char) -> i32; }\nunsafe { puts(c"from libc".as_ptr()); }').expect_ok()
+    result = kernel.run('unsafe extern "C" { fn puts(text: *const std::ffi::c_char) -> i32; }\nunsafe { puts(c"from libc".as_ptr()); }').expect_ok()
     assert result.stdout == "from libc\n"
 
 

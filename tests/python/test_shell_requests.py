@@ -66,8 +66,8 @@ IS_COMPLETE = [
     (":dep itoa\nlet x = (", "incomplete"),
     ("let x = );", "invalid"),
     ("}", "invalid"),
-    ("fn f( { }", "invalid"),
-    ("let 5x = 1;", "invalid"),
+    ("fn f) { }", "invalid"),
+    ("let = 1;", "invalid"),
     ("1 + ] 2", "invalid"),
     ("struct 7;", "invalid"),
 ]
