@@ -1,7 +1,7 @@
 //! Whether a cell is finished, for consoles that run it at the Enter key when it is.
 
 use crate::statements::{EDITION, code_start, is_command};
-use ra_ap_syntax::{SourceFile, SyntaxKind, SyntaxNode};
+use ra_ap_syntax::{Parse, SourceFile, SyntaxKind, SyntaxNode};
 
 /// The answer to an `is_complete_request`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,37 +26,42 @@ pub fn completeness(cell: &str) -> Completeness {
     if code.lines().next().is_some_and(is_command) {
         return Completeness::Complete;
     }
-    let before = "fn f(){";
-    // The closing brace on a line of its own ends a comment, and not a string or a block comment.
-    let text = format!("{before}{code}\n}}");
-    let parsed = SourceFile::parse(&text, EDITION);
-    let tokens = Tokens::of(
-        &parsed.syntax_node(),
-        before.len(),
-        before.len() + code.len(),
-    );
+    let (parsed, tokens) = parse(code, "");
     if tokens.unterminated {
         return incomplete(code, 0);
     }
-    match tokens.balance {
-        Balance::Open => return incomplete(code, 1),
+    let (errors, levels) = match tokens.balance {
         Balance::Wrong => return Completeness::Invalid,
-        Balance::Closed => {}
-    }
-    let end = before.len() + code.trim_end().len();
-    let mut errors = parsed.errors().into_iter().peekable();
-    if errors.peek().is_none() {
-        return if tokens.ends_in_attribute {
-            incomplete(code, 0)
-        } else {
-            Completeness::Complete
-        };
-    }
-    if errors.all(|error| usize::from(error.range().start()) >= end.min(tokens.last_end)) {
-        incomplete(code, 0)
-    } else {
+        Balance::Closed => (parsed.errors(), 0),
+        // What is open now will be closed; what is wrong even then is wrong.
+        Balance::Open(closing) => (parse(code, &closing).0.errors(), 1),
+    };
+    let end = BEFORE.len() + code.trim_end().len();
+    if errors
+        .iter()
+        .any(|error| usize::from(error.range().start()) < end.min(tokens.last_end))
+    {
         Completeness::Invalid
+    } else if levels > 0 || !errors.is_empty() || tokens.ends_in_attribute {
+        incomplete(code, levels)
+    } else {
+        Completeness::Complete
     }
+}
+
+const BEFORE: &str = "fn f(){";
+
+/// Parses the code as a function's body, with `closing` after it.
+fn parse(code: &str, closing: &str) -> (Parse<SourceFile>, Tokens) {
+    // What closes stands on a line of its own: it ends a comment, and not a string or a block comment.
+    let text = format!("{BEFORE}{code}\n{closing}}}");
+    let parsed = SourceFile::parse(&text, EDITION);
+    let tokens = Tokens::of(
+        &parsed.syntax_node(),
+        BEFORE.len(),
+        BEFORE.len() + code.len(),
+    );
+    (parsed, tokens)
 }
 
 /// As deep as the last line, and `levels` more when that line opens something.
@@ -74,7 +79,8 @@ fn incomplete(code: &str, levels: usize) -> Completeness {
 
 enum Balance {
     Closed,
-    Open,
+    /// Brackets are open; this closes them.
+    Open(String),
     Wrong,
 }
 
@@ -128,7 +134,16 @@ impl Tokens {
             balance: match open.len() {
                 _ if wrong => Balance::Wrong,
                 0 => Balance::Closed,
-                _ => Balance::Open,
+                _ => Balance::Open(
+                    open.iter()
+                        .rev()
+                        .map(|kind| match kind {
+                            SyntaxKind::L_CURLY => '}',
+                            SyntaxKind::L_PAREN => ')',
+                            _ => ']',
+                        })
+                        .collect(),
+                ),
             },
             unterminated,
             ends_in_attribute,
@@ -176,6 +191,7 @@ mod tests {
             ("fn f() { ] }", Completeness::Invalid),
             ("let = 5;", Completeness::Invalid),
             ("fn 1() {}", Completeness::Invalid),
+            ("fn f( { }", Completeness::Invalid),
         ] {
             assert_eq!(completeness(cell), expected, "{cell:?}");
         }

@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, watch};
 
 /// Serves until a client asks for the end.
-pub async fn serve(
+pub(crate) async fn serve(
     connection: ConnectionFile,
     executable: PathBuf,
     folder: PathBuf,
@@ -121,10 +121,15 @@ fn welcome(kernel: &Kernel, subscription: &Subscription) {
 }
 
 fn input(kernel: &Kernel, message: &Message) {
-    let question = message
-        .parent
-        .as_ref()
-        .and_then(|parent| lock(&kernel.questions).remove(&parent.msg_id));
+    // jupyter_client sends the answer without a parent; it can only be meant for the question that is open.
+    let question = {
+        let mut questions = lock(&kernel.questions);
+        let id = match &message.parent {
+            Some(parent) => Some(parent.msg_id.clone()),
+            None => questions.keys().next().cloned(),
+        };
+        id.and_then(|id| questions.remove(&id))
+    };
     match (question, message.parse::<InputReply>()) {
         // The cell that asked may have been interrupted.
         (Some(question), Ok(reply)) => drop(question.send(reply.value)),
