@@ -7,6 +7,7 @@
 mod completeness;
 mod diagnostics;
 pub mod folder;
+mod layouts;
 mod notebook;
 mod rewrite;
 mod session;
@@ -27,6 +28,7 @@ pub use session::Session;
 pub use sources::Place;
 pub use statements::ends_in_expression;
 pub use stub::Load;
+pub use support::Support;
 pub use toolchain::stop_compiles;
 
 /// Acts as rustc under `:cache` and `:allow_static_linking 0`, when evcxr has cargo call this binary so.

@@ -4,9 +4,12 @@
 //! how, and the state is mended by snippets that are compiled for evcxr's books only (`Plan::pretend`).
 
 use crate::diagnostics::{Diagnostic, diagnostics};
+use crate::layouts::Layouts;
 use crate::sources::{Place, Sources};
 use crate::statements::{Statement, commands, statements};
 use crate::stub::{Link, Load};
+use crate::support::{self, Support};
+use crate::toolchain;
 use crate::wrapper::{self, Plan};
 use evcxr::{CommandContext, EvalContext};
 use std::collections::{BTreeMap, HashSet};
@@ -54,6 +57,10 @@ pub struct Compiled {
     pub shown: BTreeMap<String, String>,
     /// A command emptied the namespace (`:clear`, `:restart`): the runtime has to begin anew before `loads`.
     pub restarted: bool,
+    /// Variables that are given up, since the cell defines anew what their values are made of.
+    pub lost: Vec<String>,
+    /// `:toolchain` was used: the runtime has to begin anew with this support library.
+    pub support: Option<Support>,
 }
 
 /// A cell that did not compile. Nothing has changed.
@@ -118,6 +125,7 @@ pub struct Notebook {
     generated: PathBuf,
     sources: Sources,
     format: Format,
+    layouts: Layouts,
     /// The state before the last cell, for [`Undo`].
     last: Option<Last>,
 }
@@ -203,6 +211,7 @@ impl Notebook {
                 changed: false,
                 types: false,
             },
+            layouts: Layouts::default(),
             last: None,
         })
     }
@@ -238,23 +247,38 @@ impl Notebook {
         answers: Vec<Vec<String>>,
     ) -> Result<Compiled, Failure> {
         let found = statements(cell);
-        self.last = Some(Last {
-            before: self.variables(),
-            introduced: found.iter().flat_map(Statement::variables).collect(),
-        });
+        let introduced: HashSet<String> = found.iter().flat_map(Statement::variables).collect();
+        let layouts = self.layouts.after(&found);
+        let variables = self.variables();
+        let lost = self.layouts.lost(&layouts, &variables);
+        self.forget(&lost);
         self.format.follow(cell);
         self.plan.number += 1;
         self.plan.pretend = false;
         self.plan.display = self.format.usual();
         let outcome = self.execute(cell, answers);
         let traffic = self.link.take();
-        let outputs = outcome.map_err(|error| match error {
-            Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
-                Failure::Errors(diagnostics(&errors, cell, &cell_name(count)))
+        let outputs = match outcome {
+            Ok(outputs) => outputs,
+            Err(trouble) => {
+                self.bring_back(variables.iter().filter(|(name, _)| lost.contains(name)));
+                return Err(match trouble {
+                    Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
+                        Failure::Errors(diagnostics(&errors, cell, &cell_name(count)))
+                    }
+                    Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
+                    Trouble::Panicked(message) => Failure::Panicked(message),
+                });
             }
-            Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
-            Trouble::Panicked(message) => Failure::Panicked(message),
-        })?;
+        };
+        self.layouts = layouts;
+        self.last = Some(Last {
+            before: variables
+                .into_iter()
+                .filter(|(name, _)| !lost.contains(name))
+                .collect(),
+            introduced: introduced.clone(),
+        });
         let loads: Vec<Load> = traffic
             .loads
             .into_iter()
@@ -264,11 +288,37 @@ impl Notebook {
             self.sources
                 .add(self.plan.number, count, cell, &self.generated);
         }
+        let support = self.follow_toolchain(cell)?;
         Ok(Compiled {
             loads,
             shown: outputs.content_by_mime_type.into_iter().collect(),
-            restarted: traffic.starts > 0,
+            restarted: traffic.starts > 0 || support.is_some(),
+            lost: lost
+                .into_iter()
+                .filter(|name| !introduced.contains(name))
+                .collect(),
+            support,
         })
+    }
+
+    /// After `:toolchain`, prepares the support library of the new one. No value survives the change, since no two
+    /// toolchains agree on what a value looks like.
+    fn follow_toolchain(&mut self, cell: &str) -> Result<Option<Support>, Failure> {
+        let Some((_, name)) = commands(cell)
+            .filter(|(command, name)| *command == "toolchain" && !name.trim().is_empty())
+            .last()
+        else {
+            return Ok(None);
+        };
+        let rustc = toolchain::rustc_of(name.trim());
+        let source = std::fs::read_to_string(&self.plan.support_source)
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        let support = support::ensure(&rustc, &source)
+            .map_err(|error| Failure::Refused(error.to_string()))?;
+        self.plan.rustc = rustc;
+        self.plan.support = support.folder.clone();
+        self.pretend(":restart", Vec::new());
+        Ok(Some(support))
     }
 
     /// Makes the state true again after the last cell has failed.
@@ -292,15 +342,11 @@ impl Notebook {
                     .cloned()
                     .collect();
                 self.forget(&gone);
-                let back: Vec<String> = last
-                    .before
-                    .iter()
-                    .filter(|(name, kind)| now.get(*name) != Some(kind))
-                    .map(|(name, kind)| format!("let mut {name}: {kind} = todo!();"))
-                    .collect();
-                if !back.is_empty() {
-                    self.pretend(&back.join("\n"), Vec::new());
-                }
+                self.bring_back(
+                    last.before
+                        .iter()
+                        .filter(|(name, kind)| now.get(*name) != Some(kind)),
+                );
             }
             Undo::Lost => self.pretend(":restart", Vec::new()),
         }
@@ -316,6 +362,16 @@ impl Notebook {
             .map(|name| format!("let {name} = 0;"))
             .collect();
         self.pretend(&snippet.join("\n"), vec![vec![PANICKED.to_owned()]]);
+    }
+
+    /// Puts variables (name and type) into the state that are in the runtime's store.
+    fn bring_back<'a>(&mut self, variables: impl Iterator<Item = (&'a String, &'a String)>) {
+        let snippet: Vec<String> = variables
+            .map(|(name, kind)| format!("let mut {name}: {kind} = todo!();"))
+            .collect();
+        if !snippet.is_empty() {
+            self.pretend(&snippet.join("\n"), Vec::new());
+        }
     }
 
     /// Has evcxr go through a snippet for its books only.

@@ -32,16 +32,24 @@ impl Statement {
             .collect()
     }
 
-    /// The name of the type that it defines, if it defines one.
-    pub(crate) fn type_name(&self) -> Option<String> {
+    /// The name that it defines, if values can depend on how it is defined: a type's layout, a trait's table of methods, a
+    /// constant's part in either.
+    pub(crate) fn layout_name(&self) -> Option<String> {
         let name = match ast::Item::cast(self.node.clone())? {
             ast::Item::Struct(item) => item.name(),
             ast::Item::Enum(item) => item.name(),
             ast::Item::Union(item) => item.name(),
             ast::Item::TypeAlias(item) => item.name(),
+            ast::Item::Trait(item) => item.name(),
+            ast::Item::Const(item) => item.name(),
             _ => None,
         };
         Some(name?.text().to_string())
+    }
+
+    /// Its text without the white space around it.
+    pub(crate) fn text(&self) -> String {
+        self.node.text().to_string()
     }
 
     /// Whether it is an expression without a semicolon.
@@ -134,7 +142,7 @@ mod tests {
             ]
         );
         assert_eq!(found[0].variables(), ["a", "b", "d"]);
-        assert_eq!(found[1].type_name().as_deref(), Some("S"));
+        assert_eq!(found[1].layout_name().as_deref(), Some("S"));
         assert!(found[2].is_expression());
         assert_eq!(commands(cell).collect::<Vec<_>>(), [("dep", "itoa")]);
     }

@@ -8,8 +8,17 @@ use std::process::Command;
 ///
 /// Asking rustup once saves its proxy's start in every later call.
 pub fn rustc() -> PathBuf {
+    which(&["which", "rustc"])
+}
+
+/// The rustc of one of rustup's toolchains.
+pub(crate) fn rustc_of(toolchain: &str) -> PathBuf {
+    which(&[&format!("+{toolchain}"), "which", "rustc"])
+}
+
+fn which(arguments: &[&str]) -> PathBuf {
     Command::new("rustup")
-        .args(["which", "rustc"])
+        .args(arguments)
         .output()
         .ok()
         .filter(|output| output.status.success())

@@ -5,7 +5,7 @@
 
 use crate::failure;
 use crate::output::{Gatherer, Output, text_bundle};
-use compiler::{Compiled, Failure, Notebook, Session, Settings, Undo};
+use compiler::{Compiled, Failure, Notebook, Session, Settings, Support, Undo};
 use protocol::message::{ErrorInfo, MimeBundle};
 use runtime::{Event, Outcome, RunId, Runtime, Snippet};
 use serde_json::Value;
@@ -63,7 +63,8 @@ pub(crate) struct Evaluator {
 struct Shared {
     /// Held by the cell that is evaluated.
     turn: tokio::sync::Mutex<()>,
-    ready: watch::Receiver<Option<Result<Ready, String>>>,
+    ready: watch::Sender<Option<Result<Ready, String>>>,
+    executable: PathBuf,
     events: Mutex<Target>,
     /// Counts interrupts, so that a cell notices those since its beginning.
     interrupts: watch::Sender<u64>,
@@ -142,11 +143,11 @@ impl Backlog {
 impl Evaluator {
     /// Starts evcxr and the runtime behind it. Returns at once; cells wait until it is ready.
     pub(crate) fn start(executable: PathBuf, folder: PathBuf) -> Evaluator {
-        let (ready_tx, ready) = watch::channel(None);
         let evaluator = Evaluator {
             shared: Arc::new(Shared {
                 turn: tokio::sync::Mutex::default(),
-                ready,
+                ready: watch::Sender::new(None),
+                executable: executable.clone(),
                 events: Mutex::new(Target::Backlog(Backlog::default())),
                 interrupts: watch::Sender::new(0),
                 runs: AtomicU64::new(0),
@@ -162,7 +163,7 @@ impl Evaluator {
             if let Err(message) = &outcome {
                 tracing::error!("{message}");
             }
-            ready_tx.send_replace(Some(outcome));
+            started.shared.ready.send_replace(Some(outcome));
         });
         evaluator
     }
@@ -191,20 +192,31 @@ impl Evaluator {
         })
         .map_err(|error| format!("failed to start evcxr's thread: {error}"))?;
 
-        let mut command = Command::new(executable);
-        command.arg("runtime");
-        let mut config = runtime::Config::new(command, support.library);
-        config.preload = vec![support.std];
-        config.checkpoint_limit = CHECKPOINT_LIMIT;
-        let (runtime, events) = Runtime::start(config)
-            .await
-            .map_err(|error| error.to_string())?;
-        tokio::spawn(self.clone().pump(events));
+        let runtime = self.start_runtime(executable, &support).await?;
         opened
             .await
             .map_err(|_| "evcxr's thread ended early".to_owned())?
             .map_err(|error| error.to_string())?;
         Ok(Ready { session, runtime })
+    }
+
+    async fn start_runtime(
+        &self,
+        executable: PathBuf,
+        support: &Support,
+    ) -> Result<Runtime, String> {
+        let mut command = Command::new(executable);
+        command.arg("runtime");
+        let Checkpoints { on, limit } = self.checkpoints();
+        let mut config = runtime::Config::new(command, support.library.clone());
+        config.preload = vec![support.std.clone()];
+        config.checkpoint = on;
+        config.checkpoint_limit = limit;
+        let (runtime, events) = Runtime::start(config)
+            .await
+            .map_err(|error| error.to_string())?;
+        tokio::spawn(self.clone().pump(events));
+        Ok(runtime)
     }
 
     /// Takes the runtime's events to whoever they are for.
@@ -261,7 +273,7 @@ impl Evaluator {
     }
 
     async fn ready(&self) -> Result<Ready, String> {
-        let mut ready = self.shared.ready.clone();
+        let mut ready = self.shared.ready.subscribe();
         match ready.wait_for(Option::is_some).await {
             Ok(outcome) => outcome
                 .clone()
@@ -371,8 +383,13 @@ impl Course<'_> {
         let mut compiled = self.compile(None).await?;
         let mut redefined = false;
         loop {
-            if compiled.restarted {
-                self.ready.runtime.restart().await;
+            match compiled.support.take() {
+                Some(support) => self.change_toolchain(&support).await?,
+                None if compiled.restarted => self.ready.runtime.restart().await,
+                None => {}
+            }
+            if !compiled.lost.is_empty() {
+                self.gatherer.note(failure::redefined(&compiled.lost));
             }
             self.show(&mut compiled);
             match self.run_all(&compiled, ask).await? {
@@ -431,6 +448,22 @@ impl Course<'_> {
                 Some(event) = self.events.recv() => self.other(event),
             }
         }
+    }
+
+    /// Begins anew with a runtime for another toolchain.
+    async fn change_toolchain(&mut self, support: &Support) -> Result<(), ErrorInfo> {
+        self.ready.runtime.shutdown().await;
+        let executable = self.evaluator.shared.executable.clone();
+        self.ready.runtime = self
+            .evaluator
+            .start_runtime(executable, support)
+            .await
+            .map_err(|message| failure::not_ready(&message))?;
+        self.evaluator
+            .shared
+            .ready
+            .send_replace(Some(Ok(self.ready.clone())));
+        Ok(())
     }
 
     /// Shows what the cell's commands have to say.

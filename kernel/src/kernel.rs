@@ -3,8 +3,8 @@
 use crate::evaluator::Evaluator;
 use crate::history::History;
 use crate::outlet::Outlet;
-use protocol::message::iopub::ExecutionState;
 use protocol::message::interrupt::InterruptReply;
+use protocol::message::iopub::ExecutionState;
 use protocol::message::{Content, ErrorInfo, Reply};
 use protocol::{Message, SocketId};
 use serde::de::DeserializeOwned;

@@ -34,7 +34,7 @@ fn number_base() -> i32 { 100 }
 LOOK = 'format!("{number} {text} {list:?} {} {} {point:?} {shared:?} {boxed:?} {}", map.len(), map["two"], add(1))'
 SEEN = '"42 kept [1, 2, 3] 2 2 Point { x: 1.5, tags: [\\"a\\", \\"b\\"] } RefCell { value: [10, 20] } (\\"dyn\\", 7) 101"'
 # What the dying cell does first: changes everything in place and makes new variables.
-DAMAGE = 'list.push(4); list[0] = 99; map.clear(); shared.borrow_mut().push(30); let introduced = vec![5];'
+DAMAGE = 'list.push(4); list[0] = 99; map.clear(); shared.borrow_mut().push(30); let never_made = vec![5];'
 
 
 @pytest.fixture
@@ -51,9 +51,9 @@ def looked(kernel: Kernel) -> str:
 
 def check_all_is_as_before(kernel: Kernel) -> None:
     assert looked(kernel) == SEEN
-    assert kernel.run("introduced").status == "error", "a variable of the dead cell does not exist"
-    kernel.run("list.push(4); let introduced = 1;").expect_ok()
-    assert kernel.run("list.len() + introduced").expect_ok().text.strip() == "5", "and all goes on"
+    assert kernel.run("never_made").status == "error", "a variable of the dead cell does not exist"
+    kernel.run("list.push(4); let goes_on = 1_usize;").expect_ok()
+    assert kernel.run("list.len() + goes_on").expect_ok().text.strip() == "5", "and all goes on"
 
 
 @pytest.mark.parametrize("death", DEATHS)
@@ -65,10 +65,10 @@ def test_variables_are_as_before_a_death(prepared: Kernel, death: str) -> None:
 
 @pytest.mark.parametrize("death", DEATHS)
 def test_moved_variables_are_back_after_a_death(prepared: Kernel, death: str) -> None:
-    result = prepared.run(f"drop(list); drop(point); drop(text); drop(boxed); let moved = map; {DEATHS[death]}")
+    result = prepared.run(f"drop(list); drop(point); drop(text); drop(boxed); let moved_map = map; {DEATHS[death]}")
     assert result.status == "error"
     assert looked(prepared) == SEEN
-    assert prepared.run("moved").status == "error"
+    assert prepared.run("moved_map").status == "error"
 
 
 def test_variables_are_as_before_an_interrupt(prepared: Kernel) -> None:
@@ -120,7 +120,7 @@ INTERRUPTED = {
     "a sleep": "std::thread::sleep(std::time::Duration::from_secs(600));",
     "a child process": 'std::process::Command::new("sleep").arg("600").status().unwrap();',
     "endless output": 'loop { println!("more and more"); }',
-    "a deadlock": "let m = std::sync::Mutex::new(1); let a = m.lock().unwrap(); let b = m.lock().unwrap();",
+    "a deadlock": "{ let m = std::sync::Mutex::new(1); let a = m.lock().unwrap(); let b = m.lock().unwrap(); }",
     "a join": "std::thread::spawn(|| loop { std::thread::park(); }).join().unwrap();",
 }
 

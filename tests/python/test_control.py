@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 import zmq
+from jupyter_client.session import Session
 
 from chorus_client import Kernel
 from live import Live, Request, alive_after, check_states, family
@@ -153,13 +154,17 @@ def subscribe(kernel: Kernel, topic: bytes) -> zmq.Socket:
     return socket
 
 
+def another_session(kernel: Kernel) -> Session:
+    """A second client's; one session takes each signature only once."""
+    return Session(key=kernel.client.session.key)
+
+
 def test_iopub_welcomes_every_new_subscriber(kernel: Kernel) -> None:
-    live = Live(kernel)
     for topic in (b"", b"", b"iopub_welcome"):
         socket = subscribe(kernel, topic)
         try:
             assert socket.poll(5000), f"no welcome for {topic}"
-            _, message = live.session.recv(socket, mode=0)
+            _, message = another_session(kernel).recv(socket, mode=0)
             assert message["msg_type"] == "iopub_welcome"
             assert message["content"] == {"subscription": topic.decode()}
             assert message["parent_header"] == {}
@@ -172,7 +177,7 @@ def test_starting_is_published_once(start_kernel) -> None:
     kernel = start_kernel()
     live = Live(kernel)
     live.run("1 + 1")
-    second = subscribe(kernel, b"")
+    second, session = subscribe(kernel, b""), another_session(kernel)
     try:
         assert second.poll(5000)
         live.run("1 + 1")
@@ -180,7 +185,7 @@ def test_starting_is_published_once(start_kernel) -> None:
         states = [m["content"]["execution_state"] for m in kernel.opening if m["msg_type"] == "status"]
         states += [e.content["execution_state"] for e in live.strays if e.type == "status"]
         while second.poll(0):
-            _, message = live.session.recv(second, mode=0)
+            _, message = session.recv(second, mode=0)
             if message["msg_type"] == "status" and message["content"]["execution_state"] == "starting":
                 assert states.count("starting") == 0, "the first client had it already"
                 states.append("starting")

@@ -88,7 +88,7 @@ def test_a_panic_elsewhere_is_not_the_cells(kernel: Kernel) -> None:
 def test_variables_after_a_panic(kernel: Kernel) -> None:
     kernel.run("let before_panic = vec![1, 2, 3]; let copied = 7;").expect_ok()
     fails(kernel, 'let introduced = 1; panic!("x");')
-    assert kernel.run("before_panic.len() + copied").expect_ok().text.strip() == "10"
+    assert kernel.run("before_panic.len() + copied as usize").expect_ok().text.strip() == "10"
     assert kernel.run("introduced").status == "error"
     kernel.run("let introduced = 5;").expect_ok()
     assert kernel.run("introduced").expect_ok().text.strip() == "5"

@@ -154,7 +154,8 @@ def test_noise_while_a_cell_runs(kernel: Kernel) -> None:
 def test_wrong_content_is_survived(kernel: Kernel, content: object) -> None:
     """Valid JSON that is no execute_request: an error or a log line, never a dead kernel, and busy never without idle."""
     live = Live(kernel)
-    request = live.send("execute_request", content)
+    # As bytes, because jupyter_client itself refuses to send what is no object.
+    request = live.send("execute_request", json.dumps(content).encode())
     live.settle()
     states = [e.content["execution_state"] for e in request.of("status")]
     assert states in ([], ["busy", "idle"])
