@@ -170,6 +170,9 @@ def test_iopub_welcomes_every_new_subscriber(kernel: Kernel) -> None:
             assert message["parent_header"] == {}
         finally:
             socket.close(linger=0)
+    # Whoever has subscribed to everything gets the others' welcomes too.
+    kernel.barrier()
+    assert {m["msg_type"] for m in kernel.take_strays()} <= {"iopub_welcome"}
 
 
 def test_starting_is_published_once(start_kernel) -> None:
