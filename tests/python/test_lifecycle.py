@@ -156,7 +156,8 @@ def test_a_restart_by_the_manager_is_a_new_beginning(start_kernel: Callable[...,
     kernel = start_kernel()
     kernel.run("let before_restart = 1;").expect_ok()
     old = family(kernel.pid)
-    kernel.manager.restart_kernel()
+    with kernel.log_path.open("ab") as log:
+        kernel.manager.restart_kernel(stdout=log, stderr=log)
     assert not alive_after(old, within=10)
     kernel.wait_until_ready()
     result = kernel.run("before_restart")
