@@ -1,104 +1,101 @@
-//! Compile errors as a person wants them: rustc's words and colours, lines and columns of the cell.
+//! Compile errors as a person wants them: rustc's words and colours, lines and columns of the cells.
 
+use crate::sources::{Cell, Sources, offset};
+use crate::statements::statements;
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use evcxr::CompilationError;
+use serde_json::Value;
 use std::ops::Range;
 
-/// A compile error that points into a cell.
+/// A compile error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
     /// rustc's code, such as `E0308`, where it has one.
     pub code: Option<String>,
     /// rustc's words for it.
     pub message: String,
-    /// Where it is in the cell: line and column, both from 1, the column in characters.
-    pub place: Option<(usize, usize)>,
-    /// All of it, in rustc's layout, with ANSI colours.
+    /// All of it, in rustc's layout, with ANSI colours. `In[3]` is the cell with the execution count 3.
     pub rendered: String,
 }
 
-/// Renders what evcxr reports for `cell`, which readers know as `name`.
-pub(crate) fn diagnostics(errors: &[CompilationError], cell: &str, name: &str) -> Vec<Diagnostic> {
-    errors
-        .iter()
-        .map(|error| diagnostic(error, cell, name))
-        .collect()
+/// Where errors are looked up.
+#[derive(Debug)]
+pub(crate) struct Context<'a> {
+    /// The cell that did not compile.
+    pub(crate) cell: &'a Cell,
+    /// What evcxr made of it.
+    pub(crate) generated: &'a str,
+    /// The cells before it.
+    pub(crate) sources: &'a Sources,
 }
 
-fn diagnostic(error: &CompilationError, cell: &str, name: &str) -> Diagnostic {
-    let message = error.message();
-    let code = error.code().map(str::to_owned);
-    let place = error
-        .primary_spanned_message()
-        .and_then(|primary| primary.span)
-        .map(|span| (span.start_line, span.start_column));
-    Diagnostic {
-        rendered: render(error, &message, code.as_deref(), cell, name),
-        code,
-        message,
-        place,
-    }
+/// Renders what evcxr reports.
+pub(crate) fn diagnostics(errors: &[CompilationError], context: &Context<'_>) -> Vec<Diagnostic> {
+    errors
+        .iter()
+        .map(|error| {
+            let message = error.message();
+            let code = error.code().map(str::to_owned);
+            Diagnostic {
+                rendered: render(error, &message, code.as_deref(), context),
+                code,
+                message,
+            }
+        })
+        .collect()
 }
 
 fn render(
     error: &CompilationError,
     message: &str,
     code: Option<&str>,
-    cell: &str,
-    name: &str,
+    context: &Context<'_>,
 ) -> String {
     let mut title = Level::ERROR.primary_title(message);
     if let Some(code) = code {
         title = title.id(code);
     }
-    let unlabelled = format!("error: {message}");
-    let annotations: Vec<_> = error
-        .spanned_messages()
-        .iter()
-        .filter_map(|spanned| {
-            let span = spanned.span?;
-            let range = bytes(
-                cell,
-                (span.start_line, span.start_column),
-                (span.end_line, span.end_column),
-            )?;
-            let kind = if spanned.is_primary {
+    let mut group = Group::with_title(title);
+    for (cell, marks) in by_cell(marks(error, context)) {
+        let annotations = marks.into_iter().map(|mark| {
+            let kind = if mark.primary {
                 AnnotationKind::Primary
             } else {
                 AnnotationKind::Context
             };
-            let label = Some(spanned.label.as_str())
-                .filter(|label| !label.is_empty() && *label != unlabelled);
-            Some(kind.span(range).label(label))
-        })
-        .collect();
-    if annotations.is_empty() && !error.rendered().is_empty() {
-        // It is about code of an earlier cell, or about what evcxr generated.
-        return error.rendered().trim_end().to_owned();
-    }
-    let mut group = Group::with_title(title);
-    if !annotations.is_empty() {
-        group = group.element(Snippet::source(cell).path(name).annotations(annotations));
+            kind.span(mark.range).label(mark.label)
+        });
+        group = group.element(
+            Snippet::source(&cell.source)
+                .path(cell.name())
+                .annotations(annotations.collect::<Vec<_>>()),
+        );
     }
     let mut groups = Vec::new();
-    for note in notes(error, cell) {
+    for note in notes(error, context) {
         match note {
             Note::Plain { level, text } => group = group.element(level.message(text)),
             Note::Suggestion {
                 text,
+                cell,
                 range,
                 replacement,
             } => groups.push(
                 Level::HELP.secondary_title(text).element(
-                    Snippet::source(cell)
-                        .path(name)
+                    Snippet::source(&cell.source)
+                        .path(cell.name())
                         .patch(Patch::new(range, replacement)),
                 ),
             ),
-            Note::There { level, text, range } => groups.push(
+            Note::There {
+                level,
+                text,
+                cell,
+                range,
+            } => groups.push(
                 level.secondary_title(text).element(
-                    Snippet::source(cell)
-                        .path(name)
+                    Snippet::source(&cell.source)
+                        .path(cell.name())
                         .annotation(AnnotationKind::Primary.span(range)),
                 ),
             ),
@@ -108,64 +105,177 @@ fn render(
     Renderer::styled().render(&groups)
 }
 
+/// A stretch of a cell that an error speaks of.
+struct Mark<'a> {
+    cell: &'a Cell,
+    range: Range<usize>,
+    label: Option<String>,
+    primary: bool,
+}
+
+fn marks<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Mark<'a>> {
+    if let Some(spans) = error.json["spans"].as_array() {
+        return spans
+            .iter()
+            .filter_map(|span| {
+                let (cell, range) = resolve(span, context)?;
+                Some(Mark {
+                    cell,
+                    range,
+                    label: span["label"].as_str().map(readable),
+                    primary: span["is_primary"] == true,
+                })
+            })
+            .collect();
+    }
+    // An error of evcxr's own, about a command or a variable.
+    error
+        .spanned_messages()
+        .iter()
+        .filter_map(|spanned| {
+            let span = spanned.span?;
+            let source = &context.cell.source;
+            Some(Mark {
+                cell: context.cell,
+                range: offset(source, span.start_line, span.start_column)?
+                    ..offset(source, span.end_line, span.end_column)?,
+                label: Some(spanned.label.clone()).filter(|label| !label.is_empty()),
+                primary: spanned.is_primary,
+            })
+        })
+        .collect()
+}
+
+/// Brings the marks of each cell together, the cell of the first mark first.
+fn by_cell(marks: Vec<Mark<'_>>) -> Vec<(&Cell, Vec<Mark<'_>>)> {
+    let mut groups: Vec<(&Cell, Vec<Mark<'_>>)> = Vec::new();
+    for mark in marks {
+        match groups
+            .iter_mut()
+            .find(|(cell, _)| std::ptr::eq(*cell, mark.cell))
+        {
+            Some((_, group)) => group.push(mark),
+            None => groups.push((mark.cell, vec![mark])),
+        }
+    }
+    groups
+}
+
+/// The cell and the bytes in it behind one of rustc's spans.
+fn resolve<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Range<usize>)> {
+    let in_generated = span["file_name"]
+        .as_str()
+        .is_some_and(|name| name.ends_with("lib.rs"));
+    if in_generated {
+        let number = |name: &str| usize::try_from(span[name].as_u64()?).ok();
+        let generated = context.generated;
+        let start = offset(generated, number("line_start")?, number("column_start")?)?;
+        let end = offset(generated, number("line_end")?, number("column_end")?)?;
+        let found = context
+            .cell
+            .origin(generated, start)
+            .map(|at| (context.cell, at))
+            .or_else(|| {
+                context
+                    .sources
+                    .origin(context.cell.number, generated, start)
+            });
+        if let Some((cell, from)) = found {
+            // Something that isn't closed goes on to the end of all.
+            let to = cell
+                .origin(generated, end)
+                .filter(|to| *to >= from)
+                .unwrap_or(cell.source.trim_end().len());
+            return Some((cell, from..to.max(from)));
+        }
+        // It may begin or end around the cell's text, as that of a last expression does.
+        for line in number("line_start")? + 1..=number("line_end")? {
+            let start = offset(generated, line, 1)?;
+            if let Some(from) = context.cell.origin(generated, start) {
+                let text = context.cell.source.get(from..)?;
+                let to = from + text.find('\n').unwrap_or(text.len());
+                return Some((context.cell, from..to));
+            }
+        }
+        if let Some(range) = in_import(generated, start..end, context.cell) {
+            return Some((context.cell, range));
+        }
+    }
+    match &span["expansion"]["span"] {
+        Value::Null => None,
+        outer => resolve(outer, context),
+    }
+}
+
+/// evcxr takes `use` declarations apart: the name that rustc points at, where the cell has it.
+fn in_import(generated: &str, range: Range<usize>, cell: &Cell) -> Option<Range<usize>> {
+    let line = generated[..range.start].rsplit('\n').next()?;
+    line.starts_with("use ").then_some(())?;
+    let name = generated.get(range)?;
+    statements(&cell.source)
+        .iter()
+        .filter(|statement| statement.is_import())
+        .find_map(|statement| {
+            let text = &cell.source[statement.range.clone()];
+            let at = statement.range.start + text.find(name)?;
+            Some(at..at + name.len())
+        })
+}
+
 /// What rustc says beside the error itself.
-enum Note {
+enum Note<'a> {
     Plain {
         level: Level<'static>,
         text: String,
     },
     Suggestion {
         text: String,
+        cell: &'a Cell,
         range: Range<usize>,
         replacement: String,
     },
     There {
         level: Level<'static>,
         text: String,
+        cell: &'a Cell,
         range: Range<usize>,
     },
 }
 
-fn notes(error: &CompilationError, cell: &str) -> Vec<Note> {
+fn notes<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Note<'a>> {
     let mut notes = Vec::new();
-    // evcxr maps the spans of those children that have just one, in their order.
-    let mut spanned = error.help_spanned().iter();
     let none = Vec::new();
     for child in error.json["children"].as_array().unwrap_or(&none) {
-        let single = child["spans"]
-            .as_array()
-            .is_some_and(|spans| spans.len() == 1);
-        let span = if single {
-            spanned.next().and_then(|message| {
-                let span = message.span?;
-                bytes(
-                    cell,
-                    (span.start_line, span.start_column),
-                    (span.end_line, span.end_column),
-                )
-            })
-        } else {
-            None
-        };
-        let text = child["message"].as_str().unwrap_or_default().to_owned();
         let level = match child["level"].as_str() {
             Some("help") => Level::HELP,
             Some("note") => Level::NOTE,
             _ => continue,
         };
-        notes.push(
-            match (span, child["spans"][0]["suggested_replacement"].as_str()) {
-                (Some(range), Some(replacement)) => Note::Suggestion {
-                    text,
-                    range,
-                    replacement: replacement.to_owned(),
-                },
-                (Some(range), None) => Note::There { level, text, range },
-                // What it says lies in code that nobody wrote.
-                (None, Some(_)) => continue,
-                (None, None) => Note::Plain { level, text },
+        let text = readable(child["message"].as_str().unwrap_or_default());
+        let span = &child["spans"][0];
+        let replacement = span["suggested_replacement"].as_str();
+        notes.push(match (resolve(span, context), replacement) {
+            (Some((cell, range)), Some(replacement)) => Note::Suggestion {
+                text,
+                cell,
+                range,
+                replacement: replacement.to_owned(),
             },
-        );
+            (Some((cell, range)), None) => Note::There {
+                level,
+                text,
+                cell,
+                range,
+            },
+            // It belongs where nobody wrote anything, as a `use` at the top does.
+            (None, Some(replacement)) if !is_internal(replacement) => Note::Plain {
+                level,
+                text: format!("{text}: `{}`", replacement.trim()),
+            },
+            (None, Some(_)) => continue,
+            (None, None) if is_internal(&text) => continue,
+            (None, None) => Note::Plain { level, text },
+        });
     }
     let hint = match error.code() {
         Some("E0384" | "E0596") => {
@@ -182,42 +292,14 @@ fn notes(error: &CompilationError, cell: &str) -> Vec<Note> {
     notes
 }
 
-/// The bytes of `cell` from one line and column to another.
-fn bytes(cell: &str, from: (usize, usize), to: (usize, usize)) -> Option<Range<usize>> {
-    let start = offset(cell, from.0, from.1)?;
-    let end = offset(cell, to.0, to.1)?;
-    Some(start..end.max(start))
+/// Whether a text speaks of what nobody wrote.
+fn is_internal(text: &str) -> bool {
+    ["evcxr_", "chorus_", "ChorusDisplay"]
+        .iter()
+        .any(|name| text.contains(name))
 }
 
-/// The byte at a line and a column, both from 1; past a line's end it is that end.
-fn offset(cell: &str, line: usize, column: usize) -> Option<usize> {
-    let start = cell
-        .split_inclusive('\n')
-        .take(line.checked_sub(1)?)
-        .map(str::len)
-        .sum::<usize>();
-    let rest = cell.get(start..)?;
-    let text = rest.split('\n').next()?;
-    Some(
-        start
-            + text
-                .char_indices()
-                .nth(column.checked_sub(1)?)
-                .map_or(text.len(), |(at, _)| at),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn offsets_count_characters() {
-        let cell = "é = 1;\nß + x";
-        assert_eq!(offset(cell, 1, 1), Some(0));
-        assert_eq!(offset(cell, 1, 2), Some(2));
-        assert_eq!(offset(cell, 2, 5), Some(13));
-        assert_eq!(offset(cell, 2, 99), Some(14));
-        assert_eq!(offset(cell, 0, 1), None);
-    }
+/// rustc's words without generated names.
+fn readable(text: &str) -> String {
+    text.replace("`evcxr_variable_store`", "the end of the cell")
 }

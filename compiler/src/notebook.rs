@@ -3,9 +3,9 @@
 //! evcxr commits a cell's state when the stub says that it ran, before it is run. When it then fails, [`Undo`] tells
 //! how, and the state is mended by snippets that are compiled for evcxr's books only (`Plan::pretend`).
 
-use crate::diagnostics::{Diagnostic, diagnostics};
+use crate::diagnostics::{Context, Diagnostic, diagnostics};
 use crate::layouts::Layouts;
-use crate::sources::{Place, Sources};
+use crate::sources::{Cell, Place, Sources};
 use crate::statements::{Statement, commands, statements};
 use crate::stub::{Link, Load};
 use crate::support::{self, Support};
@@ -256,6 +256,11 @@ impl Notebook {
         self.plan.number += 1;
         self.plan.pretend = false;
         self.plan.display = self.format.usual();
+        let this = Cell {
+            number: self.plan.number,
+            count,
+            source: cell.to_owned(),
+        };
         let outcome = self.execute(cell, answers);
         let traffic = self.link.take();
         let outputs = match outcome {
@@ -264,7 +269,16 @@ impl Notebook {
                 self.bring_back(variables.iter().filter(|(name, _)| lost.contains(name)));
                 return Err(match trouble {
                     Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
-                        Failure::Errors(diagnostics(&errors, cell, &cell_name(count)))
+                        let generated =
+                            std::fs::read_to_string(&self.generated).unwrap_or_default();
+                        Failure::Errors(diagnostics(
+                            &errors,
+                            &Context {
+                                cell: &this,
+                                generated: &generated,
+                                sources: &self.sources,
+                            },
+                        ))
                     }
                     Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
                     Trouble::Panicked(message) => Failure::Panicked(message),
@@ -285,8 +299,7 @@ impl Notebook {
             .filter(|load| !load.answered)
             .collect();
         if !loads.is_empty() {
-            self.sources
-                .add(self.plan.number, count, cell, &self.generated);
+            self.sources.add(this, &self.generated);
         }
         let support = self.follow_toolchain(cell)?;
         Ok(Compiled {
@@ -453,11 +466,6 @@ impl Notebook {
 enum Trouble {
     Evcxr(evcxr::Error),
     Panicked(String),
-}
-
-/// How a cell is called in messages, as in IPython.
-fn cell_name(count: u32) -> String {
-    format!("In[{count}]")
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {

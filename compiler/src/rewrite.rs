@@ -25,6 +25,12 @@ const PANIC_LINE: &str = "    println!(\"EVCXR_PANIC_NOTIFICATION\");";
 const ERROR_LINE: &str = "println!(\"{}\", evcxr_internal_runtime::USER_ERROR_OCCURRED);";
 const SEND_TEXT: &str = "evcxr_send_text_plain(&format!(";
 
+/// A method for all that can be shown with `{:?}`. It is no part of the support library, since rustc would suggest it
+/// where it is left out.
+const DISPLAY: &str = "trait ChorusDisplay { fn evcxr_display(&self); } \
+    impl<T: ::std::fmt::Debug + ?Sized> ChorusDisplay for T { \
+    fn evcxr_display(&self) { ::chorus_support::display(&self, ::std::any::type_name::<T>()) } }";
+
 /// What to do besides the usual.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Options {
@@ -81,7 +87,8 @@ pub(crate) fn rewrite(source: &str, options: Options) -> Option<Rewritten> {
         if index + 1 == entry && line.ends_with(NO_MANGLE) {
             out.push_str(&format!("use ::{SUPPORT} as evcxr_internal_runtime; "));
             if options.display {
-                out.push_str(&format!("use ::{SUPPORT}::Display as _; "));
+                out.push_str(DISPLAY);
+                out.push(' ');
             }
             out.push_str(line);
         } else if index == entry {

@@ -1,4 +1,4 @@
-//! From a line of generated source back to the line of the cell that somebody wrote.
+//! From generated source back to the cell that somebody wrote.
 
 use crate::statements::statements;
 use std::path::{Path, PathBuf};
@@ -14,19 +14,21 @@ pub struct Place {
     pub text: String,
 }
 
+/// A cell as it was run.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    /// The number of its snippet.
+    pub(crate) number: u64,
+    /// Its execution count.
+    pub(crate) count: u32,
+    pub(crate) source: String,
+}
+
 /// The generated sources of a session, kept on disk, and the cells they were made of.
 #[derive(Debug)]
 pub(crate) struct Sources {
     folder: PathBuf,
-    /// The cells that were compiled, with the number of their snippet.
     cells: Vec<Cell>,
-}
-
-#[derive(Debug)]
-struct Cell {
-    number: u64,
-    count: u32,
-    source: String,
 }
 
 impl Sources {
@@ -38,16 +40,12 @@ impl Sources {
         })
     }
 
-    /// Remembers that the cell became snippet `number`, whose generated source is in `generated`.
-    pub(crate) fn add(&mut self, number: u64, count: u32, source: &str, generated: &Path) {
-        self.cells.push(Cell {
-            number,
-            count,
-            source: source.to_owned(),
-        });
-        if let Err(error) = std::fs::copy(generated, self.path(number)) {
+    /// Remembers a cell whose generated source is in `generated`.
+    pub(crate) fn add(&mut self, cell: Cell, generated: &Path) {
+        if let Err(error) = std::fs::copy(generated, self.path(cell.number)) {
             tracing::debug!(%error, "locations in a snippet won't be found");
         }
+        self.cells.push(cell);
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -64,48 +62,52 @@ impl Sources {
             .parse()
             .ok()?;
         let generated = std::fs::read_to_string(self.path(number)).ok()?;
-        let wanted = usize::try_from(line).ok()?.checked_sub(1)?;
+        let at = offset(&generated, usize::try_from(line).ok()?, 1)?;
+        let (cell, at) = self.origin(number, &generated, at)?;
+        let line = newlines(&cell.source[..at]);
+        Some(Place {
+            cell: self.count_of(cell, number),
+            line: line + 1,
+            text: cell.source.lines().nth(line)?.to_owned(),
+        })
+    }
+
+    /// The cell, up to snippet `number`, and the byte of it behind a byte of a generated source. The latest one wins.
+    pub(crate) fn origin(&self, number: u64, generated: &str, at: usize) -> Option<(&Cell, usize)> {
         self.cells
             .iter()
             .rev()
             .skip_while(|cell| cell.number > number)
-            .find_map(|cell| cell.line_of(&generated, wanted))
-            .map(|place| self.newest_of_same_text(place, number))
+            .find_map(|cell| Some((cell, cell.origin(generated, at)?)))
     }
 
     /// A cell that was run again from the same state reuses the snippet of the first time, but its reader
     /// looks at the last.
-    fn newest_of_same_text(&self, place: Place, number: u64) -> Place {
-        let Some(own) = self.cells.iter().find(|cell| cell.number == number) else {
-            return place;
-        };
+    fn count_of(&self, cell: &Cell, number: u64) -> u32 {
         match self.cells.last() {
-            Some(last) if own.count == place.cell && last.source == own.source => Place {
-                cell: last.count,
-                ..place
-            },
-            _ => place,
+            Some(last) if cell.number == number && last.source == cell.source => last.count,
+            _ => cell.count,
         }
     }
 }
 
 impl Cell {
-    /// The place behind the line `wanted` (from 0) of `generated`, if it comes from this cell.
-    fn line_of(&self, generated: &str, wanted: usize) -> Option<Place> {
+    /// How it is called in messages, as in IPython.
+    pub(crate) fn name(&self) -> String {
+        format!("In[{}]", self.count)
+    }
+
+    /// The byte of this cell behind the byte `at` of `generated`, if it comes from this cell.
+    pub(crate) fn origin(&self, generated: &str, at: usize) -> Option<usize> {
         statements(&self.source).iter().find_map(|statement| {
             let text = self.source.get(statement.range.clone())?.trim_end();
-            generated.match_indices(text).find_map(|(at, _)| {
-                let first = newlines(&generated[..at]);
-                let offset = wanted.checked_sub(first)?;
-                if offset > newlines(text) {
-                    return None;
-                }
-                let line = newlines(&self.source[..statement.range.start]) + offset;
-                Some(Place {
-                    cell: self.count,
-                    line: line + 1,
-                    text: self.source.lines().nth(line)?.to_owned(),
-                })
+            generated.match_indices(text).find_map(|(from, _)| {
+                // evcxr begins each statement on a line of its own.
+                let whole = from == 0 || generated.as_bytes().get(from - 1) == Some(&b'\n');
+                let within = at
+                    .checked_sub(from)
+                    .filter(|within| *within <= text.len())?;
+                whole.then_some(statement.range.start + within)
             })
         })
     }
@@ -115,23 +117,63 @@ fn newlines(text: &str) -> usize {
     text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
+/// The byte at a line and a column (in characters), both from 1; past a line's end it is that end.
+pub(crate) fn offset(text: &str, line: usize, column: usize) -> Option<usize> {
+    let start = text
+        .split_inclusive('\n')
+        .take(line.checked_sub(1)?)
+        .map(str::len)
+        .sum::<usize>();
+    let line = text.get(start..)?.split('\n').next()?;
+    Some(
+        start
+            + line
+                .char_indices()
+                .nth(column.checked_sub(1)?)
+                .map_or(line.len(), |(at, _)| at),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn offsets_count_characters() {
+        let text = "é = 1;\nß + x";
+        assert_eq!(offset(text, 1, 1), Some(0));
+        assert_eq!(offset(text, 1, 2), Some(2));
+        assert_eq!(offset(text, 2, 5), Some(13));
+        assert_eq!(offset(text, 2, 99), Some(14));
+        assert_eq!(offset(text, 0, 1), None);
+    }
 
     #[test]
     fn lines_of_this_cell_and_of_items_of_earlier_ones() {
         let folder = tempfile::tempdir().unwrap();
         let mut sources = Sources::new(folder.path().join("sources")).unwrap();
         let file = folder.path().join("lib.rs");
-        std::fs::write(&file, "fn f() {\n    panic!()\n}\nfn entry() {\n}\n").unwrap();
-        sources.add(1, 4, ":dep x\nfn f() {\n    panic!()\n}\n", &file);
-        std::fs::write(
-            &file,
+        let mut add = |number, count, source: &str, generated: &str| {
+            std::fs::write(&file, generated).unwrap();
+            let cell = Cell {
+                number,
+                count,
+                source: source.to_owned(),
+            };
+            sources.add(cell, &file);
+        };
+        add(
+            1,
+            4,
+            ":dep x\nfn f() {\n    panic!()\n}\n",
+            "fn f() {\n    panic!()\n}\nfn entry() {\n}\n",
+        );
+        add(
+            2,
+            7,
+            "let a = 1;\n\nf()",
             "// head\nfn f() {\n    panic!()\n}\nfn entry() {\n(\nf()\n).show();\n}\n",
-        )
-        .unwrap();
-        sources.add(2, 7, "let a = 1;\n\nf()", &file);
+        );
         let place = |file, line| {
             let place = sources.locate(file, line)?;
             Some((place.cell, place.line, place.text))

@@ -47,6 +47,11 @@ impl Statement {
         Some(name?.text().to_string())
     }
 
+    /// Whether it is a `use` declaration.
+    pub(crate) fn is_import(&self) -> bool {
+        ast::Use::can_cast(self.node.kind())
+    }
+
     /// Its text without the white space around it.
     pub(crate) fn text(&self) -> String {
         self.node.text().to_string()

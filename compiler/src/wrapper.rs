@@ -246,9 +246,14 @@ impl Call {
             if argument == "-C"
                 && arguments.peek().is_some_and(|next| {
                     let next = next.as_encoded_bytes();
-                    [&b"incremental="[..], b"codegen-units=", b"metadata="]
-                        .iter()
-                        .any(|prefix| next.starts_with(prefix))
+                    [
+                        &b"incremental="[..],
+                        b"codegen-units=",
+                        b"metadata=",
+                        b"strip=",
+                    ]
+                    .iter()
+                    .any(|prefix| next.starts_with(prefix))
                 })
             {
                 arguments.next();
@@ -261,6 +266,8 @@ impl Call {
         command
             .arg("-Ccodegen-units=1")
             .arg("-Cmetadata=chorus")
+            // A panic's frames are to have lines, inlined ones too.
+            .arg("-Cdebuginfo=line-tables-only")
             .arg("--extern")
             .arg(external)
             .arg(format!("--remap-path-prefix=src=chorus-{}", plan.number));

@@ -3,7 +3,7 @@
 //! One cell at a time. Its phases are waiting for the evaluator to be ready, compiling, running; an interrupt ends each of them. evcxr is free again
 //! once a cell is compiled, so completion and inspection don't wait for a cell that runs.
 
-use crate::failure;
+use crate::failure::{self, Places};
 use crate::output::{Gatherer, Output, text_bundle};
 use compiler::{Compiled, Failure, Notebook, Session, Settings, Support, Undo};
 use protocol::message::{ErrorInfo, MimeBundle};
@@ -76,6 +76,7 @@ struct Shared {
 struct Ready {
     session: Session,
     runtime: Runtime,
+    support: Support,
 }
 
 /// Where the runtime's events go.
@@ -197,7 +198,11 @@ impl Evaluator {
             .await
             .map_err(|_| "evcxr's thread ended early".to_owned())?
             .map_err(|error| error.to_string())?;
-        Ok(Ready { session, runtime })
+        Ok(Ready {
+            session,
+            runtime,
+            support,
+        })
     }
 
     async fn start_runtime(
@@ -316,6 +321,25 @@ impl Evaluator {
         }
     }
 
+    /// Where a panic and its frames are in the cells.
+    async fn places(&self, panic: runtime::Panic) -> Places {
+        self.ask(move |notebook| Places {
+            panic: panic
+                .location
+                .and_then(|location| notebook.locate(&location.file, location.line)),
+            frames: panic
+                .frames
+                .iter()
+                .map(|frame| {
+                    let (file, line) = failure::frame_position(frame)?;
+                    notebook.locate(file, line)
+                })
+                .collect(),
+        })
+        .await
+        .unwrap_or_default()
+    }
+
     /// Evaluates a cell. All of its output has been emitted when this returns.
     pub(crate) async fn evaluate(
         &self,
@@ -383,15 +407,13 @@ impl Course<'_> {
         let mut compiled = self.compile(None).await?;
         let mut redefined = false;
         loop {
-            match compiled.support.take() {
-                Some(support) => self.change_toolchain(&support).await?,
-                None if compiled.restarted => self.ready.runtime.restart().await,
-                None => {}
+            if compiled.restarted {
+                self.begin_anew(compiled.support.take()).await?;
             }
             if !compiled.lost.is_empty() {
                 self.gatherer.note(failure::redefined(&compiled.lost));
             }
-            self.show(&mut compiled);
+            self.show(&compiled);
             match self.run_all(&compiled, ask).await? {
                 None => return Ok(()),
                 Some(variables) if !redefined => {
@@ -450,13 +472,15 @@ impl Course<'_> {
         }
     }
 
-    /// Begins anew with a runtime for another toolchain.
-    async fn change_toolchain(&mut self, support: &Support) -> Result<(), ErrorInfo> {
+    /// Begins anew with an empty runtime, which gets the kernel's present environment (evcxr's `:env` changes it); for another
+    /// toolchain with its support library.
+    async fn begin_anew(&mut self, support: Option<Support>) -> Result<(), ErrorInfo> {
         self.ready.runtime.shutdown().await;
+        self.ready.support = support.unwrap_or_else(|| self.ready.support.clone());
         let executable = self.evaluator.shared.executable.clone();
         self.ready.runtime = self
             .evaluator
-            .start_runtime(executable, support)
+            .start_runtime(executable, &self.ready.support)
             .await
             .map_err(|message| failure::not_ready(&message))?;
         self.evaluator
@@ -466,16 +490,26 @@ impl Course<'_> {
         Ok(())
     }
 
-    /// Shows what the cell's commands have to say.
-    fn show(&mut self, compiled: &mut Compiled) {
+    /// Shows what the cell's commands have to say; it is the result of a cell that has nothing else.
+    fn show(&mut self, compiled: &Compiled) {
         if compiled.shown.is_empty() {
             return;
         }
-        let data = std::mem::take(&mut compiled.shown)
-            .into_iter()
-            .map(|(mime, text)| (mime, Value::String(text.trim_end().to_owned())))
+        let data = compiled
+            .shown
+            .iter()
+            .map(|(mime, text)| {
+                (
+                    mime.clone(),
+                    Value::String(text.trim_end_matches('\n').to_owned()),
+                )
+            })
             .collect();
-        self.gatherer.display(data);
+        if compiled.loads.is_empty() {
+            self.gatherer.result(data);
+        } else {
+            self.gatherer.display(data);
+        }
     }
 
     /// Runs what was compiled. Gives the variables whose types were redefined, if that kept it from running.
@@ -516,9 +550,9 @@ impl Course<'_> {
                 _ = self.interrupts.changed() => self.ready.runtime.interrupt(id),
                 event = self.events.recv() => match event {
                     Some(Event::Finished { id: finished, outcome }) if finished == id => return outcome,
-                    Some(Event::Result { text, .. }) => self.gatherer.result(text),
+                    Some(Event::Result { text, .. }) => self.gatherer.result(text_bundle(text)),
                     Some(Event::Input { prompt, password }) => {
-                        self.gatherer.send_text();
+                        self.gatherer.send();
                         tokio::select! {
                             line = ask.ask(prompt, password) => self.ready.runtime.input(line),
                             _ = self.interrupts.changed() => self.ready.runtime.interrupt(id),
@@ -527,7 +561,7 @@ impl Course<'_> {
                     Some(event) => self.other(event),
                     None => return Outcome::LoadFailed { error: "the runtime has gone".to_owned() },
                 },
-                () = due => self.gatherer.send_text(),
+                () = due => self.gatherer.send(),
             }
         }
     }
@@ -543,21 +577,14 @@ impl Course<'_> {
             }
             _ => Undo::Everything,
         };
-        let place = match &outcome {
-            Outcome::Panicked(panic) => match panic.location.clone() {
-                Some(location) => self
-                    .evaluator
-                    .ask(move |notebook| notebook.locate(&location.file, location.line))
-                    .await
-                    .flatten(),
-                None => None,
-            },
-            _ => None,
+        let places = match &outcome {
+            Outcome::Panicked(panic) => self.evaluator.places(panic.clone()).await,
+            _ => Places::default(),
         };
         self.ready
             .session
             .submit(move |notebook| notebook.undo(undo));
-        failure::run(&outcome, place.as_ref())
+        failure::run(&outcome, &places)
     }
 
     /// Events that belong to no phase: output, also of threads that go on.

@@ -63,10 +63,10 @@ fn headline(diagnostic: &Diagnostic) -> String {
     }
 }
 
-/// A cell that compiled and failed when it ran. `place` is where it panicked.
-pub(crate) fn run(outcome: &Outcome, place: Option<&Place>) -> ErrorInfo {
+/// A cell that compiled and failed when it ran.
+pub(crate) fn run(outcome: &Outcome, places: &Places) -> ErrorInfo {
     match outcome {
-        Outcome::Panicked(panic) => panicked(panic, place),
+        Outcome::Panicked(panic) => panicked(panic, places),
         Outcome::Returned { error } => ErrorInfo {
             ename: "error".to_owned(),
             evalue: error.clone(),
@@ -136,22 +136,38 @@ fn kept(restored: &Restored) -> String {
     text
 }
 
-fn panicked(panic: &Panic, place: Option<&Place>) -> ErrorInfo {
+/// Where a panic is in the cells, as far as it is in them.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) panic: Option<Place>,
+    /// One for each of the panic's frames.
+    pub(crate) frames: Vec<Option<Place>>,
+}
+
+fn panicked(panic: &Panic, places: &Places) -> ErrorInfo {
     let mut traceback = Vec::new();
-    let at = match (place, &panic.location) {
-        (Some(place), _) => format!(" at In[{}], line {}", place.cell, place.line),
+    let at = match (&places.panic, &panic.location) {
+        (Some(place), _) => format!(" at {}", named(place)),
         (None, Some(location)) if !location.file.starts_with("chorus-") => {
             format!(" at {}:{}", location.file, location.line)
         }
         _ => String::new(),
     };
     traceback.push(format!("{RED}panic{PLAIN}{at}: {}", panic.message));
-    if let Some(place) = place {
-        traceback.push(format!("{GREEN}----> {}{PLAIN} {}", place.line, place.text));
+    if let Some(place) = &places.panic {
+        traceback.push(arrow(place));
     }
-    for frame in &panic.frames {
-        if let Some(name) = readable(frame) {
-            traceback.push(format!("      in {name}"));
+    let mut last = places.panic.as_ref();
+    for (frame, place) in panic.frames.iter().zip(&places.frames) {
+        if let Some(name) = function(frame) {
+            let at = place.as_ref().map(|place| format!(" at {}", named(place)));
+            traceback.push(format!("      in {name}{}", at.unwrap_or_default()));
+        }
+        if let Some(place) = place
+            && last != Some(place)
+        {
+            traceback.push(arrow(place));
+            last = Some(place);
         }
     }
     ErrorInfo {
@@ -161,11 +177,29 @@ fn panicked(panic: &Panic, place: Option<&Place>) -> ErrorInfo {
     }
 }
 
-/// A frame's name as the user wrote it; `None` for the cell itself.
-fn readable(frame: &str) -> Option<String> {
-    let name = frame.replace("ctx::", "");
+fn named(place: &Place) -> String {
+    format!("In[{}], line {}", place.cell, place.line)
+}
+
+fn arrow(place: &Place) -> String {
+    format!("{GREEN}----> {}{PLAIN} {}", place.line, place.text)
+}
+
+/// The file and line of a frame, which is `name at file:line:column`.
+pub(crate) fn frame_position(frame: &str) -> Option<(&str, u32)> {
+    let (_, position) = frame.rsplit_once(" at ")?;
+    let (file_and_line, _column) = position.rsplit_once(':')?;
+    let (file, line) = file_and_line.rsplit_once(':')?;
+    let from = file.find("chorus-").unwrap_or(0);
+    Some((&file[from..], line.parse().ok()?))
+}
+
+/// A frame's function as the user wrote it; `None` for the cell itself and for closures, whose lines say enough.
+fn function(frame: &str) -> Option<String> {
+    let name = frame.split_once(" at ").map_or(frame, |(name, _)| name);
+    let name = name.replace("ctx::", "");
     let own = name.trim_start_matches('<');
-    (!own.starts_with(compiler::ENTRY)).then_some(name)
+    (!own.starts_with(compiler::ENTRY) && !own.contains("{{closure}}")).then_some(name)
 }
 
 /// Variables whose types a cell has redefined.

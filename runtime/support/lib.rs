@@ -8,7 +8,7 @@
 //! Everything generic here is compiled again in every cell, where each line costs latency: generic functions
 //! only box, cast and call the non-generic ones.
 
-use std::any::{Any, TypeId, type_name};
+use std::any::{Any, TypeId};
 use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -134,7 +134,7 @@ pub fn panicked() {
         .or_else(|| BACKGROUND.try_lock().ok().and_then(|mut last| last.take()))
         // `resume_unwind` runs no hook.
         .unwrap_or_else(|| Panic {
-            message: "a panic was resumed that had no message".to_owned(),
+            message: "the message went to a panic hook of the cell, or the panic was resumed without one".to_owned(),
             file: String::new(),
             line: 0,
             column: 0,
@@ -168,21 +168,10 @@ pub fn send_text_plain(text: &str) {
     }
 }
 
-/// Shows the value of a cell's last expression. A type with an `evcxr_display` of its own wins over this one.
-pub trait Display {
-    /// Sends the value's `{:?}` text; the unit value sends nothing.
-    fn evcxr_display(&self);
-}
-
-impl<T: Debug + ?Sized> Display for T {
-    #[inline]
-    fn evcxr_display(&self) {
-        send_debug(&self, type_name::<T>());
-    }
-}
-
+/// Shows the value of a cell's last expression by its `{:?}` text; the unit value shows nothing. Generated code calls this
+/// for a type without an `evcxr_display` of its own.
 #[inline(never)]
-fn send_debug(value: &dyn Debug, type_name: &str) {
+pub fn display(value: &dyn Debug, type_name: &str) {
     if type_name != "()" {
         send_text_plain(&format!("{value:?}"));
     }
