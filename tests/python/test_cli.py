@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -94,17 +97,34 @@ def test_kernelspec_mistakes_are_told(chorus: Path, tmp_path: Path, arguments: l
     assert "panicked" not in done.stderr
 
 
-def test_demo_counts_words(chorus: Path, jupyter_home: Path) -> None:
-    done = call(chorus, "demo", timeout=180)
+def test_demo_counts_the_words_of_a_text(chorus: Path, jupyter_home: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("The chorus sings; the CHORUS sings again.\n" * 50)
+    done = call(chorus, "demo", timeout=180, env=os.environ | {"CHORUS_TEXT": str(text)})
     assert done.returncode == 0, done.stderr
-    assert re.search(r"\bthe\b\D*\d{2,}", done.stdout), done.stdout[-2000:]
+    assert re.search(r"\b350 words, 4 of them different", done.stdout), done.stdout[-2000:]
+    for word, count in (("the", 100), ("chorus", 100), ("sings", 100), ("again", 50)):
+        assert re.search(rf"\b{word}\s+{count}\b", done.stdout)
+
+
+def wait_until_it_listens(server: subprocess.Popen, port: int) -> None:
+    """jupyter_server tells its address a moment before it listens there."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return
+        except OSError:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                pytest.fail(f"jupyter lab ended with {server.wait(timeout=0.1)}")
+    pytest.fail("jupyter lab does not listen where it says")
 
 
 def test_jupyter_lab_lists_the_kernel_with_its_logo(chorus: Path, jupyter_home: Path, kernel_name: str, tmp_path: Path) -> None:
     """The server of `jupyter lab`, asked as its front end asks, and a kernel started by it."""
     if not (jupyter := shutil.which("jupyter-lab", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")):
         pytest.fail("jupyter-lab is not installed beside this Python; tests/run installs it")
-    command = [jupyter, "--no-browser", "--allow-root", "--ServerApp.port=0", "--IdentityProvider.token=t", f"--ServerApp.root_dir={tmp_path}"]
+    command = [jupyter, "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", "--IdentityProvider.token=t", f"--ServerApp.root_dir={tmp_path}"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     try:
         seen = []
@@ -114,6 +134,7 @@ def test_jupyter_lab_lists_the_kernel_with_its_logo(chorus: Path, jupyter_home: 
                 break
         else:
             pytest.fail("no address from jupyter lab: " + "".join(seen)[-3000:])
+        wait_until_it_listens(server, int(match[1]))
         base = f"http://127.0.0.1:{match[1]}"
 
         def get(path: str) -> bytes:

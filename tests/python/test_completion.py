@@ -10,7 +10,7 @@ import pytest
 from chorus_client import Kernel
 from live import Live, Request, check_states
 
-SETUP = '''
+SETUP = '''pub const FIRST: i32 = 0;
 /// A person whom the tests know.
 pub struct Person { pub first_name: String, pub birth_year: u32 }
 impl Person {
