@@ -36,7 +36,10 @@ enum Role {
     )]
     Lab(LabArgs),
     /// Let Jupyter find this kernel
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chorus kernelspec install\n  chorus kernelspec show"
+    )]
     Kernelspec(KernelspecRole),
     /// Serve a notebook (Jupyter starts this)
     #[command(after_help = "Example:\n  chorus kernel -f connection.json")]

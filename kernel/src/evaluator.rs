@@ -331,8 +331,9 @@ impl Evaluator {
                 .frames
                 .iter()
                 .map(|frame| {
-                    let (file, line) = failure::frame_position(frame)?;
-                    notebook.locate(file, line)
+                    let location = frame.location.as_ref()?;
+                    let from = location.file.rfind("chorus-").unwrap_or(0);
+                    notebook.locate(&location.file[from..], location.line)
                 })
                 .collect(),
         })

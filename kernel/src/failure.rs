@@ -2,7 +2,7 @@
 
 use compiler::{Diagnostic, Failure, Place};
 use protocol::message::ErrorInfo;
-use runtime::{Cause, Outcome, Panic, Restored};
+use runtime::{Cause, Frame, Outcome, Panic, Restored};
 
 const RED: &str = "\x1b[1;31m";
 const GREEN: &str = "\x1b[32m";
@@ -185,21 +185,12 @@ fn arrow(place: &Place) -> String {
     format!("{GREEN}----> {}{PLAIN} {}", place.line, place.text)
 }
 
-/// The file and line of a frame, which is `name at file:line:column`.
-pub(crate) fn frame_position(frame: &str) -> Option<(&str, u32)> {
-    let (_, position) = frame.rsplit_once(" at ")?;
-    let (file_and_line, _column) = position.rsplit_once(':')?;
-    let (file, line) = file_and_line.rsplit_once(':')?;
-    let from = file.find("chorus-").unwrap_or(0);
-    Some((&file[from..], line.parse().ok()?))
-}
-
 /// A frame's function as the user wrote it; `None` for the cell itself and for closures, whose lines say enough.
-fn function(frame: &str) -> Option<String> {
-    let name = frame.split_once(" at ").map_or(frame, |(name, _)| name);
-    let name = name.replace("ctx::", "");
+fn function(frame: &Frame) -> Option<String> {
+    let name = frame.function.replace("ctx::", "");
     let own = name.trim_start_matches('<');
-    (!own.starts_with(compiler::ENTRY) && !own.contains("{{closure}}")).then_some(name)
+    (!own.starts_with(compiler::ENTRY) && !own.contains("{closure") && !own.contains("{{closure}}"))
+        .then_some(name)
 }
 
 /// Variables whose types a cell has redefined.

@@ -147,9 +147,17 @@ pub struct Panic {
     pub message: String,
     /// Where it was raised; `None` when it was resumed from elsewhere.
     pub location: Option<Location>,
-    /// The user's own frames, innermost first: `ctx::f`, or `ctx::f at file:line:column` when the artifact has debug
-    /// information.
-    pub frames: Vec<String>,
+    /// The user's own frames, innermost first, as far as the optimizer has left them.
+    pub frames: Vec<Frame>,
+}
+
+/// A function of the user's that a panic went through.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Frame {
+    /// Its name: with its path, as in `ctx::f`, or without if it was inlined.
+    pub function: String,
+    /// Where in it the call or the panic is; `None` without debug information.
+    pub location: Option<Location>,
 }
 
 /// A place in a source file, as the compiler noted it.

@@ -18,8 +18,8 @@ mod wire;
 
 pub use child::child_main;
 pub use event::{
-    Cause, CheckpointState, Event, Location, Outcome, Panic, Restored, RunId, Snippet, Stream,
-    WhyNot,
+    Cause, CheckpointState, Event, Frame, Location, Outcome, Panic, Restored, RunId, Snippet,
+    Stream, WhyNot,
 };
 pub use owner::{Config, Runtime, RuntimeError};
 

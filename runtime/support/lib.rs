@@ -9,7 +9,6 @@
 //! only box, cast and call the non-generic ones.
 
 use std::any::{Any, TypeId};
-use std::backtrace::Backtrace;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -19,13 +18,13 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 
 /// Raised whenever the C interface changes; the runtime refuses a library with another number.
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// The name under which an async cell keeps its tokio runtime in the store.
 const TOKIO_RUNTIME: &str = "evcxr_tokio_runtime";
 
-/// Paths of the user's own items begin with the name of the crate that cells are compiled as.
-const USER_CRATE: &str = "ctx::";
+/// How many frames of a panic are remembered.
+const FRAMES: usize = 128;
 
 /// The variables of a namespace, by name. Cells take what they use and put back what they leave.
 #[derive(Debug, Default)]
@@ -138,16 +137,16 @@ pub fn panicked() {
             file: String::new(),
             line: 0,
             column: 0,
-            backtrace: Backtrace::disabled(),
+            addresses: Vec::new(),
         });
     if let Some(host) = host() {
-        let frames = user_frames(&panic.backtrace.to_string()).join("\n");
         (host.panicked)(
             Text::of(&panic.message),
             Text::of(&panic.file),
             panic.line,
             panic.column,
-            Text::of(&frames),
+            panic.addresses.as_ptr(),
+            panic.addresses.len(),
         );
     }
 }
@@ -183,7 +182,7 @@ struct Panic {
     file: String,
     line: u32,
     column: u32,
-    backtrace: Backtrace,
+    addresses: Vec<usize>,
 }
 
 impl Panic {
@@ -233,13 +232,18 @@ fn on_panic(info: &PanicHookInfo<'_>) {
             )
         },
     );
-    let backtrace = Backtrace::force_capture();
+    let mut addresses = Vec::new();
+    if let Some(host) = host() {
+        addresses.resize(FRAMES, 0);
+        let count = (host.trace)(addresses.as_mut_ptr(), addresses.len());
+        addresses.truncate(count);
+    }
     let panic = Panic {
         message,
         file,
         line,
         column,
-        backtrace,
+        addresses,
     };
     if !IS_CELL_THREAD.try_with(Cell::get).unwrap_or(false) {
         let thread = std::thread::current();
@@ -261,33 +265,6 @@ fn on_panic(info: &PanicHookInfo<'_>) {
     if aborts && let Some(panic) = lock(&PENDING).take() {
         panic.print("main");
     }
-}
-
-/// The user's own frames of a printed backtrace, innermost first, as `name` or `name at file:line:column`.
-fn user_frames(backtrace: &str) -> Vec<String> {
-    let mut frames: Vec<String> = Vec::new();
-    let mut in_user_frame = false;
-    for line in backtrace.lines() {
-        let line = line.trim_start();
-        if let Some(place) = line.strip_prefix("at ") {
-            if in_user_frame && let Some(frame) = frames.last_mut() {
-                frame.push_str(" at ");
-                frame.push_str(place.strip_prefix("./").unwrap_or(place));
-                in_user_frame = false;
-            }
-        } else if let Some((number, name)) = line.split_once(": ") {
-            let numbered = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
-            in_user_frame = numbered
-                && name
-                    .strip_prefix('<')
-                    .unwrap_or(name)
-                    .starts_with(USER_CRATE);
-            if in_user_frame {
-                frames.push(name.to_owned());
-            }
-        }
-    }
-    frames
 }
 
 /// UTF-8 that is borrowed for the length of one call.
@@ -313,12 +290,14 @@ impl Text {
 pub struct Host {
     /// The text of the cell's last expression.
     result: extern "C" fn(Text),
-    /// Message, file, line, column, the user's frames one a line.
-    panicked: extern "C" fn(Text, Text, u32, u32, Text),
+    /// Message, file, line, column, return addresses and their number.
+    panicked: extern "C" fn(Text, Text, u32, u32, *const usize, usize),
     /// `?` left the cell with this error.
     returned: extern "C" fn(Text),
     /// The variable of this name has another type than the cell was compiled for.
     type_changed: extern "C" fn(Text),
+    /// Writes the return addresses of this thread to a slice, given by pointer and length; gives their number.
+    trace: extern "C" fn(*mut usize, usize) -> usize,
 }
 
 static HOST: OnceLock<&'static Host> = OnceLock::new();

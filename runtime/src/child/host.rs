@@ -10,11 +10,12 @@ use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
 use serde::Serialize;
 
 use super::channel::Channel;
+use super::frames;
 use super::system;
 use crate::event::{Location, Panic};
 use crate::wire::{End, FromWorker, Start};
 
-const INTERFACE: u32 = 1;
+const INTERFACE: u32 = 2;
 
 /// Sends to the owner, and keeps what a run reports until it ends.
 #[derive(Debug)]
@@ -93,9 +94,10 @@ impl Text {
 #[repr(C)]
 struct Host {
     result: extern "C" fn(Text),
-    panicked: extern "C" fn(Text, Text, u32, u32, Text),
+    panicked: extern "C" fn(Text, Text, u32, u32, *const usize, usize),
     returned: extern "C" fn(Text),
     type_changed: extern "C" fn(Text),
+    trace: extern "C" fn(*mut usize, usize) -> usize,
 }
 
 static HOST: Host = Host {
@@ -103,6 +105,7 @@ static HOST: Host = Host {
     panicked: on_panicked,
     returned: on_returned,
     type_changed: on_type_changed,
+    trace: on_trace,
 };
 
 fn with_reporter(use_it: impl FnOnce(&mut Reporter)) {
@@ -119,15 +122,34 @@ extern "C" fn on_result(text: Text) {
     });
 }
 
-extern "C" fn on_panicked(message: Text, file: Text, line: u32, column: u32, frames: Text) {
+extern "C" fn on_panicked(
+    message: Text,
+    file: Text,
+    line: u32,
+    column: u32,
+    addresses: *const usize,
+    count: usize,
+) {
     let file = file.read();
     let location = (!file.is_empty()).then_some(Location { file, line, column });
+    let addresses = if addresses.is_null() {
+        &[]
+    } else {
+        // SAFETY: the support library passes pointer and length of a slice that it holds during the call.
+        unsafe { std::slice::from_raw_parts(addresses, count) }
+    };
     let panic = Panic {
         message: message.read(),
         location,
-        frames: frames.read().lines().map(str::to_owned).collect(),
+        frames: frames::user_frames(addresses),
     };
     with_reporter(|reporter| reporter.panic = Some(panic));
+}
+
+extern "C" fn on_trace(addresses: *mut usize, room: usize) -> usize {
+    // SAFETY: the support library passes pointer and length of a slice that it lends for the call.
+    let addresses = unsafe { std::slice::from_raw_parts_mut(addresses, room) };
+    frames::trace(addresses)
 }
 
 extern "C" fn on_returned(text: Text) {

@@ -3,6 +3,7 @@
 mod channel;
 mod checkpoint;
 mod crash;
+mod frames;
 mod gate;
 mod host;
 mod stdin;
