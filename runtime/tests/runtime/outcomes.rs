@@ -33,7 +33,9 @@ async fn results_are_debug_texts() {
         ("Some(())", Some("Some(())")),
     ] {
         let ran = namespace
-            .good(&format!("({expression}).evcxr_display();"))
+            .good(&format!(
+                "fn show<T: std::fmt::Debug + ?Sized>(value: &T) {{ display(&value, std::any::type_name::<T>()) }} show(&{expression});"
+            ))
             .await;
         let expected: Vec<String> = expected.into_iter().map(str::to_owned).collect();
         assert_eq!(ran.results, expected, "{expression}");
