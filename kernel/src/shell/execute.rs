@@ -19,23 +19,23 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
-/// Serves an `execute_request`; says whether cells that wait behind it are to be dropped.
-pub(crate) async fn serve(kernel: &Kernel, request: &Message) -> bool {
-    let mut aborts = false;
+/// Serves an `execute_request`. When it fails and says so, calls `drop_waiting` before the reply.
+pub(crate) async fn serve(kernel: &Kernel, request: &Message, drop_waiting: impl FnOnce() + Send) {
     let mut quits = false;
     kernel
         .answer(SHELL, request, async |content: ExecuteRequest| {
             let stop_on_error = content.stop_on_error;
             quits = self::quits(&content.code);
             let reply = execute(kernel, request, content).await;
-            aborts = stop_on_error && matches!(reply.outcome, Reply::Error(_));
+            if stop_on_error && matches!(reply.outcome, Reply::Error(_)) {
+                drop_waiting();
+            }
             reply
         })
         .await;
     if quits {
         kernel.end.send_replace(true);
     }
-    aborts
 }
 
 async fn execute(kernel: &Kernel, request: &Message, content: ExecuteRequest) -> ExecuteReply {

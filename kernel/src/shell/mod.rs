@@ -25,31 +25,37 @@ use tokio::sync::mpsc;
 pub(crate) fn start(kernel: Arc<Kernel>) -> mpsc::UnboundedSender<Message> {
     let (queue, mut requests) = mpsc::unbounded_channel::<Message>();
     tokio::spawn(async move {
-        let mut next = VecDeque::new();
+        let mut waiting = VecDeque::new();
         loop {
-            let request = match next.pop_front() {
+            let request = match waiting.pop_front() {
                 Some(request) => request,
                 None => match requests.recv().await {
                     Some(request) => request,
                     None => return,
                 },
             };
-            let aborts = serve(&kernel, &request).await;
-            while let Ok(request) = requests.try_recv() {
-                next.push_back(request);
-            }
-            if aborts {
-                abort(&kernel, &mut next).await;
-            }
+            // A client that has seen the reply may send its next cell at once, and that one is not dropped: those that
+            // are to be dropped are told apart before the reply goes out.
+            let mut dropped = VecDeque::new();
+            serve(&kernel, &request, || {
+                dropped.append(&mut waiting);
+                while let Ok(request) = requests.try_recv() {
+                    dropped.push_back(request);
+                }
+            })
+            .await;
+            abort(&kernel, &mut dropped).await;
+            dropped.append(&mut waiting);
+            waiting = dropped;
         }
     });
     queue
 }
 
-/// Serves a request; says whether the cells that wait behind it are to be dropped.
-async fn serve(kernel: &Kernel, request: &Message) -> bool {
+/// Serves a request. A cell that fails calls `drop_waiting` before its reply, if it is to take those behind it along.
+async fn serve(kernel: &Kernel, request: &Message, drop_waiting: impl FnOnce() + Send) {
     match request.msg_type() {
-        "execute_request" => return execute::serve(kernel, request).await,
+        "execute_request" => execute::serve(kernel, request, drop_waiting).await,
         "kernel_info_request" => {
             kernel
                 .answer(SHELL, request, async |_: KernelInfoRequest| {
@@ -84,7 +90,6 @@ async fn serve(kernel: &Kernel, request: &Message) -> bool {
             "a shell message of a type unknown here is dropped"
         ),
     }
-    false
 }
 
 /// Answers the cells in `waiting` without running them; leaves all else.
