@@ -62,9 +62,9 @@ pub enum Error {
     #[error("%pxresult shows the result of the last %px, and there was none yet")]
     NoResult,
     /// The user interrupted, and these engines had not ended.
-    #[error("interrupted. {}", still(engines))]
+    #[error("interrupted{}", still(engines))]
     Interrupted {
-        /// Those that still run.
+        /// Those that still run; none if it had not got so far.
         engines: Vec<EngineId>,
     },
     /// What `%timeit` measured could not be read.
@@ -80,9 +80,9 @@ pub enum Error {
 
 fn still(engines: &[EngineId]) -> String {
     match engines {
-        [] => "Every engine has ended what it did".to_owned(),
+        [] => String::new(),
         engines => format!(
-            "Still running on {}: %pxresult waits for it, `%cluster restart` ends it",
+            ". Still running on {}: %pxresult waits for it, `%cluster restart` ends it",
             crate::targets::ranges(engines)
         ),
     }

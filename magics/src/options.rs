@@ -27,7 +27,7 @@ pub struct ExecArgs {
     /// Show output when all engines have ended
     #[arg(long, overrides_with = "stream")]
     pub no_stream: bool,
-    /// The engines to run on: an id (0), a list (0,3 or [0,3]), a slice of the ids (0:4, ::2), or all
+    /// The engines to run on: an id (`0`), a list (`0,3` or `[0,3]`), a slice of the ids (`0:4`, `::2`), or `all`
     #[arg(short, long, value_name = "ENGINES", allow_hyphen_values = true)]
     pub targets: Option<String>,
     /// Say at each run where it runs
@@ -86,7 +86,7 @@ pub struct OutputArgs {
     /// the second, ..). Output is then shown when all engines have ended, unless --stream
     #[arg(long = "group-outputs", value_name = "HOW", overrides_with_all = ["by_order", "by_engine"])]
     pub group_outputs: Option<Grouping>,
-    /// Bind the texts of the results, by engine, to a variable of the notebook: NAME: Vec<String>
+    /// Bind the texts of the results, by engine, to a variable of the notebook, a `Vec<String>`
     #[arg(short, long, value_name = "NAME", value_parser = identifier)]
     pub out: Option<String>,
 }
@@ -215,7 +215,7 @@ pub struct TimeitArgs {
     /// Make the timing the value of the cell
     #[arg(short)]
     pub o: bool,
-    /// Bind the seconds a loop took, run by run, to a variable of the notebook: NAME: Vec<f64>
+    /// Bind the seconds a loop took, run by run, to a variable of the notebook, a `Vec<f64>`
     #[arg(short, value_name = "NAME", value_parser = identifier)]
     pub v: Option<String>,
 }

@@ -71,7 +71,8 @@ pub struct Variable {
 
 /// The engines, and the cluster they belong to.
 ///
-/// Methods answer from what is known, or fail soon: [`Engines::ids`] and [`Engines::status`] are given two seconds.
+/// Methods answer from what is known, or fail soon: [`Engines::ids`] and [`Engines::status`] are given two seconds. An interrupt drops the
+/// future of any of them.
 pub trait Engines: Send {
     /// The engines there are, ascending; `None` without a cluster.
     fn ids(&mut self) -> impl Future<Output = Result<Option<Vec<EngineId>>, Failure>> + Send;

@@ -111,7 +111,10 @@ impl Magics {
                     .unwrap_or(how.stream && grouping.is_none()),
             grouping: grouping.unwrap_or_default(),
         };
-        let run = engines.execute(&targets.ids, &code, How::default()).await?;
+        let run = tokio::select! {
+            run = engines.execute(&targets.ids, &code, How::default()) => run?,
+            () = notebook.interrupted() => return Err(Error::Interrupted { engines: Vec::new() }),
+        };
         let last = self.last.insert(Last {
             merger: Merger::new(&targets, layout, run.id),
             events: run.events,

@@ -152,11 +152,18 @@ impl Magics {
         };
         let (timing, compile) = match magics.as_slice() {
             [] if !self.autopx => rust(&code, setup, &options, notebook).await?,
+            // Engines run the code as it is: there is no place for a setup.
+            _ if !setup.trim().is_empty() => {
+                return Err(Error::CodeInLine {
+                    magic: call.name.clone(),
+                    code: setup.to_owned(),
+                });
+            }
             [] => {
                 self.fan_out(PxArgs::default(), code, &options, engines, notebook)
                     .await?
             }
-            [px] if pieces.iter().all(is_blank) && setup.is_empty() => {
+            [px] if pieces.iter().all(is_blank) => {
                 let (px, code) = px.px()?;
                 self.fan_out(px, code, &options, engines, notebook).await?
             }
@@ -263,10 +270,10 @@ impl<E: Engines, N: Notebook> Timer for FanOut<'_, E, N> {
 impl<E: Engines, N: Notebook> FanOut<'_, E, N> {
     async fn once(&mut self) -> Result<(), Error> {
         let how = How { silent: true };
-        let mut run = self
-            .engines
-            .execute(&self.targets.ids, &self.code, how)
-            .await?;
+        let mut run = tokio::select! {
+            run = self.engines.execute(&self.targets.ids, &self.code, how) => run?,
+            () = self.notebook.interrupted() => return Err(Error::Interrupted { engines: Vec::new() }),
+        };
         let layout = Layout {
             live: false,
             grouping: options::Grouping::Type,

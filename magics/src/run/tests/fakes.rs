@@ -94,6 +94,8 @@ pub(super) struct FakeEngines {
     pub(super) scripts: Vec<(u32, Vec<Step>)>,
     /// The controller does not answer.
     pub(super) silent: bool,
+    /// Nothing can be sent.
+    pub(super) stuck: bool,
     pub(super) executed: Vec<(Vec<u32>, String, How)>,
     pub(super) signals: Vec<(Vec<u32>, i32)>,
     pub(super) commands: Vec<String>,
@@ -140,6 +142,9 @@ impl Engines for FakeEngines {
         code: &Code,
         how: How,
     ) -> Result<Run, Failure> {
+        if self.stuck {
+            std::future::pending::<()>().await;
+        }
         self.executed.push((numbers(targets), code.source(), how));
         let (sender, events) = mpsc::unbounded_channel();
         let signalled = self

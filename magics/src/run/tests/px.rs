@@ -49,6 +49,36 @@ async fn output_is_shown_while_engines_run_and_results_in_order() {
     );
 }
 
+/// A kernel spawns what serves a cell.
+#[tokio::test]
+async fn a_cell_can_be_spawned() {
+    let cell = async {
+        let mut magics = Magics::new();
+        let mut notebook = FakeNotebook::default();
+        let cell = "%px 1\n%time %px 1\n%timeit %px 1\n%cluster\n%pxresult\n%pxconfig -t 0\n%whos";
+        magics
+            .run_cell(cell, &mut FakeEngines::with(1), &mut notebook)
+            .await
+    };
+    tokio::spawn(cell).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_sent_can_be_interrupted() {
+    for cell in ["%px f()", "%timeit %px f()"] {
+        let mut engines = FakeEngines {
+            stuck: true,
+            ..FakeEngines::with(1)
+        };
+        let mut notebook = FakeNotebook::default();
+        notebook.interrupt_after(1.0);
+        let error = run(cell, &mut Magics::new(), &mut engines, &mut notebook)
+            .await
+            .unwrap_err();
+        assert_eq!(error.evalue, "Interrupted.");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn targets_and_code_and_commands() {
     for (cell, targets, code) in [

@@ -181,6 +181,20 @@ async fn the_fan_out_is_timed() {
 }
 
 #[tokio::test]
+async fn engines_take_no_setup() {
+    let mut notebook = FakeNotebook::default();
+    let mut engines = FakeEngines::with(1);
+    for cell in [
+        "%%timeit let a = 1;\n%px f(a)",
+        "%autopx\n%%timeit let a = 1;\nf(a)",
+    ] {
+        let error = run(cell, &mut engines, &mut notebook).await.unwrap_err();
+        assert!(error.evalue.contains("`let a = 1;`"), "{error:?}");
+    }
+    assert!(engines.executed.is_empty() && notebook.evaluated.is_empty());
+}
+
+#[tokio::test]
 async fn clusters() {
     let mut engines = FakeEngines::default();
     let mut notebook = FakeNotebook::default();
