@@ -1,0 +1,213 @@
+//! The engines' side of the compile service: ask, and wait for the answer, but not for a service that has gone.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use protocol::{Key, RawJson, Received, Session, SocketId, SocketType, Sockets, SocketsBuilder};
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::{Aftermath, Artifact, Diagnostic, Ended, Request};
+use crate::Error;
+use crate::connection::Libraries;
+
+const SERVICE: SocketId = SocketId(0);
+/// How often the service is asked whether it still knows what it was asked.
+const ASK: Duration = Duration::from_secs(1);
+/// How long it may say nothing at all: it answers such questions while it compiles.
+const SILENCE: Duration = Duration::from_secs(20);
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// The snippet has errors.
+    Diagnostics(Vec<Diagnostic>),
+    /// The service is not there, or says what nobody understands.
+    Gone(String),
+}
+
+/// A connection to the service. Clones share it; it closes with the last of them.
+#[derive(Clone, Debug)]
+pub struct Client {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+#[derive(Debug)]
+struct Order {
+    msg_type: &'static str,
+    content: RawJson,
+    answer: oneshot::Sender<Result<Value, Trouble>>,
+}
+
+impl Client {
+    /// Connects. That the service is not there yet is no error: questions wait for it a while.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn connect(endpoint: &str, key: &Key) -> Result<Self, Error> {
+        let (sockets, inbox) = SocketsBuilder::new()
+            .name("compile client")
+            .connect(SERVICE, SocketType::DEALER, endpoint)
+            .start()?;
+        let (orders, received) = mpsc::unbounded_channel();
+        let task = Task {
+            sockets,
+            session: Session::new(key),
+            pending: HashMap::new(),
+            heard: Instant::now(),
+        };
+        tokio::spawn(task.run(received, inbox));
+        Ok(Self { orders })
+    }
+
+    /// Compiles a snippet.
+    ///
+    /// # Errors
+    /// Compile errors, or that nobody compiles.
+    pub async fn compile(&self, request: &Request) -> Result<Artifact, Trouble> {
+        let answer = self.ask("compile_request", request).await?;
+        understood(answer, "artifact")
+    }
+
+    /// What is true after a snippet that ended early.
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    pub async fn after_early_end(&self, ended: &Ended) -> Result<Aftermath, Trouble> {
+        let answer = self.ask("aftermath_request", ended).await?;
+        understood(answer, "aftermath")
+    }
+
+    /// What runtimes load first.
+    ///
+    /// # Errors
+    /// When nobody can tell.
+    pub async fn libraries(&self) -> Result<Libraries, Trouble> {
+        let answer = self.ask("libraries_request", &Value::Null).await?;
+        understood(answer, "libraries")
+    }
+
+    async fn ask<T: Serialize>(
+        &self,
+        msg_type: &'static str,
+        content: &T,
+    ) -> Result<Value, Trouble> {
+        let gone = |reason: &str| Trouble::Gone(reason.to_owned());
+        let content = RawJson::from_value(content).map_err(|error| gone(&error.to_string()))?;
+        let (answer, answered) = oneshot::channel();
+        let order = Order {
+            msg_type,
+            content,
+            answer,
+        };
+        self.orders
+            .send(order)
+            .map_err(|_| gone("the connection to it is closed"))?;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(gone("the connection to it is closed")))
+    }
+}
+
+fn understood<T: serde::de::DeserializeOwned>(mut answer: Value, name: &str) -> Result<T, Trouble> {
+    serde_json::from_value(answer[name].take())
+        .map_err(|_| Trouble::Gone("its answer cannot be understood".to_owned()))
+}
+
+struct Task {
+    sockets: Sockets,
+    session: Session,
+    /// Questions by the id of the message that asks them.
+    pending: HashMap<String, Order>,
+    heard: Instant,
+}
+
+impl Task {
+    async fn run(
+        mut self,
+        mut orders: mpsc::UnboundedReceiver<Order>,
+        mut inbox: mpsc::UnboundedReceiver<Received>,
+    ) {
+        let mut ask = tokio::time::interval(ASK);
+        ask.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(order) => {
+                        if self.pending.is_empty() {
+                            self.heard = Instant::now();
+                            ask.reset();
+                        }
+                        self.send(order);
+                    }
+                    None => break,
+                },
+                Some(received) = inbox.recv() => self.on_reply(received),
+                _ = ask.tick(), if !self.pending.is_empty() => self.ask_again(),
+            }
+        }
+    }
+
+    fn send(&mut self, order: Order) {
+        let message = self
+            .session
+            .raw_message(order.msg_type, order.content.clone(), None);
+        let frames = self.session.encode(&message);
+        self.pending.insert(message.header.msg_id, order);
+        self.sockets.send(SERVICE, frames);
+    }
+
+    fn on_reply(&mut self, received: Received) {
+        let message = match self.session.decode(received.frames) {
+            Ok(message) => message,
+            Err(error) => return tracing::warn!(%error, "a message is dropped"),
+        };
+        self.heard = Instant::now();
+        let content: Value = message.parse().unwrap_or_default();
+        if message.msg_type() == "known_reply" {
+            // Another service has taken the place of the one that was asked.
+            if content["known"] == false
+                && let Some(order) = content["msg_id"]
+                    .as_str()
+                    .and_then(|id| self.pending.remove(id))
+            {
+                self.send(order);
+            }
+            return;
+        }
+        let Some(order) = message
+            .parent
+            .and_then(|parent| self.pending.remove(&parent.msg_id))
+        else {
+            return;
+        };
+        let answer = if content["status"] == "ok" {
+            Ok(content)
+        } else {
+            understood(content, "diagnostics").and_then(|list| Err(Trouble::Diagnostics(list)))
+        };
+        // Who asked may have been interrupted.
+        let _ = order.answer.send(answer);
+    }
+
+    fn ask_again(&mut self) {
+        self.pending.retain(|_, order| !order.answer.is_closed());
+        if self.heard.elapsed() > SILENCE {
+            for (_, order) in self.pending.drain() {
+                let reason = format!("it has not answered for {} s", SILENCE.as_secs());
+                let _ = order.answer.send(Err(Trouble::Gone(reason)));
+            }
+            return;
+        }
+        for id in self.pending.keys() {
+            let content = serde_json::json!({ "msg_id": id });
+            let Ok(content) = RawJson::from_value(&content) else {
+                continue;
+            };
+            let message = self.session.raw_message("known_request", content, None);
+            self.sockets.send(SERVICE, self.session.encode(&message));
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The way out: replies and broadcasts over the connection that there is at the moment.
+
+use bytes::Bytes;
+use protocol::message::iopub::{ExecutionState, Status};
+use protocol::{Content, Header, Message, RawJson, Session, SocketId, Sockets};
+use serde_json::{Map, Value, json};
+
+use crate::EngineId;
+
+/// ROUTER: mux, task and broadcast requests.
+pub(super) const SHELL: SocketId = SocketId(0);
+/// ROUTER: control requests.
+pub(super) const CONTROL: SocketId = SocketId(1);
+/// XPUB.
+pub(super) const IOPUB: SocketId = SocketId(2);
+/// SUB: the controller's heart.
+pub(super) const PING: SocketId = SocketId(3);
+/// DEALER: beats go back.
+pub(super) const PONG: SocketId = SocketId(4);
+
+/// A connection to a controller. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    pub(super) sockets: Sockets,
+    pub(super) session: Session,
+    pub(super) uuid: String,
+    pub(super) id: EngineId,
+}
+
+impl Line {
+    /// Broadcasts under the topic `engine.<id>.<topic>`.
+    pub(super) fn publish<C: Content>(&self, parent: Option<&Header>, topic: &str, content: &C) {
+        let message = self.session.message(content, parent);
+        self.broadcast(topic, message);
+    }
+
+    /// As [`Self::publish`], of a type that is no broadcast by nature.
+    pub(super) fn publish_as(&self, msg_type: &str, parent: &Header, content: &Value) {
+        let message = self
+            .session
+            .raw_message(msg_type, raw(content), Some(parent));
+        self.broadcast(msg_type, message);
+    }
+
+    fn broadcast(&self, topic: &str, message: Message) {
+        let topic = Bytes::from(format!("engine.{}.{topic}", self.id));
+        let metadata = Map::from_iter([("engine".to_owned(), json!(self.uuid))]);
+        let message = message.with_identities(vec![topic]).with_metadata(metadata);
+        self.sockets.send(IOPUB, self.session.encode(&message));
+    }
+
+    pub(super) fn status(&self, parent: &Header, execution_state: ExecutionState) {
+        self.publish(Some(parent), "status", &Status { execution_state });
+    }
+
+    /// Answers a request on the socket it came from.
+    pub(super) fn reply(
+        &self,
+        socket: SocketId,
+        request: &Message,
+        content: &Value,
+        mut metadata: Map<String, Value>,
+    ) {
+        metadata.entry("engine").or_insert_with(|| json!(self.uuid));
+        let stem = request.msg_type();
+        let stem = stem.strip_suffix("_request").unwrap_or(stem);
+        let reply = self
+            .session
+            .raw_message(format!("{stem}_reply"), raw(content), Some(&request.header))
+            .with_identities(request.identities.clone())
+            .with_metadata(metadata);
+        self.sockets.send(socket, self.session.encode(&reply));
+    }
+}
+
+pub(super) fn raw(content: &Value) -> RawJson {
+    // A Value always renders.
+    RawJson::from_value(content).unwrap_or_else(|_| RawJson::empty_object())
+}

@@ -1,0 +1,297 @@
+//! A namespace: one runtime, and the lineage of what has run in it. Compiles and runs one snippet at a time.
+
+use std::collections::{HashMap, VecDeque};
+
+use protocol::message::iopub::StreamName;
+use protocol::message::{ErrorInfo, MimeBundle};
+use runtime::{Event, Outcome, RunId, Runtime, Snippet};
+use tokio::sync::{mpsc, watch};
+
+use super::Config;
+use crate::compile::{Artifact, Client, Ended, Place, Request, Trouble};
+use crate::connection::{EngineFile, Libraries};
+use crate::output::{Gatherer, Output, text_bundle};
+use crate::{Lineage, failure};
+
+/// Artifacts that are remembered.
+const KNOWN: usize = 4096;
+
+pub(super) struct Namespace {
+    config: Config,
+    libraries: Option<Libraries>,
+    compiler: Option<Client>,
+    running: Option<Running>,
+    lineage: Lineage,
+    known: HashMap<Request, Artifact>,
+    oldest: VecDeque<Request>,
+    runs: u64,
+}
+
+struct Running {
+    runtime: Runtime,
+    events: mpsc::UnboundedReceiver<Event>,
+}
+
+impl Namespace {
+    pub(super) fn new(config: Config, file: &EngineFile) -> Self {
+        let compiler = file.compile.and_then(|port| {
+            Client::connect(&file.endpoint(port), &file.common.key)
+                .inspect_err(|error| tracing::error!("{}", error.chain()))
+                .ok()
+        });
+        Self {
+            libraries: config.libraries.clone().or(file.libraries.clone()),
+            config,
+            compiler,
+            running: None,
+            lineage: Lineage::root(),
+            known: HashMap::new(),
+            oldest: VecDeque::new(),
+            runs: 0,
+        }
+    }
+
+    fn compiler(&self) -> Result<&Client, ErrorInfo> {
+        self.compiler.as_ref().ok_or_else(|| {
+            failure::plain(
+                "no compiler",
+                "The connection file names no compiler, so this engine cannot compile snippets.",
+            )
+        })
+    }
+
+    /// Starts the runtime, if there is none.
+    pub(super) async fn start(&mut self) -> Result<(), ErrorInfo> {
+        if self.running.is_some() {
+            return Ok(());
+        }
+        let libraries = match &self.libraries {
+            Some(libraries) => libraries.clone(),
+            None => self.compiler()?.libraries().await.map_err(trouble)?,
+        };
+        let mut command = std::process::Command::new(self.config.runtime.get_program());
+        command.args(self.config.runtime.get_args());
+        let mut config = runtime::Config::new(command, libraries.support.clone());
+        config.preload = libraries.preload.clone();
+        config.checkpoint_limit = self.config.checkpoint_limit;
+        let (runtime, events) = Runtime::start(config)
+            .await
+            .map_err(|error| failure::plain("not ready", format!("No snippet can run: {error}")))?;
+        self.libraries = Some(libraries);
+        self.lineage = Lineage::root();
+        self.running = Some(Running { runtime, events });
+        Ok(())
+    }
+
+    /// Forgets everything.
+    pub(super) async fn clear(&mut self) {
+        if let Some(running) = &self.running {
+            running.runtime.restart().await;
+        }
+        self.lineage = Lineage::root();
+    }
+
+    pub(super) async fn shutdown(self) {
+        if let Some(running) = self.running {
+            running.runtime.shutdown().await;
+        }
+    }
+
+    /// What happens while no snippet runs, as text for a stream.
+    pub(super) async fn idle(&mut self) -> (StreamName, String) {
+        loop {
+            let Some(running) = &mut self.running else {
+                return std::future::pending().await;
+            };
+            match running.events.recv().await {
+                Some(Event::Output { stream, bytes }) => {
+                    let name = match stream {
+                        runtime::Stream::Stdout => StreamName::Stdout,
+                        runtime::Stream::Stderr => StreamName::Stderr,
+                    };
+                    return (name, String::from_utf8_lossy(&bytes).into_owned());
+                }
+                Some(Event::Lost { cause, restored }) => {
+                    if !restored.variables {
+                        self.lineage = Lineage::root();
+                    }
+                    return (StreamName::Stderr, failure::lost(&cause, &restored));
+                }
+                Some(Event::Input { .. }) => running.runtime.input(None),
+                Some(_) => {}
+                None => self.running = None,
+            }
+        }
+    }
+
+    /// Runs a snippet. All of its output has been emitted when this returns.
+    pub(super) async fn run(
+        &mut self,
+        source: &str,
+        emit: impl FnMut(Output) + Send + 'static,
+        interrupts: &mut watch::Receiver<u64>,
+    ) -> Result<Option<MimeBundle>, ErrorInfo> {
+        let request = Request {
+            lineage: self.lineage.clone(),
+            source: source.to_owned(),
+        };
+        let mut gatherer = Gatherer::new(emit);
+        let prepared = async {
+            self.start().await?;
+            // The runtime's start makes the lineage the root's.
+            let lineage = self.lineage.clone();
+            self.artifact(Request { lineage, ..request }).await
+        };
+        let (request, artifact) = tokio::select! {
+            biased;
+            prepared = prepared => prepared?,
+            _ = interrupts.changed() => return Err(failure::interrupted_early()),
+        };
+        if !artifact.shown.is_empty() {
+            gatherer.display(artifact.shown.clone());
+        }
+        if !artifact.lost.is_empty() {
+            let names = artifact.lost.join(", ");
+            gatherer.note(format!(
+                "The types of {names} were redefined, so their values are lost.\n"
+            ));
+        }
+        for load in &artifact.loads {
+            self.runs += 1;
+            let snippet = Snippet {
+                id: RunId(self.runs),
+                artifact: load.clone(),
+                entry: artifact.entry.clone(),
+                checkpoint: true,
+            };
+            let outcome = self.run_one(snippet, &mut gatherer, interrupts).await;
+            if outcome != Outcome::Completed {
+                let place = self.settle(&request, &outcome).await;
+                gatherer.finish(false);
+                return match failure::run(&outcome, place.as_ref()) {
+                    Some(error) => Err(error),
+                    None => Ok(None),
+                };
+            }
+        }
+        self.lineage = artifact.lineage;
+        Ok(gatherer.finish(artifact.ends_in_expression))
+    }
+
+    /// Finds out what a snippet was compiled to: what was compiled before does not wait for anything.
+    async fn artifact(&mut self, request: Request) -> Result<(Request, Artifact), ErrorInfo> {
+        if let Some(artifact) = self.known.get(&request)
+            && artifact.loads.iter().all(|load| load.exists())
+        {
+            return Ok((request, artifact.clone()));
+        }
+        let artifact = self.compiler()?.compile(&request).await.map_err(trouble)?;
+        if self
+            .known
+            .insert(request.clone(), artifact.clone())
+            .is_none()
+        {
+            self.oldest.push_back(request.clone());
+        }
+        if self.oldest.len() > KNOWN
+            && let Some(oldest) = self.oldest.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+        Ok((request, artifact))
+    }
+
+    async fn run_one(
+        &mut self,
+        snippet: Snippet,
+        gatherer: &mut Gatherer,
+        interrupts: &mut watch::Receiver<u64>,
+    ) -> Outcome {
+        let gone = || Outcome::LoadFailed {
+            error: "the runtime has gone".to_owned(),
+        };
+        let Some(Running { runtime, events }) = &mut self.running else {
+            return gone();
+        };
+        let id = snippet.id;
+        runtime.run(snippet);
+        loop {
+            let deadline = gatherer.deadline();
+            let due = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = interrupts.changed() => runtime.interrupt(id),
+                event = events.recv() => match event {
+                    Some(Event::Finished { id: finished, outcome }) if finished == id => return outcome,
+                    Some(Event::Output { stream, bytes }) => gatherer.bytes(stream, &bytes),
+                    Some(Event::Result { text, .. }) => gatherer.result(text_bundle(text)),
+                    // Engines have nobody to ask.
+                    Some(Event::Input { .. }) => runtime.input(None),
+                    Some(Event::Lost { cause, restored }) => {
+                        gatherer.note(failure::lost(&cause, &restored));
+                    }
+                    Some(Event::Started { .. } | Event::Finished { .. }) => {}
+                    None => {
+                        self.running = None;
+                        return gone();
+                    }
+                },
+                () = due => gatherer.send_text(),
+            }
+        }
+    }
+
+    /// Which lineage the namespace has after a run that failed; where it panicked.
+    async fn settle(&mut self, request: &Request, outcome: &Outcome) -> Option<Place> {
+        let location = match outcome {
+            Outcome::Panicked(panic) => panic
+                .location
+                .as_ref()
+                .map(|location| (location.file.clone(), location.line)),
+            Outcome::Returned { .. } => None,
+            Outcome::Died { restored, .. } | Outcome::Interrupted { restored }
+                if !restored.variables =>
+            {
+                self.lineage = Lineage::root();
+                return None;
+            }
+            // The variables are as they were before.
+            _ => return None,
+        };
+        let ended = Ended {
+            request: request.clone(),
+            location,
+        };
+        let answer = match self.compiler() {
+            Ok(compiler) => compiler.after_early_end(&ended).await,
+            Err(_) => return None,
+        };
+        match answer {
+            Ok(aftermath) => {
+                self.lineage = aftermath.lineage;
+                aftermath.place
+            }
+            Err(trouble) => {
+                tracing::warn!(?trouble, "the state after a panic is not known");
+                None
+            }
+        }
+    }
+}
+
+fn trouble(trouble: Trouble) -> ErrorInfo {
+    match trouble {
+        Trouble::Diagnostics(diagnostics) => failure::compile(&diagnostics),
+        Trouble::Gone(reason) => failure::plain(
+            "no compiler",
+            format!(
+                "The cluster's compiler cannot be reached: {reason}. `chorus cluster status` tells whether it runs."
+            ),
+        ),
+    }
+}

@@ -1,0 +1,288 @@
+//! Serves requests one after another: busy, its work, reply, idle.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use protocol::message::execute::ExecuteRequest;
+use protocol::message::iopub::{ExecuteInput, ExecuteResult, ExecutionState, Stream, StreamName};
+use protocol::message::kernel_info::{KernelInfoReply, LanguageInfo};
+use protocol::message::{ErrorInfo, PROTOCOL_VERSION, Reply};
+use protocol::{Header, Message};
+use serde_json::{Map, Value, json};
+use tokio::sync::{mpsc, watch};
+
+use super::line::Line;
+use super::namespace::Namespace;
+use super::{Config, Job, Shared};
+use crate::connection::EngineFile;
+use crate::failure;
+use crate::output::Output;
+
+pub(super) struct Worker {
+    namespace: Namespace,
+    shared: Arc<Shared>,
+    queue: mpsc::UnboundedReceiver<Job>,
+    /// Jobs that came before those in the queue.
+    waiting: VecDeque<Job>,
+    interrupts: watch::Receiver<u64>,
+    count: u32,
+    /// The last request that ran, which is the parent of what its threads print later.
+    last: Option<Header>,
+}
+
+impl Worker {
+    pub(super) fn new(
+        config: Config,
+        file: EngineFile,
+        shared: Arc<Shared>,
+        queue: mpsc::UnboundedReceiver<Job>,
+    ) -> Self {
+        Self {
+            namespace: Namespace::new(config, &file),
+            interrupts: shared.interrupts.subscribe(),
+            shared,
+            queue,
+            waiting: VecDeque::new(),
+            count: 0,
+            last: None,
+        }
+    }
+
+    pub(super) async fn run(mut self) {
+        // Requests wait for it anyway; the reason why it does not start is told to the first.
+        if let Err(error) = self.namespace.start().await {
+            tracing::error!("{}", error.evalue);
+        }
+        loop {
+            let job = match self.waiting.pop_front() {
+                Some(job) => Some(job),
+                None => tokio::select! {
+                    biased;
+                    job = self.queue.recv() => job,
+                    (name, text) = self.namespace.idle() => {
+                        self.say(name, text);
+                        continue;
+                    }
+                },
+            };
+            let Some(job) = job else { break };
+            self.serve(job).await;
+        }
+        self.namespace.shutdown().await;
+    }
+
+    fn line(&self) -> Option<Line> {
+        self.shared.line.borrow().clone()
+    }
+
+    fn say(&self, name: StreamName, text: String) {
+        if let Some(line) = self.line() {
+            let topic = stream_topic(name);
+            line.publish(self.last.as_ref(), topic, &Stream { name, text });
+        }
+    }
+
+    async fn serve(&mut self, job: Job) {
+        let request = &job.message;
+        if self.shared.aborted().remove(&request.header.msg_id) {
+            return self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
+        }
+        let started = jiff::Timestamp::now();
+        self.status(&request.header, ExecutionState::Busy);
+        let content = match request.msg_type() {
+            "execute_request" => match request.parse::<ExecuteRequest>() {
+                Ok(content) => self.execute(request, content).await,
+                Err(error) => self.error(
+                    failure::plain("bad request", format!("its content has {error}")),
+                    "execute",
+                ),
+            },
+            "apply_request" => {
+                let error = failure::plain(
+                    "unsupported",
+                    "This engine runs Rust: it cannot apply a Python function. Send source text, as in \
+                     `view.execute(\"1 + 1\")`.",
+                );
+                if let Some(line) = self.line() {
+                    line.publish(Some(&request.header), "error", &error);
+                }
+                self.error(error, "apply")
+            }
+            "clear_request" => {
+                self.namespace.clear().await;
+                json!({"status": "ok"})
+            }
+            "kernel_info_request" => info(),
+            "connect_request" => json!({"status": "ok"}),
+            "comm_info_request" => json!({"status": "ok", "comms": {}}),
+            "history_request" => json!({"status": "ok", "history": []}),
+            "is_complete_request" => json!({"status": "unknown"}),
+            other if other.ends_with("_request") => self.error(
+                failure::plain("unsupported", format!("An engine does not know {other}.")),
+                "request",
+            ),
+            // Comms and the like expect no answer.
+            _ => Value::Null,
+        };
+        let failed = content["status"] == "error";
+        if !content.is_null() {
+            self.reply(&job, content, started);
+        }
+        self.status(&job.message.header, ExecutionState::Idle);
+        if failed && job.message.msg_type() == "execute_request" {
+            self.abort_followers(&job.message);
+        }
+    }
+
+    fn status(&self, parent: &Header, state: ExecutionState) {
+        if let Some(line) = self.line() {
+            line.status(parent, state);
+        }
+    }
+
+    async fn execute(&mut self, request: &Message, content: ExecuteRequest) -> Value {
+        let parent = &request.header;
+        self.last = Some(parent.clone());
+        if content.enters_history() {
+            self.count += 1;
+        }
+        let execution_count = self.count;
+        if !content.silent
+            && let Some(line) = self.line()
+        {
+            let input = ExecuteInput {
+                code: content.code.clone(),
+                execution_count,
+            };
+            line.publish(Some(parent), "execute_input", &input);
+        }
+        self.interrupts.mark_unchanged();
+        let outcome = self
+            .namespace
+            .run(
+                &content.code,
+                emitter(Arc::clone(&self.shared), parent.clone()),
+                &mut self.interrupts,
+            )
+            .await;
+        let line = self.line();
+        match outcome {
+            Ok(result) => {
+                if let (Some(data), Some(line), false) = (result, line, content.silent) {
+                    let result = ExecuteResult {
+                        execution_count,
+                        data,
+                        ..ExecuteResult::default()
+                    };
+                    line.publish(Some(parent), "execute_result", &result);
+                }
+                json!({"status": "ok", "execution_count": execution_count, "payload": [], "user_expressions": {}})
+            }
+            Err(error) => {
+                // Also of silent requests, as ipykernel does it.
+                if let Some(line) = line {
+                    line.publish(Some(parent), "error", &error);
+                }
+                let mut content = self.error(error, "execute");
+                content["execution_count"] = json!(execution_count);
+                content
+            }
+        }
+    }
+
+    /// A reply's content, with the engine that clients show beside the error.
+    fn error(&self, error: ErrorInfo, method: &str) -> Value {
+        let mut content = serde_json::to_value(&error).unwrap_or_default();
+        content["status"] = json!("error");
+        if let Some(line) = self.line() {
+            content["engine_info"] =
+                json!({"engine_uuid": line.uuid, "engine_id": line.id, "method": method});
+        }
+        content
+    }
+
+    fn reply(&self, job: &Job, content: Value, started: jiff::Timestamp) {
+        let Some(line) = self.line() else {
+            return tracing::warn!("a reply is lost: there is no controller");
+        };
+        let request = &job.message;
+        let asked = |name: &str| request.metadata.get(name).cloned();
+        let mut metadata = Map::from_iter([
+            ("started".to_owned(), json!(format!("{started:.6}"))),
+            ("dependencies_met".to_owned(), json!(true)),
+            ("engine".to_owned(), json!(line.uuid)),
+            ("status".to_owned(), content["status"].clone()),
+            ("label".to_owned(), asked("label").unwrap_or_default()),
+        ]);
+        for name in ["is_broadcast", "is_coalescing"] {
+            metadata.insert(name.to_owned(), asked(name).unwrap_or(json!(false)));
+        }
+        let original = asked("original_msg_id").unwrap_or(json!(""));
+        metadata.insert("original_msg_id".to_owned(), original);
+        if content["status"] == "error" {
+            let info = json!({"engine_uuid": line.uuid, "engine_id": line.id});
+            metadata.insert("engine_info".to_owned(), info);
+        }
+        line.reply(job.socket, request, &content, metadata);
+    }
+
+    /// Requests of the same client that wait behind one that failed are dropped, if that one says so.
+    fn abort_followers(&mut self, failed: &Message) {
+        let content: Value = failed.parse().unwrap_or_default();
+        if content["silent"] == true || content["stop_on_error"] == false {
+            return;
+        }
+        while let Ok(job) = self.queue.try_recv() {
+            self.waiting.push_back(job);
+        }
+        for job in std::mem::take(&mut self.waiting) {
+            let header = &job.message.header;
+            if header.msg_type == "execute_request" && header.session == failed.header.session {
+                self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
+            } else {
+                self.waiting.push_back(job);
+            }
+        }
+    }
+}
+
+/// Broadcasts a snippet's output over whatever connection there is then.
+fn emitter(shared: Arc<Shared>, parent: Header) -> impl FnMut(Output) + Send + 'static {
+    move |output| {
+        let Some(line) = shared.line.borrow().clone() else {
+            return;
+        };
+        let parent = Some(&parent);
+        match output {
+            Output::Stream(content) => line.publish(parent, stream_topic(content.name), &content),
+            Output::Display(content) => line.publish(parent, "displaypub", &content),
+            Output::Update(content) => line.publish(parent, "displaypub", &content),
+            Output::Clear(content) => line.publish(parent, "clear_output", &content),
+        }
+    }
+}
+
+fn stream_topic(name: StreamName) -> &'static str {
+    match name {
+        StreamName::Stdout => "stdout",
+        StreamName::Stderr => "stderr",
+    }
+}
+
+fn info() -> Value {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    let reply = Reply::Ok(KernelInfoReply {
+        protocol_version: PROTOCOL_VERSION.to_owned(),
+        implementation: "chorus".to_owned(),
+        implementation_version: version.clone(),
+        language_info: LanguageInfo {
+            name: "rust".to_owned(),
+            mimetype: "text/rust".to_owned(),
+            file_extension: ".rs".to_owned(),
+            ..LanguageInfo::default()
+        },
+        banner: format!("Chorus {version}, an engine"),
+        ..KernelInfoReply::default()
+    });
+    serde_json::to_value(&reply).unwrap_or_default()
+}

@@ -1,0 +1,1 @@
+//! Refusals, and files that were left behind.
