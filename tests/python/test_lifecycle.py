@@ -264,3 +264,19 @@ def test_many_cells_leave_no_descriptors_zombies_or_memory(start_kernel: Callabl
     assert after[0] <= before[0], "processes add up"
     assert after[1] <= before[1] + 3, "descriptors add up"
     assert psutil.Process(kernel.pid).memory_info().rss < memory + (150 << 20)
+
+
+def test_a_cell_that_waits_costs_no_processor_time(start_kernel: Callable[..., Kernel]) -> None:
+    """The kernel waits for events; it never turns in circles, neither after output nor after a display."""
+    kernel = start_kernel()
+    live = Live(kernel)
+    live.run("let warm = vec![1];")
+    shows = 'println!("EVCXR_BEGIN_CONTENT text/html\\n<b>x</b>\\nEVCXR_END_CONTENT");'
+    for before in ("", 'println!("text");', 'print!("no newline");', shows, f'eprintln!("text"); {shows}'):
+        # What is compiled and warmed up beside is over with the first of two equal cells.
+        code = f"{before} std::thread::sleep(std::time::Duration::from_secs(2));"
+        live.run(code)
+        times = psutil.Process(kernel.pid).cpu_times()
+        live.run(code)
+        after = psutil.Process(kernel.pid).cpu_times()
+        assert after.user + after.system - times.user - times.system < 1.0, f"after {before}"
