@@ -126,7 +126,7 @@ pub enum Error {
     },
     /// A cluster of this name runs.
     #[error(
-        "start the cluster {name}: it is running already (controller process {pid}); `chorus cluster stop {stop}` stops it, \
+        "start the cluster {name}: it is running already (controller process {pid}); `chorus cluster stop{stop}` stops it, \
          `--cluster-id` starts another one beside it"
     )]
     AlreadyRunning {
@@ -134,17 +134,17 @@ pub enum Error {
         name: String,
         /// Its controller.
         pid: u32,
-        /// The options that name it.
+        /// The options that name it, after a space each.
         stop: String,
     },
     /// No cluster of this name runs.
     #[error(
-        "find the cluster {name}: it is not running; `chorus cluster start {options}` starts it"
+        "find the cluster {name}: it is not running; `chorus cluster start{options}` starts it"
     )]
     NotRunning {
         /// Profile and id, for people.
         name: String,
-        /// The options that name it.
+        /// The options that name it, after a space each.
         options: String,
     },
     /// There is no such engine.

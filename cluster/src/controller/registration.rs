@@ -259,7 +259,11 @@ impl Core {
         tracing::info!(uuid, %id, "an engine is unregistered");
         let before = out.len();
         for (msg_id, outstanding) in self.outstanding.remove(uuid).unwrap_or_default() {
-            let content = died(id, &msg_id);
+            // Whoever asked an engine to end has what he wanted.
+            let content = match outstanding.header.msg_type.as_str() {
+                "shutdown_request" => json!({"status": "ok", "restart": false}),
+                _ => died(id, &msg_id),
+            };
             if outstanding.channel == Channel::MuxClient {
                 self.record_failure(now, &msg_id, uuid, &content);
             }
@@ -269,6 +273,9 @@ impl Core {
             let mut reply = say(channel, to, &msg_type, &content, Some(&outstanding.header));
             if let Outcome::Say(saying) = &mut reply {
                 saying.metadata = failure_metadata(now, uuid);
+                saying
+                    .metadata
+                    .insert("status".to_owned(), content["status"].clone());
             }
             out.push(reply);
         }

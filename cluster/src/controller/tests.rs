@@ -313,6 +313,23 @@ fn who_waits_for_a_dead_engine_is_answered_before_the_death_is_announced() {
 }
 
 #[test]
+fn who_asked_an_engine_to_end_has_what_he_wanted() {
+    let mut world = World::new();
+    world.engine("a");
+    let shutdown = world.message(&["client", "a"], "shutdown_request", json!({}));
+    world.receive(Channel::ControlClient, shutdown);
+    // Its last words on iopub may be faster than its reply.
+    let mut last = world.message(&["engine.0.shutdown_reply"], "shutdown_reply", json!({}));
+    last.metadata = json!({"engine": "a"}).as_object().unwrap().clone();
+    let out = world.receive(Channel::IopubEngine, last);
+    let (msg_type, content) = said(&out, Channel::ControlClient).pop().unwrap();
+    assert_eq!(
+        (msg_type.as_str(), &content["status"]),
+        ("shutdown_reply", &json!("ok"))
+    );
+}
+
+#[test]
 fn silence_is_found_and_answered_too() {
     let mut world = World::new();
     world.engine("a");

@@ -125,7 +125,7 @@ pub struct EngineStatus {
 fn names(profile: &Profile, cluster_id: &str) -> (String, String) {
     let mut options = match profile.name() {
         profile::DEFAULT => String::new(),
-        name => format!("--profile {name}"),
+        name => format!(" --profile {name}"),
     };
     if !cluster_id.is_empty() {
         options = format!("{options} --cluster-id {cluster_id}");
@@ -134,7 +134,7 @@ fn names(profile: &Profile, cluster_id: &str) -> (String, String) {
         "" => format!("of profile {:?}", profile.name()),
         id => format!("{id:?} of profile {:?}", profile.name()),
     };
-    (name, options.trim().to_owned())
+    (name, options)
 }
 
 fn not_running(profile: &Profile, cluster_id: &str) -> Error {

@@ -5,9 +5,6 @@
 pub mod local;
 mod state;
 
-#[cfg(test)]
-mod tests;
-
 pub use local::{
     Cluster, Lifetime, Options, add_engines, clean, list, remove_engines, start, status, stop,
 };

@@ -55,8 +55,8 @@ impl Process {
         }
     }
 
-    /// Waits for its end. Says whether it has ended.
-    pub(super) async fn wait(self, patience: Duration) -> bool {
+    /// Waits for its end, within a tokio runtime. Says whether it has ended.
+    pub async fn wait(self, patience: Duration) -> bool {
         if !self.is_alive() {
             return true;
         }

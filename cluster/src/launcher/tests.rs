@@ -1,1 +1,0 @@
-//! Refusals, and files that were left behind.
