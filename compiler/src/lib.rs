@@ -22,6 +22,7 @@ pub use completeness::{Completeness, completeness};
 pub use diagnostics::Diagnostic;
 pub use notebook::{
     Compiled, Completion, Completions, Documentation, Failure, Notebook, OpenError, Settings, Undo,
+    has_configuration,
 };
 pub use rewrite::ENTRY;
 pub use session::Session;

@@ -116,6 +116,21 @@ pub struct Documentation {
     pub html: String,
 }
 
+/// Whether evcxr's start-up configuration exists: `evcxr.toml` in the current folder or evcxr's own, or `init.evcxr` or
+/// `prelude.rs` there.
+pub fn has_configuration() -> bool {
+    let folder = evcxr::config_dir();
+    let named = |name: &str| {
+        folder
+            .as_ref()
+            .is_some_and(|folder| folder.join(name).exists())
+    };
+    std::path::Path::new("evcxr.toml").exists()
+        || ["evcxr.toml", "init.evcxr", "prelude.rs"]
+            .into_iter()
+            .any(named)
+}
+
 /// See the module's page.
 pub struct Notebook {
     context: CommandContext,

@@ -1,6 +1,6 @@
 //! `chorus demo`: the word count's cells, one after another, without Jupyter.
 
-use crate::evaluator::{Ask, Cell, Ending, Evaluator};
+use crate::evaluator::{Cell, Ending, Evaluator, NoInput};
 use crate::output::Output;
 use anyhow::bail;
 use protocol::message::MimeBundle;
@@ -56,13 +56,5 @@ fn print(output: Output) {
 fn print_bundle(data: &MimeBundle) {
     if let Some(text) = data.get("text/plain").and_then(Value::as_str) {
         println!("{}", text.trim_end());
-    }
-}
-
-struct NoInput;
-
-impl Ask for NoInput {
-    async fn ask(&mut self, _prompt: String, _password: bool) -> Option<String> {
-        None
     }
 }

@@ -45,6 +45,15 @@ pub(crate) trait Ask: Send {
     ) -> impl Future<Output = Option<String>> + Send;
 }
 
+/// For cells that nobody can answer.
+pub(crate) struct NoInput;
+
+impl Ask for NoInput {
+    async fn ask(&mut self, _prompt: String, _password: bool) -> Option<String> {
+        None
+    }
+}
+
 /// The notebook's state of checkpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Checkpoints {
@@ -62,7 +71,7 @@ pub(crate) struct Evaluator {
 #[derive(Debug)]
 struct Shared {
     /// Held by the cell that is evaluated.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
     ready: watch::Sender<Option<Result<Ready, String>>>,
     executable: PathBuf,
     events: Mutex<Target>,
@@ -146,7 +155,7 @@ impl Evaluator {
     pub(crate) fn start(executable: PathBuf, folder: PathBuf) -> Evaluator {
         let evaluator = Evaluator {
             shared: Arc::new(Shared {
-                turn: tokio::sync::Mutex::default(),
+                turn: Arc::default(),
                 ready: watch::Sender::new(None),
                 executable: executable.clone(),
                 events: Mutex::new(Target::Backlog(Backlog::default())),
@@ -158,13 +167,21 @@ impl Evaluator {
                 }),
             }),
         };
+        // No cell comes before the user's configuration.
+        let turn = Arc::clone(&evaluator.shared.turn).try_lock_owned();
         let started = evaluator.clone();
         tokio::spawn(async move {
             let outcome = started.bring_up(executable, folder).await;
             if let Err(message) = &outcome {
                 tracing::error!("{message}");
             }
-            started.shared.ready.send_replace(Some(outcome));
+            started.shared.ready.send_replace(Some(outcome.clone()));
+            if let Ok(ready) = outcome
+                && compiler::has_configuration()
+            {
+                started.configure(ready).await;
+            }
+            drop(turn);
         });
         evaluator
     }
@@ -203,6 +220,26 @@ impl Evaluator {
             runtime,
             support,
         })
+    }
+
+    /// Runs evcxr's start-up configuration, as evcxr_jupyter does. Should it fail, the first cell says so.
+    async fn configure(&self, ready: Ready) {
+        let cell = Cell {
+            code: ":load_config --quiet".to_owned(),
+            count: 0,
+        };
+        let interrupts = self.shared.interrupts.subscribe();
+        let ending = self
+            .course(ready, interrupts, &cell, |_| {}, &mut NoInput)
+            .await;
+        if let Ending::Failed(error) = ending
+            && let Target::Backlog(backlog) = &mut *self.events()
+        {
+            backlog.notes.push(format!(
+                "evcxr's start-up configuration failed:\n{}\n",
+                error.traceback.join("\n")
+            ));
+        }
     }
 
     async fn start_runtime(
@@ -362,6 +399,18 @@ impl Evaluator {
             Ok(ready) => ready,
             Err(message) => return Ending::Failed(failure::not_ready(&message)),
         };
+        self.course(ready, interrupts, cell, emit, ask).await
+    }
+
+    /// Evaluates a cell whose turn it is.
+    async fn course(
+        &self,
+        ready: Ready,
+        interrupts: watch::Receiver<u64>,
+        cell: &Cell,
+        emit: impl FnMut(Output) + Send + 'static,
+        ask: &mut impl Ask,
+    ) -> Ending {
         let (sender, events) = mpsc::unbounded_channel();
         let backlog = match std::mem::replace(&mut *self.events(), Target::Cell(sender)) {
             Target::Backlog(backlog) => backlog,
