@@ -155,6 +155,13 @@ fn panicked(panic: &Panic, place: Option<&Place>) -> ErrorInfo {
     if let Some(place) = place {
         traceback.push(format!("{GREEN}----> {}{PLAIN} {}", place.line, place.text));
     }
+    for frame in &panic.frames {
+        let name = frame.function.replace("ctx::", "");
+        // The snippet's own entry function is nothing that a user wrote.
+        if !name.trim_start_matches('<').starts_with("chorus_entry") {
+            traceback.push(format!("      in {name}"));
+        }
+    }
     ErrorInfo {
         ename: "panic".to_owned(),
         evalue: panic.message.clone(),

@@ -116,6 +116,25 @@ impl Client {
         }
     }
 
+    /// Waits for the replies and the end of the output of several requests.
+    pub(crate) async fn finish_all(&mut self, ids: &[String]) {
+        let mut left = ids.len() * 2;
+        while left > 0 {
+            let (socket, message) = self.next().await;
+            if !message
+                .parent
+                .as_ref()
+                .is_some_and(|it| ids.contains(&it.msg_id))
+            {
+                continue;
+            }
+            let said: Value = message.parse().unwrap();
+            if socket == MUX || said["execution_state"] == "idle" {
+                left -= 1;
+            }
+        }
+    }
+
     pub(crate) async fn run(&mut self, engine: &str, code: &str) -> Ran {
         let id = self.send(engine, code);
         self.finish(&id).await
