@@ -138,7 +138,7 @@ def test_dep_of_a_path_and_of_a_missing_crate(kernel: Kernel, tmp_path) -> None:
 
 
 def test_a_dep_that_does_not_exist_is_told_and_not_kept(fresh_kernel: Kernel) -> None:
-    result = fresh_kernel.run(f':dep beside = {{ path = "/no/such/crate" }}\n1', timeout=180)
+    result = fresh_kernel.run(':dep beside = { path = "/no/such/crate" }\n1', timeout=180)
     assert result.status == "error"
     assert "/no/such/crate" in said(result)
     assert fresh_kernel.run("1 + 1", timeout=180).expect_ok().text.strip() == "2"

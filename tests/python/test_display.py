@@ -17,14 +17,14 @@ def block(mime: str, body: str) -> str:
 
 
 def test_evcxr_display_html(kernel: Kernel) -> None:
-    result = kernel.run(f"""
+    result = kernel.run("""
 pub struct Table(Vec<i32>);
-impl Table {{
-    pub fn evcxr_display(&self) {{
-        let rows: String = self.0.iter().map(|n| format!("<tr><td>{{n}}</td></tr>")).collect();
-        println!("EVCXR_BEGIN_CONTENT text/html\\n<table>{{rows}}</table>\\nEVCXR_END_CONTENT");
-    }}
-}}
+impl Table {
+    pub fn evcxr_display(&self) {
+        let rows: String = self.0.iter().map(|n| format!("<tr><td>{n}</td></tr>")).collect();
+        println!("EVCXR_BEGIN_CONTENT text/html\\n<table>{rows}</table>\\nEVCXR_END_CONTENT");
+    }
+}
 Table(vec![1, 2])""").expect_ok()
     assert [d["text/html"].strip() for d in result.displays] == ["<table><tr><td>1</td></tr><tr><td>2</td></tr></table>"]
     assert "EVCXR" not in result.stdout
@@ -112,7 +112,7 @@ def test_a_display_is_updated(kernel: Kernel) -> None:
 
 
 def test_blocks_from_functions_and_loops(kernel: Kernel) -> None:
-    result = kernel.run(f'fn show(n: i32) {{ println!("EVCXR_BEGIN_CONTENT text/html\\n<p>{{n}}</p>\\nEVCXR_END_CONTENT"); }}\nfor n in 0..20 {{ show(n); }}').expect_ok()
+    result = kernel.run('fn show(n: i32) { println!("EVCXR_BEGIN_CONTENT text/html\\n<p>{n}</p>\\nEVCXR_END_CONTENT"); }\nfor n in 0..20 { show(n); }').expect_ok()
     assert [d["text/html"].strip() for d in result.displays] == [f"<p>{n}</p>" for n in range(20)]
 
 
