@@ -2,10 +2,12 @@
 //!
 //! Keys are never on a command line or in an environment: processes read them from the connection files.
 
-pub mod local;
+mod local;
+mod manage;
 mod state;
 
-pub use local::{
-    Cluster, Lifetime, Options, add_engines, clean, list, remove_engines, start, status, stop,
+pub use local::{Cluster, Lifetime, Options, start};
+pub use manage::{
+    EngineStatus, Listed, Status, add_engines, clean, list, remove_engines, status, stop,
 };
 pub use state::{EngineProcess, Process, State};
