@@ -151,6 +151,7 @@ impl std::fmt::Debug for Notebook {
     }
 }
 
+#[derive(Default)]
 struct Last {
     before: BTreeMap<String, String>,
     introduced: HashSet<String>,
@@ -233,7 +234,10 @@ impl Notebook {
 
     /// Has rust-analyzer load the standard library and cargo build with the wrapper once, which later cells would wait for.
     pub fn warm_up(&mut self) {
-        self.forget(&["chorus_warm_up".to_owned()]);
+        self.pretend(
+            "let chorus_warm_up: Vec<usize> = vec![String::new()].iter().map(|s| s.len()).collect();",
+            vec![vec![PANICKED.to_owned()]],
+        );
         self.complete("String::new().", "String::new().".len());
     }
 
@@ -317,10 +321,21 @@ impl Notebook {
             self.sources.add(this, &self.generated);
         }
         let support = self.follow_toolchain(cell)?;
+        // evcxr starts its subprocess anew, and puts the variables back into its books at the end of the cell.
+        let restarted = support.is_some()
+            || commands(cell).any(|(command, _)| ["restart", "clear"].contains(&command));
+        if restarted {
+            let gone: Vec<String> = self
+                .variables()
+                .into_keys()
+                .filter(|name| !introduced.contains(name))
+                .collect();
+            self.forget(&gone);
+        }
         Ok(Compiled {
             loads,
             shown: outputs.content_by_mime_type.into_iter().collect(),
-            restarted: traffic.starts > 0 || support.is_some(),
+            restarted,
             lost: lost
                 .into_iter()
                 .filter(|name| !introduced.contains(name))
@@ -345,16 +360,19 @@ impl Notebook {
             .map_err(|error| Failure::Refused(error.to_string()))?;
         self.plan.rustc = rustc;
         self.plan.support = support.folder.clone();
-        self.pretend(":restart", Vec::new());
         Ok(Some(support))
     }
 
     /// Makes the state true again after the last cell has failed.
     pub fn undo(&mut self, undo: Undo) {
-        let Some(last) = self.last.take() else {
+        let now = self.variables();
+        let Some(last) = self
+            .last
+            .take()
+            .or_else(|| (undo == Undo::Lost).then(Last::default))
+        else {
             return;
         };
-        let now = self.variables();
         match undo {
             Undo::NewVariables => {
                 let gone: Vec<String> = now
@@ -376,7 +394,7 @@ impl Notebook {
                         .filter(|(name, kind)| now.get(*name) != Some(kind)),
                 );
             }
-            Undo::Lost => self.pretend(":restart", Vec::new()),
+            Undo::Lost => self.forget(&now.into_keys().collect::<Vec<_>>()),
         }
     }
 

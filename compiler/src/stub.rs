@@ -35,8 +35,6 @@ pub struct Load {
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     pub(crate) loads: Vec<Load>,
-    /// How often evcxr started its subprocess: `:clear` and `:restart` do.
-    pub(crate) starts: usize,
     /// Control lines for the next loads, first come first served. A load without one has gone well.
     pub(crate) answers: VecDeque<Vec<String>>,
 }
@@ -80,24 +78,20 @@ impl Link {
         for line in BufReader::new(stream).lines() {
             let line = line?;
             let mut traffic = self.traffic();
-            match line.split_once(' ') {
-                Some(("load", rest)) => {
-                    if let Some((artifact, entry)) = rest.rsplit_once(' ') {
-                        let answered = !traffic.answers.is_empty();
-                        traffic.loads.push(Load {
-                            artifact: artifact.into(),
-                            entry: entry.into(),
-                            answered,
-                        });
-                    }
-                    let lines = traffic.answers.pop_front().unwrap_or_default();
-                    drop(traffic);
-                    answers.write_all(format!("{}\n", lines.len()).as_bytes())?;
-                    for line in lines {
-                        answers.write_all(format!("{line}\n").as_bytes())?;
-                    }
-                }
-                _ => traffic.starts += 1,
+            let Some((artifact, entry)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            let answered = !traffic.answers.is_empty();
+            traffic.loads.push(Load {
+                artifact: artifact.into(),
+                entry: entry.into(),
+                answered,
+            });
+            let lines = traffic.answers.pop_front().unwrap_or_default();
+            drop(traffic);
+            answers.write_all(format!("{}\n", lines.len()).as_bytes())?;
+            for line in lines {
+                answers.write_all(format!("{line}\n").as_bytes())?;
             }
         }
         Ok(())
@@ -125,13 +119,12 @@ pub fn main() -> io::Result<()> {
     // SAFETY: sets a flag on a descriptor that is ours, so that no child inherits it.
     unsafe { libc::fcntl(LINK, libc::F_SETFD, libc::FD_CLOEXEC) };
     let mut answers = BufReader::new(link.try_clone()?).lines();
-    (&link).write_all(b"start\n")?;
     for line in io::stdin().lock().lines() {
         let line = line?;
         let Some(request) = line.strip_prefix("LOAD_AND_RUN ") else {
             continue;
         };
-        (&link).write_all(format!("load {request}\n").as_bytes())?;
+        (&link).write_all(format!("{request}\n").as_bytes())?;
         let count: usize = match answers.next() {
             Some(count) => count?.parse().map_err(io::Error::other)?,
             None => return Ok(()),

@@ -175,6 +175,9 @@ impl Gatherer {
     }
 
     fn send_text(&mut self) {
+        if self.shown.is_empty() {
+            self.due = None;
+        }
         if self.waiting.is_empty() {
             return;
         }

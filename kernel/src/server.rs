@@ -14,6 +14,7 @@ use protocol::{ConnectionFile, Message, Received, Session, SocketType, SocketsBu
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 /// Serves until a client asks for the end.
@@ -42,7 +43,6 @@ pub(crate) async fn serve(
 
     let session = Session::new(&connection.key);
     let outlet = Outlet::new(session.clone(), sockets.clone());
-    outlet.status(None, ExecutionState::Starting);
     let kernel = Arc::new(Kernel {
         outlet,
         evaluator: Evaluator::start(executable, folder),
@@ -55,12 +55,27 @@ pub(crate) async fn serve(
     let mut end = kernel.end.subscribe();
     tokio::select! {
         () = route(Arc::clone(&kernel), session, received) => {}
+        outcome = signals(&kernel) => outcome.context("failed to watch for signals")?,
         // The sender lives in `kernel`.
         _ = end.wait_for(|end| *end) => {}
     }
     kernel.evaluator.shutdown().await;
     sockets.close().await;
     Ok(())
+}
+
+/// Interrupts at SIGINT; returns at a signal to end.
+async fn signals(kernel: &Kernel) -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = interrupt.recv() => kernel.evaluator.interrupt(),
+            _ = terminate.recv() => return Ok(()),
+            _ = hangup.recv() => return Ok(()),
+        }
+    }
 }
 
 /// Takes every message to its queue. Nothing here waits for anything but messages.
@@ -71,12 +86,17 @@ async fn route(
 ) {
     let main = shell::start(Arc::clone(&kernel));
     let control = control::start(Arc::clone(&kernel));
+    let mut started = false;
     while let Some(Received { socket, frames }) = received.recv().await {
         if socket == IOPUB {
             if let Some(subscription) = Subscription::from_frames(&frames)
                 && subscription.subscribes
             {
                 welcome(&kernel, &subscription);
+                // Said earlier nobody would hear it.
+                if !std::mem::replace(&mut started, true) {
+                    kernel.outlet.status(None, ExecutionState::Starting);
+                }
             }
             continue;
         }
@@ -98,7 +118,12 @@ async fn route(
     }
 }
 
-fn to_shell(kernel: &Kernel, main: &mpsc::UnboundedSender<Message>, message: Message) {
+fn to_shell(kernel: &Arc<Kernel>, main: &mpsc::UnboundedSender<Message>, message: Message) {
+    if shell::is_quick(message.msg_type()) {
+        let kernel = Arc::clone(kernel);
+        tokio::spawn(async move { shell::serve_aside(&kernel, &message).await });
+        return;
+    }
     let Some(id) = &message.header.subshell_id else {
         let _ = main.send(message);
         return;

@@ -52,6 +52,19 @@ pub(crate) fn start(kernel: Arc<Kernel>) -> mpsc::UnboundedSender<Message> {
     queue
 }
 
+/// Whether a request is served beside the queue, so that who types doesn't wait for a cell that runs.
+pub(crate) fn is_quick(msg_type: &str) -> bool {
+    matches!(
+        msg_type,
+        "complete_request" | "inspect_request" | "is_complete_request"
+    )
+}
+
+/// Serves a request of the quick kind.
+pub(crate) async fn serve_aside(kernel: &Kernel, request: &Message) {
+    serve(kernel, request, || {}).await;
+}
+
 /// Serves a request. A cell that fails calls `drop_waiting` before its reply, if it is to take those behind it along.
 async fn serve(kernel: &Kernel, request: &Message, drop_waiting: impl FnOnce() + Send) {
     match request.msg_type() {
