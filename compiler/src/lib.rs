@@ -21,8 +21,8 @@ pub mod wrapper;
 pub use completeness::{Completeness, completeness};
 pub use diagnostics::Diagnostic;
 pub use notebook::{
-    Compiled, Completion, Completions, Documentation, Failure, Notebook, OpenError, Settings, Undo,
-    has_configuration,
+    Compiled, Completion, Completions, Documentation, Failure, Notebook, OpenError, Settings,
+    Toolchain, Undo, has_configuration,
 };
 pub use rewrite::ENTRY;
 pub use session::Session;

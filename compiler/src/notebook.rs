@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::mpsc;
 
 /// What evcxr's subprocess prints when user code unwound.
 const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
@@ -23,18 +24,25 @@ const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
 const CHANGED_TYPE: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
 
 /// What a notebook needs to know.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Settings {
     /// A folder of its own. evcxr works in it (`EVCXR_TMPDIR` names it).
     pub folder: PathBuf,
     /// The `chorus` binary.
     pub executable: PathBuf,
-    /// The rustc that compiled the support library.
-    pub rustc: PathBuf,
-    /// The support library's folder for that rustc.
-    pub support: PathBuf,
+    /// Gives the toolchain once it is known: evcxr starts meanwhile.
+    pub toolchain: mpsc::Receiver<Toolchain>,
     /// The support library's source.
     pub support_source: &'static str,
+}
+
+/// What compiles cells.
+#[derive(Clone, Debug)]
+pub struct Toolchain {
+    /// The rustc that evcxr uses.
+    pub rustc: PathBuf,
+    /// The support library for it.
+    pub support: Support,
 }
 
 /// Why a notebook could not be opened.
@@ -43,6 +51,9 @@ pub enum OpenError {
     /// The file system refused something.
     #[error("failed to prepare the folder for compiled cells: {0}")]
     Io(#[from] std::io::Error),
+    /// There is no usable toolchain, which its finder has told.
+    #[error("failed to find a toolchain")]
+    Toolchain,
     /// evcxr refused to start.
     #[error("failed to start evcxr: {0}")]
     Evcxr(#[from] evcxr::Error),
@@ -187,31 +198,30 @@ impl Notebook {
         let Settings {
             folder,
             executable,
-            rustc,
-            support,
+            toolchain,
             support_source,
         } = settings;
         let wrapper = folder.join(wrapper::NAME);
         std::os::unix::fs::symlink(&executable, &wrapper)?;
         let source = folder.join("support.rs");
         std::fs::write(&source, support_source)?;
-        let plan_path = folder.join("plan.json");
-        let plan = Plan {
-            pretend: true,
-            cache: folder.join("cache"),
-            support,
-            rustc,
-            support_source: source,
-            ..Plan::default()
-        };
-        plan.write(&plan_path)?;
-
         let mut stub = Command::new(&executable);
         stub.arg("stub");
         let link = Link::attach(&mut stub)?;
         let (mut evcxr, outputs) = EvalContext::with_subprocess_command(stub)?;
         // The stub prints nothing of its own, so there is nothing to read.
         drop(outputs);
+        let Toolchain { rustc, support } = toolchain.recv().map_err(|_| OpenError::Toolchain)?;
+        let plan_path = folder.join("plan.json");
+        let plan = Plan {
+            pretend: true,
+            cache: folder.join("cache"),
+            support: support.folder,
+            rustc,
+            support_source: source,
+            ..Plan::default()
+        };
+        plan.write(&plan_path)?;
         let mut state = evcxr.state();
         state.set_build_env("RUSTC_WORKSPACE_WRAPPER", &wrapper.to_string_lossy());
         state.set_build_env(wrapper::PLAN, &plan_path.to_string_lossy());
@@ -232,12 +242,16 @@ impl Notebook {
         })
     }
 
-    /// Has rust-analyzer load the standard library and cargo build with the wrapper once, which later cells would wait for.
+    /// Has rust-analyzer load the standard library and cargo build with the wrapper once, which the first cell would wait for.
     pub fn warm_up(&mut self) {
         self.pretend(
             "let chorus_warm_up: Vec<usize> = vec![String::new()].iter().map(|s| s.len()).collect();",
             vec![vec![PANICKED.to_owned()]],
         );
+    }
+
+    /// Does the same for the first completion.
+    pub fn warm_up_completion(&mut self) {
         self.complete("String::new().", "String::new().".len());
     }
 

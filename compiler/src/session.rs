@@ -36,7 +36,14 @@ impl Session {
                 };
                 notebook.warm_up();
                 opened(Ok(()));
-                for job in queue {
+                let first = match queue.try_recv() {
+                    Ok(job) => Some(job),
+                    Err(_) => {
+                        notebook.warm_up_completion();
+                        None
+                    }
+                };
+                for job in first.into_iter().chain(queue) {
                     // A job's own answer is lost with its panic, and whoever waits for it is told so by that.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut notebook))).is_err() {
                         tracing::error!("a job of the evcxr thread panicked");

@@ -5,7 +5,7 @@
 
 use crate::failure::{self, Places};
 use crate::output::{Gatherer, Output, text_bundle};
-use compiler::{Compiled, Failure, Notebook, Session, Settings, Support, Undo};
+use compiler::{Compiled, Failure, Notebook, Session, Settings, Support, Toolchain, Undo};
 use protocol::message::{ErrorInfo, MimeBundle};
 use runtime::{Event, Outcome, RunId, Runtime, Snippet};
 use serde_json::Value;
@@ -187,20 +187,11 @@ impl Evaluator {
     }
 
     async fn bring_up(&self, executable: PathBuf, folder: PathBuf) -> Result<Ready, String> {
-        let found = tokio::task::spawn_blocking(|| {
-            let rustc = compiler::toolchain::rustc();
-            compiler::support::ensure(&rustc, runtime::SUPPORT_SOURCE)
-                .map(|support| (rustc, support))
-        });
-        let (rustc, support) = found
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())?;
+        let (found, toolchain) = std::sync::mpsc::channel();
         let settings = Settings {
             folder,
             executable: executable.clone(),
-            rustc,
-            support: support.folder.clone(),
+            toolchain,
             support_source: runtime::SUPPORT_SOURCE,
         };
         let (opened_tx, opened) = oneshot::channel();
@@ -209,7 +200,19 @@ impl Evaluator {
             let _ = opened_tx.send(outcome);
         })
         .map_err(|error| format!("failed to start evcxr's thread: {error}"))?;
-
+        let support = tokio::task::spawn_blocking(move || {
+            let rustc = compiler::toolchain::rustc();
+            let support = compiler::support::ensure(&rustc, runtime::SUPPORT_SOURCE)?;
+            // Should evcxr not start, it says so itself.
+            let _ = found.send(Toolchain {
+                rustc,
+                support: support.clone(),
+            });
+            Ok::<_, compiler::support::SupportError>(support)
+        })
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
         let runtime = self.start_runtime(executable, &support).await?;
         opened
             .await
