@@ -329,7 +329,7 @@ impl Ask for Question<'_> {
             return None;
         }
         let (answer, answered) = oneshot::channel();
-        let id = {
+        let _open = {
             // The answer can't overtake this, because it needs the lock.
             let mut questions = lock(&self.kernel.questions);
             let id = self
@@ -337,10 +337,23 @@ impl Ask for Question<'_> {
                 .outlet
                 .ask(self.request, &InputRequest { prompt, password });
             questions.insert(id.clone(), answer);
-            id
+            Open {
+                kernel: self.kernel,
+                id,
+            }
         };
-        let line = answered.await.ok();
-        lock(&self.kernel.questions).remove(&id);
-        line
+        answered.await.ok()
+    }
+}
+
+/// A question that is open. An interrupt ends the wait for its answer, and then it is open no more.
+struct Open<'a> {
+    kernel: &'a Kernel,
+    id: String,
+}
+
+impl Drop for Open<'_> {
+    fn drop(&mut self) {
+        lock(&self.kernel.questions).remove(&self.id);
     }
 }
