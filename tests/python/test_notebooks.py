@@ -43,8 +43,9 @@ def bundles(notebook: NotebookNode, mime: str) -> list[str]:
 
 
 def output_of(notebook: NotebookNode, source: str) -> NotebookNode:
-    """The first cell whose source contains `source`."""
-    return next(cell for cell in code_cells(notebook) if source in cell.source)
+    """The cell whose source contains `source`."""
+    [cell] = [cell for cell in code_cells(notebook) if source in cell.source]
+    return cell
 
 
 def check_errors(notebook: NotebookNode) -> None:
@@ -121,7 +122,7 @@ def test_wordcount_makes_up_a_text_where_there_is_none(
 
 def test_tour_shows_values_and_streams(tour: NotebookNode) -> None:
     assert output_of(tour, "(1..=10)").outputs[0].data["text/plain"] == "385"
-    streams = {o.name: o.text for o in output_of(tour, "eprintln!").outputs}
+    streams = {o.name: o.text for o in output_of(tour, 'eprintln!("the largest').outputs}
     assert streams == {"stdout": "10 numbers\n", "stderr": "the largest is 100\n"}
     assert output_of(tour, "doubled").outputs[0].data["text/plain"] == "42"
     assert "9.142" in output_of(tour, "total_area(&shapes)").outputs[0].data["text/plain"]
