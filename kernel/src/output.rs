@@ -88,8 +88,7 @@ impl Gatherer {
                 self.text(StreamName::Stderr, text);
             }
         }
-        let due = self.last_sent.is_none_or(|last| last.elapsed() >= GATHER);
-        if due || self.waiting_bytes >= ENOUGH {
+        if self.waiting_bytes >= ENOUGH {
             self.send_text();
         }
     }
