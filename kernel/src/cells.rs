@@ -4,7 +4,7 @@ use crate::engines::Engines;
 use crate::evaluator::{Ask, Cell, Evaluator, Interrupts};
 use crate::failure;
 use crate::kernel::lock;
-use crate::output::Output;
+use cluster::output::Output;
 use compiler::{Completeness, completeness};
 use magics::cell::Code;
 use magics::run::{Evaluated, Variable};

@@ -2,8 +2,8 @@
 
 use crate::cells::Cells;
 use crate::evaluator::{Cell, Evaluator, NoInput};
-use crate::output::Output;
 use anyhow::bail;
+use cluster::output::Output;
 use protocol::message::MimeBundle;
 use serde_json::Value;
 use std::io::Write;

@@ -19,6 +19,5 @@ mod history;
 mod info;
 mod kernel;
 mod outlet;
-mod output;
 mod server;
 mod shell;

@@ -1,6 +1,6 @@
 //! What happens between two cells: the next one shows it.
 
-use crate::output::Gatherer;
+use cluster::output::Gatherer;
 
 /// What happened between two cells.
 #[derive(Debug, Default)]

@@ -2,7 +2,7 @@
 
 use super::{Ask, Cell, Evaluator, Interrupts, Ready};
 use crate::failure::{self, Places};
-use crate::output::{Gatherer, text_bundle};
+use cluster::output::{Gatherer, text_bundle};
 use compiler::{Compiled, Failure, Support, Undo};
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;

@@ -7,8 +7,8 @@ mod backlog;
 mod course;
 
 use crate::failure::{self, Places};
-use crate::output::{Gatherer, Output};
 use backlog::Backlog;
+use cluster::output::{Gatherer, Output};
 use compiler::{Notebook, Session, Settings, Support, Toolchain, Undo};
 use course::Course;
 use magics::run::Evaluated;

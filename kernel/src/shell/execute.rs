@@ -5,7 +5,7 @@ use crate::cells::Emit;
 use crate::evaluator::{Ask, Cell};
 use crate::kernel::{Kernel, lock};
 use crate::outlet::SHELL;
-use crate::output::Output;
+use cluster::output::Output;
 use protocol::Message;
 use protocol::message::execute::{
     Displayed, ExecuteOutcome, ExecuteReply, ExecuteRequest, Payload,

@@ -2,7 +2,7 @@
 
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
-use crate::output::text_bundle;
+use cluster::output::text_bundle;
 use magics::table;
 use protocol::Message;
 use protocol::message::inspect::{InspectReply, InspectRequest};
