@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn the_least_used_goes_and_what_was_handed_out_stays() {
         let folder = tempfile::tempdir().unwrap();
-        let first = store(folder.path(), "", 2500);
+        let first = store(folder.path(), "", 3000);
         let records: Vec<Record> = ["a", "b", "c"]
             .map(|source| record(&first, source, 1000))
             .into();
@@ -379,7 +379,7 @@ mod tests {
             0,
             "it has handed all of them out"
         );
-        let other = store(folder.path(), "", 2500);
+        let other = store(folder.path(), "", 3000);
         let swept = other.sweep().unwrap();
         let there: Vec<bool> = records.iter().map(|record| path(record).exists()).collect();
         assert_eq!((swept.removed, there), (1, vec![false, true, true]));
