@@ -21,8 +21,10 @@ const CLEAR: &str = "application/x.chorus.clear-output+json";
 /// A block of this type names the display it is part of: `{"display_id": "..", "update": false}`.
 const DISPLAY: &str = "application/x.chorus.display+json";
 
-/// How long text may wait for more, unless it is the first in that time.
+/// How long text may wait for more.
 const GATHER: Duration = Duration::from_millis(50);
+/// How long the first text in that time may wait: one `eprintln!` is several writes.
+const FIRST: Duration = Duration::from_millis(5);
 /// Text that is longer than this, in bytes, does not wait.
 const ENOUGH: usize = 1 << 20;
 
@@ -44,6 +46,8 @@ pub struct Gatherer {
     waiting: Vec<(StreamName, String)>,
     waiting_bytes: usize,
     last_sent: Option<Instant>,
+    /// When what waits is to be sent at the latest.
+    due: Option<Instant>,
     /// Representations of the thing that was shown last, until something else comes.
     shown: MimeBundle,
     result: Option<MimeBundle>,
@@ -56,6 +60,7 @@ impl std::fmt::Debug for Gatherer {
 }
 
 impl Gatherer {
+    /// Passes messages to `emit`.
     pub fn new(emit: impl FnMut(Output) + Send + 'static) -> Gatherer {
         Gatherer {
             emit: Box::new(emit),
@@ -65,6 +70,7 @@ impl Gatherer {
             waiting: Vec::new(),
             waiting_bytes: 0,
             last_sent: None,
+            due: None,
             shown: MimeBundle::new(),
             result: None,
         }
@@ -83,13 +89,12 @@ impl Gatherer {
                 self.text(StreamName::Stderr, text);
             }
         }
-        let due = self.last_sent.is_none_or(|last| last.elapsed() >= GATHER);
-        if due || self.waiting_bytes >= ENOUGH {
+        if self.waiting_bytes >= ENOUGH {
             self.send_text();
         }
     }
 
-    /// Text that the kernel itself has to say.
+    /// Text that the kernel or the engine itself has to say.
     pub fn note(&mut self, text: String) {
         self.text(StreamName::Stderr, text);
     }
@@ -113,6 +118,7 @@ impl Gatherer {
             Some((last, waiting)) if *last == name => waiting.push_str(&text),
             _ => self.waiting.push((name, text)),
         }
+        self.set_due();
     }
 
     fn block(&mut self, mime: String, content: String) {
@@ -132,6 +138,9 @@ impl Gatherer {
             _ => Value::String(content),
         };
         self.shown.insert(mime, value);
+        // It may be one of several representations, and it may be the cell's result.
+        self.due = None;
+        self.set_due();
     }
 
     /// The cell's result. Should there be two, the first was shown by the cell itself.
@@ -148,19 +157,27 @@ impl Gatherer {
         self.send_shown();
     }
 
-    /// When the text that waits is to be sent at the latest.
+    /// When what waits is to be sent at the latest.
     pub fn deadline(&self) -> Option<Instant> {
-        if self.waiting.is_empty() {
-            return None;
-        }
-        Some(
-            self.last_sent
-                .map_or_else(Instant::now, |last| last + GATHER),
-        )
+        self.due
     }
 
-    /// Sends the text that waits.
-    pub fn send_text(&mut self) {
+    fn set_due(&mut self) {
+        let now = Instant::now();
+        let earliest = self.last_sent.map_or(now, |last| last + GATHER);
+        self.due.get_or_insert(earliest.max(now + FIRST));
+    }
+
+    /// Sends what waits.
+    pub fn send(&mut self) {
+        self.send_text();
+        self.send_shown();
+    }
+
+    fn send_text(&mut self) {
+        if self.shown.is_empty() {
+            self.due = None;
+        }
         if self.waiting.is_empty() {
             return;
         }
@@ -175,8 +192,9 @@ impl Gatherer {
         if self.shown.is_empty() {
             return;
         }
-        self.send_text();
         let mut data = std::mem::take(&mut self.shown);
+        self.send_text();
+        self.last_sent = Some(Instant::now());
         let named = data.remove(DISPLAY);
         let transient = named
             .as_ref()

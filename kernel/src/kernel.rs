@@ -1,5 +1,6 @@
 //! What all requests share, and the frame around each of them: busy, its work and reply, idle.
 
+use crate::cells::Cells;
 use crate::evaluator::Evaluator;
 use crate::history::History;
 use crate::outlet::Outlet;
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub(crate) struct Kernel {
     pub(crate) outlet: Outlet,
     pub(crate) evaluator: Evaluator,
+    pub(crate) cells: Cells,
     pub(crate) history: History,
     /// The number of the last cell that was counted.
     pub(crate) count: AtomicU32,

@@ -2,20 +2,22 @@
 //!
 //! - [`server`]: sockets in, requests to their queues;
 //! - `shell`, `control`: a queue each, one request after another; `kernel` frames them with busy and idle;
-//! - `evaluator`: a cell's way through compiler and runtime; `output` and `failure` say what came of it;
-//! - `magic`, `history`, `info`: what they say;
+//! - `cells`: a cell with its magics; `engines`: the cluster that they reach;
+//! - `evaluator`: Rust on its way through compiler and runtime; `output` and `failure` say what came of it;
+//! - `compile_service`: the compiler of a cluster; `history`, `info`: what they say;
 //! - [`cli`]: the `chorus` program, every role of it.
 
+mod cells;
 pub mod cli;
+mod compile_service;
 mod control;
 mod demo;
+mod engines;
 mod evaluator;
 mod failure;
 mod history;
 mod info;
 mod kernel;
-mod magic;
 mod outlet;
-mod output;
 mod server;
 mod shell;

@@ -1,5 +1,6 @@
 //! Sockets in, requests out: binds what the connection file names and hands every message to whom it is for.
 
+use crate::cells::Cells;
 use crate::control;
 use crate::evaluator::Evaluator;
 use crate::history::History;
@@ -43,9 +44,11 @@ pub(crate) async fn serve(
 
     let session = Session::new(&connection.key);
     let outlet = Outlet::new(session.clone(), sockets.clone());
+    let evaluator = Evaluator::start(executable.clone(), folder);
     let kernel = Arc::new(Kernel {
         outlet,
-        evaluator: Evaluator::start(executable, folder),
+        cells: Cells::new(evaluator.clone(), executable),
+        evaluator,
         history: History::open(History::path()).context("failed to start the history's thread")?,
         count: AtomicU32::new(0),
         subshells: Mutex::default(),
@@ -59,7 +62,7 @@ pub(crate) async fn serve(
         // The sender lives in `kernel`.
         _ = end.wait_for(|end| *end) => {}
     }
-    kernel.evaluator.shutdown().await;
+    kernel.cells.shutdown().await;
     sockets.close().await;
     Ok(())
 }

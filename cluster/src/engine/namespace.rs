@@ -241,7 +241,7 @@ impl Namespace {
                         return gone();
                     }
                 },
-                () = due => gatherer.send_text(),
+                () = due => gatherer.send(),
             }
         }
     }

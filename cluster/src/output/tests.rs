@@ -111,12 +111,28 @@ fn clearing() {
 }
 
 #[test]
-fn a_partial_line_does_not_wait() {
+fn what_waits_is_due_soon() {
     let out = Arc::new(Mutex::new(Vec::new()));
     let sink = Arc::clone(&out);
     let mut gatherer = Gatherer::new(move |output| sink.lock().unwrap().push(output));
+    assert_eq!(gatherer.deadline(), None);
     gatherer.bytes(Stream::Stdout, b"How");
-    assert_eq!(out.lock().unwrap()[..], [stdout("How")]);
+    let first = gatherer.deadline().unwrap();
+    assert!(first <= Instant::now() + FIRST);
+    gatherer.bytes(Stream::Stderr, b"!");
+    assert_eq!(gatherer.deadline(), Some(first));
+    gatherer.send();
+    assert_eq!(out.lock().unwrap().len(), 2);
+    assert_eq!(gatherer.deadline(), None);
+    gatherer.bytes(Stream::Stdout, b"more");
+    let second = gatherer.deadline().unwrap();
+    assert!(second > first && second <= Instant::now() + GATHER);
+    gatherer.bytes(Stream::Stdout, b"\n");
+    gatherer.bytes(Stream::Stdout, PLAIN.as_bytes());
+    assert!(gatherer.deadline().is_some());
+    gatherer.send();
+    assert!(matches!(out.lock().unwrap()[..], [.., Output::Display(_)]));
+    assert_eq!(gatherer.deadline(), None);
 }
 
 proptest! {

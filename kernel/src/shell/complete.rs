@@ -1,9 +1,10 @@
 //! Completion: magics by their table, Rust by rust-analyzer, names of the cell itself while it is busy.
 
+use crate::cells::at_boundary;
 use crate::kernel::Kernel;
-use crate::magic;
 use crate::outlet::SHELL;
 use compiler::{Completion, Completions};
+use magics::complete::{Item, Place, place};
 use protocol::Message;
 use protocol::message::Reply;
 use protocol::message::complete::{CompleteReply, CompleteRequest};
@@ -25,34 +26,58 @@ pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
         .await;
 }
 
-async fn find(kernel: &Kernel, code: &str, cursor: usize) -> Completions {
-    let line_start = code[..cursor].rfind('\n').map_or(0, |at| at + 1);
-    if let Some((start, words)) = magic::complete(&code[line_start..cursor]) {
-        return Completions {
-            items: words
-                .into_iter()
-                .map(|word| Completion {
-                    text: word.to_owned(),
-                    label: word.to_owned(),
-                    kind: "magic",
-                })
-                .collect(),
-            start: line_start + start,
+async fn find(kernel: &Kernel, cell: &str, cursor: usize) -> Completions {
+    let known = kernel.cells.known();
+    match place(cell, cursor, &at_boundary, &known.ids) {
+        Place::Words { start, items } => Completions {
+            items: items.into_iter().map(magic_word).collect(),
+            start,
             end: cursor,
-        };
+        },
+        Place::Notebook { code } => rust(kernel, code, cursor).await,
+        Place::Engines { code } => {
+            let mut found = rust(kernel, code, cursor).await;
+            let begun = cell.get(found.start..cursor).unwrap_or_default();
+            let after_dot = cell
+                .get(..found.start)
+                .is_some_and(|text| text.ends_with(['.', ':']));
+            let missing = |name: &&String| {
+                name.starts_with(begun) && !found.items.iter().any(|item| item.text == **name)
+            };
+            if !after_dot {
+                let names: Vec<Completion> = known
+                    .names
+                    .iter()
+                    .filter(missing)
+                    .map(|name| Completion {
+                        text: name.clone(),
+                        label: format!("{name} (on engines)"),
+                        kind: "instance",
+                    })
+                    .collect();
+                found.items.splice(0..0, names);
+            }
+            found
+        }
     }
-    let (_, rust) = magic::split(code);
-    if rust.len() != code.len() {
-        // A magic was taken out: offsets before the cursor have moved.
-        return words(code, cursor);
+}
+
+fn magic_word(item: Item) -> Completion {
+    Completion {
+        text: item.text,
+        label: item.about,
+        kind: "magic",
     }
+}
+
+async fn rust(kernel: &Kernel, code: String, cursor: usize) -> Completions {
     let question = {
-        let code = code.to_owned();
+        let code = code.clone();
         move |notebook: &mut compiler::Notebook| notebook.complete(&code, cursor)
     };
     match tokio::time::timeout(PATIENCE, kernel.evaluator.ask(question)).await {
         Ok(Some(found)) => found,
-        Ok(None) | Err(_) => words(code, cursor),
+        Ok(None) | Err(_) => words(&code, cursor),
     }
 }
 

@@ -1,11 +1,11 @@
 //! Running cells.
 
 use super::inspect;
-use crate::evaluator::{Ask, Cell, Ending};
+use crate::cells::Emit;
+use crate::evaluator::{Ask, Cell};
 use crate::kernel::{Kernel, lock};
-use crate::magic::{self, Call};
 use crate::outlet::SHELL;
-use crate::output::Output;
+use cluster::output::Output;
 use protocol::Message;
 use protocol::message::execute::{
     Displayed, ExecuteOutcome, ExecuteReply, ExecuteRequest, Payload,
@@ -101,41 +101,30 @@ impl Running<'_> {
             };
             return Ok(serde_json::to_value(page).into_iter().collect());
         }
-        let (calls, code) = magic::split(&self.content.code);
-        if quits(&code) {
-            return Ok(Vec::new());
-        }
-        for call in calls {
-            self.magic(&call).await?;
-        }
-        if code.trim().is_empty() {
+        if quits(&self.content.code) {
             return Ok(Vec::new());
         }
         let cell = Cell {
-            code,
+            code: self.content.code.clone(),
             count: self.count,
         };
-        let emit = self.emit();
         let mut ask = Question {
             kernel: self.kernel,
             request: self.request,
             allowed: self.content.allow_stdin,
         };
-        match self.kernel.evaluator.evaluate(&cell, emit, &mut ask).await {
-            Ending::Done(None) => Ok(Vec::new()),
-            Ending::Done(Some(data)) => {
-                self.result(data);
-                Ok(Vec::new())
-            }
-            Ending::Failed(error) => Err(error),
+        let value = self.kernel.cells.run(&cell, self.emit(), &mut ask).await?;
+        if let Some(data) = value {
+            self.result(data);
         }
+        Ok(Vec::new())
     }
 
     /// Broadcasts a cell's output, unless it is to be silent.
-    fn emit(&self) -> impl FnMut(Output) + Send + 'static {
+    fn emit(&self) -> Emit {
         let outlet = (!self.content.silent).then(|| self.kernel.outlet.clone());
         let parent = self.request.header.clone();
-        move |output| {
+        Arc::new(move |output| {
             let Some(outlet) = &outlet else { return };
             let parent = Some(&parent);
             match output {
@@ -144,7 +133,7 @@ impl Running<'_> {
                 Output::Update(content) => outlet.publish(parent, &content),
                 Output::Clear(content) => outlet.publish(parent, &content),
             }
-        }
+        })
     }
 
     fn result(&self, data: MimeBundle) {
@@ -199,69 +188,6 @@ impl Running<'_> {
         }
     }
 
-    async fn magic(&self, call: &Call) -> Result<(), ErrorInfo> {
-        let text = match call.name.as_str() {
-            "%checkpoint" => self.checkpoint(call).await?,
-            "%lsmagic" => magic::MAGICS
-                .iter()
-                .map(|magic| format!("{:<12} {}\n", magic.name, magic.summary))
-                .collect(),
-            name => {
-                let nearest = magic::nearest(name)
-                    .map(|nearest| format!(" Did you mean {nearest}?"))
-                    .unwrap_or_default();
-                return Err(error(
-                    "unknown magic",
-                    format!(
-                        "There is no magic {name} (line {}).{nearest} %lsmagic lists those there are.",
-                        call.line
-                    ),
-                ));
-            }
-        };
-        if !self.content.silent {
-            self.kernel.outlet.publish(
-                Some(&self.request.header),
-                &Stream {
-                    name: StreamName::Stdout,
-                    text,
-                },
-            );
-        }
-        Ok(())
-    }
-
-    async fn checkpoint(&self, call: &Call) -> Result<String, ErrorInfo> {
-        let evaluator = &self.kernel.evaluator;
-        match call.arguments.as_str() {
-            "" | "status" => {}
-            "on" | "off" => evaluator
-                .set_checkpoints(call.arguments == "on")
-                .await
-                .map_err(|message| error("not ready", message))?,
-            other => {
-                return Err(error(
-                    "bad argument",
-                    format!(
-                        "%checkpoint takes on, off or status, not `{other}` (line {}).",
-                        call.line
-                    ),
-                ));
-            }
-        }
-        let checkpoints = evaluator.checkpoints();
-        Ok(if checkpoints.on {
-            format!(
-                "Checkpoints are on: a cell that dies or is interrupted leaves every variable as it was. \
-                 None is made when the variables take more than {} GB.\n",
-                checkpoints.limit >> 30
-            )
-        } else {
-            "Checkpoints are off: a cell that dies or is interrupted takes all variables with it.\n"
-                .to_owned()
-        })
-    }
-
     /// Evaluates what the client wants to know besides the cell.
     async fn user_expressions(&self) -> BTreeMap<String, Reply<Displayed>> {
         let mut values = BTreeMap::new();
@@ -272,22 +198,22 @@ impl Running<'_> {
             };
             let shown = Arc::new(Mutex::new(MimeBundle::new()));
             let sink = Arc::clone(&shown);
-            let emit = move |output| {
+            let emit = Arc::new(move |output| {
                 if let Output::Display(display) = output {
                     *lock(&sink) = display.data;
                 }
-            };
+            });
             let mut ask = Question {
                 kernel: self.kernel,
                 request: self.request,
                 allowed: false,
             };
-            let value = match self.kernel.evaluator.evaluate(&cell, emit, &mut ask).await {
-                Ending::Done(data) => Reply::Ok(Displayed {
+            let value = match self.kernel.cells.run(&cell, emit, &mut ask).await {
+                Ok(data) => Reply::Ok(Displayed {
                     data: data.unwrap_or_else(|| lock(&shown).clone()),
                     ..Displayed::default()
                 }),
-                Ending::Failed(error) => Reply::Error(error),
+                Err(error) => Reply::Error(error),
             };
             values.insert(name.clone(), value);
         }

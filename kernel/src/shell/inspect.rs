@@ -1,9 +1,9 @@
 //! Help on what stands at the cursor.
 
 use crate::kernel::Kernel;
-use crate::magic;
 use crate::outlet::SHELL;
-use crate::output::text_bundle;
+use cluster::output::text_bundle;
+use magics::table;
 use protocol::Message;
 use protocol::message::inspect::{InspectReply, InspectRequest};
 use protocol::message::{MimeBundle, Reply};
@@ -29,12 +29,11 @@ pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
 pub(crate) async fn describe(kernel: &Kernel, code: &str, cursor: usize) -> Option<MimeBundle> {
     let end = word_end(code, cursor);
     let line_start = code[..cursor].rfind('\n').map_or(0, |at| at + 1);
-    if let Some(magic) = code[line_start..end]
-        .split_whitespace()
-        .next()
-        .and_then(magic::find)
+    if let Some(name) = code[line_start..].split_whitespace().next()
+        && name.starts_with('%')
+        && let Some(help) = table::help(name.trim_end_matches('?'))
     {
-        return Some(text_bundle(magic.help));
+        return Some(text_bundle(help));
     }
     let code = code.to_owned();
     let question = move |notebook: &mut compiler::Notebook| notebook.inspect(&code, end);

@@ -5,10 +5,10 @@ mod complete;
 mod execute;
 mod inspect;
 
+use crate::cells::at_boundary;
 use crate::control;
 use crate::info;
 use crate::kernel::Kernel;
-use crate::magic;
 use crate::outlet::SHELL;
 use protocol::Message;
 use protocol::message::Reply;
@@ -120,9 +120,20 @@ async fn abort(kernel: &Kernel, waiting: &mut VecDeque<Message>) {
     }
 }
 
-fn is_complete(code: &str) -> IsCompleteReply {
-    let (_, code) = magic::split(code);
-    match compiler::completeness(&code) {
+fn is_complete(cell: &str) -> IsCompleteReply {
+    use magics::cell::{Piece, parse};
+    let rust = match parse(cell, &at_boundary).pop() {
+        Some(Piece::Code(code)) => code.text,
+        Some(Piece::Line(_)) => return IsCompleteReply::Complete,
+        Some(Piece::Cell(magic)) if magic.body.is_blank() => {
+            return IsCompleteReply::Incomplete {
+                indent: String::new(),
+            };
+        }
+        Some(Piece::Cell(magic)) => magic.body.text,
+        None => String::new(),
+    };
+    match compiler::completeness(&rust) {
         compiler::Completeness::Complete => IsCompleteReply::Complete,
         compiler::Completeness::Incomplete { indent } => IsCompleteReply::Incomplete { indent },
         compiler::Completeness::Invalid => IsCompleteReply::Invalid,

@@ -1,8 +1,11 @@
 //! The command line: one program, a subcommand for each role.
 
+mod cluster;
+
 use crate::{demo, server};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
+use cluster::{ClusterRole, CompilerArgs, ControllerArgs, EngineArgs, ProfileRole};
 use compiler::folder::Folder;
 use kernelspec::{InstallOptions, Target};
 use protocol::ConnectionFile;
@@ -18,7 +21,8 @@ use std::process::ExitCode;
     about,
     after_help = "Examples:\n  chorus demo                 count words, without Jupyter\n  \
                   chorus lab                  the same as a notebook in JupyterLab\n  \
-                  chorus kernelspec install   let Jupyter find this kernel"
+                  chorus kernelspec install   let Jupyter find this kernel\n  \
+                  chorus cluster start -n 4   start engines that notebooks share"
 )]
 struct Cli {
     #[command(subcommand)]
@@ -41,9 +45,32 @@ enum Role {
         after_help = "Examples:\n  chorus kernelspec install\n  chorus kernelspec show"
     )]
     Kernelspec(KernelspecRole),
+    /// Start, end and look at clusters of engines
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chorus cluster start -n 4 --daemonize\n  chorus cluster status\n  chorus cluster stop"
+    )]
+    Cluster(ClusterRole),
+    /// Create and show profiles: a cluster's settings under a name
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  chorus profile create big\n  chorus profile show big"
+    )]
+    Profile(ProfileRole),
     /// Serve a notebook (Jupyter starts this)
     #[command(after_help = "Example:\n  chorus kernel -f connection.json")]
     Kernel(KernelArgs),
+    /// Route between clients and engines (`chorus cluster start` starts this)
+    #[command(
+        after_help = "Example:\n  chorus controller --profile-dir ~/.local/share/chorus/profiles/default"
+    )]
+    Controller(ControllerArgs),
+    /// Run what clients send (`chorus cluster start` starts this)
+    #[command(after_help = "Example:\n  chorus engine --file ipcontroller-engine.json")]
+    Engine(EngineArgs),
+    /// Compile for engines (`chorus cluster start` starts this)
+    #[command(after_help = "Example:\n  chorus compiler --file ipcontroller-engine.json")]
+    Compiler(CompilerArgs),
     #[command(hide = true)]
     Runtime,
     #[command(hide = true)]
@@ -155,6 +182,23 @@ fn run(role: Role) -> anyhow::Result<()> {
         }
         Role::Demo => with_session(demo::run),
         Role::Lab(arguments) => lab(arguments),
+        Role::Cluster(role) => {
+            log();
+            cluster::cluster(role)
+        }
+        Role::Profile(role) => cluster::profile(role),
+        Role::Controller(arguments) => {
+            log();
+            cluster::controller(arguments)
+        }
+        Role::Engine(arguments) => {
+            log();
+            cluster::engine(arguments)
+        }
+        Role::Compiler(arguments) => {
+            log();
+            cluster::compiler(arguments)
+        }
         Role::Kernelspec(role) => kernelspec_role(role),
         Role::Runtime => runtime::child_main(),
         Role::Stub => Ok(compiler::stub::main()?),
@@ -163,11 +207,21 @@ fn run(role: Role) -> anyhow::Result<()> {
 
 /// Warnings go to stderr, a line each; `CHORUS_LOG` asks for more, as in `CHORUS_LOG=debug`.
 fn log() {
+    // A level alone is meant for what is ours: rust-analyzer logs every query.
+    let asked = std::env::var("CHORUS_LOG").unwrap_or_default();
+    let directives = match asked.parse::<tracing_subscriber::filter::LevelFilter>() {
+        _ if asked.is_empty() => String::new(),
+        Ok(level) => [
+            "chorus", "cluster", "compiler", "kernel", "magics", "protocol", "runtime",
+        ]
+        .map(|name| format!(",{name}={level}"))
+        .concat(),
+        Err(_) => format!(",{asked}"),
+    };
     tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("CHORUS_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
+        .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
+            "warn{directives}"
+        )))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();

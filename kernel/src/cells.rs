@@ -1,0 +1,228 @@
+//! Cells with magics in them: their Rust is evaluated here, what their magics ask for is done here or on engines.
+
+use crate::engines::Engines;
+use crate::evaluator::{Ask, Cell, Evaluator, Interrupts};
+use crate::failure;
+use crate::kernel::lock;
+use cluster::output::Output;
+use compiler::{Completeness, completeness};
+use magics::cell::Code;
+use magics::run::{Evaluated, Variable};
+use magics::{EngineId, Failure, Magics, Shown};
+use protocol::message::iopub::{DisplayData, Stream, StreamName, Transient, UpdateDisplayData};
+use protocol::message::{ErrorInfo, MimeBundle};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// Where a cell's output goes.
+pub(crate) type Emit = Arc<dyn Fn(Output) + Send + Sync>;
+
+/// Runs cells, one at a time.
+#[derive(Debug)]
+pub(crate) struct Cells {
+    evaluator: Evaluator,
+    /// Held by the cell that runs.
+    state: tokio::sync::Mutex<State>,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+struct State {
+    magics: Magics,
+    engines: Engines,
+}
+
+/// What completion says of the engines, as of the last cell: it does not wait for one that runs.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// The engines there are.
+    pub(crate) ids: Vec<EngineId>,
+    /// Names of variables, functions and types that snippets gave to them.
+    pub(crate) names: Vec<String>,
+}
+
+/// Whether a statement could begin after `text`.
+pub(crate) fn at_boundary(text: &str) -> bool {
+    completeness(text) == Completeness::Complete
+}
+
+impl Cells {
+    /// Cells that `evaluator` evaluates. `executable` is this program, which the processes of a cluster run.
+    pub(crate) fn new(evaluator: Evaluator, executable: PathBuf) -> Cells {
+        Cells {
+            evaluator,
+            state: tokio::sync::Mutex::new(State {
+                magics: Magics::new(),
+                engines: Engines::new(executable),
+            }),
+            known: Mutex::default(),
+        }
+    }
+
+    /// Runs a cell, and gives its value. All of its output has been emitted when this returns.
+    pub(crate) async fn run(
+        &self,
+        cell: &Cell,
+        emit: Emit,
+        ask: &mut impl Ask,
+    ) -> Result<Option<MimeBundle>, ErrorInfo> {
+        let mut interrupts = self.evaluator.interrupts();
+        let mut state = tokio::select! {
+            state = self.state.lock() => state,
+            _ = interrupts.changed() => return Err(failure::interrupted_early()),
+        };
+        let State { magics, engines } = &mut *state;
+        let mut here = Here {
+            evaluator: &self.evaluator,
+            count: cell.count,
+            emit,
+            ask,
+            interrupts,
+        };
+        let outcome = magics.run_cell(&cell.code, engines, &mut here).await;
+        *lock(&self.known) = Known {
+            ids: engines.known_ids(),
+            names: magics.engine_names().map(str::to_owned).collect(),
+        };
+        outcome.map_err(error_info)
+    }
+
+    /// What is known of the engines without asking them.
+    pub(crate) fn known(&self) -> Known {
+        lock(&self.known).clone()
+    }
+
+    /// Ends what runs, the evaluator, and the cluster if it is the notebook's own.
+    pub(crate) async fn shutdown(&self) {
+        self.evaluator.shutdown().await;
+        self.state.lock().await.engines.shutdown().await;
+    }
+}
+
+/// The notebook, for the magics of one cell.
+struct Here<'a, A> {
+    evaluator: &'a Evaluator,
+    count: u32,
+    emit: Emit,
+    ask: &'a mut A,
+    interrupts: Interrupts,
+}
+
+impl<A: Ask> magics::Notebook for Here<'_, A> {
+    fn at_boundary(&self, text: &str) -> bool {
+        at_boundary(text)
+    }
+
+    async fn evaluate(&mut self, code: &Code) -> Result<Evaluated, Failure> {
+        let cell = Cell {
+            code: code.source(),
+            count: self.count,
+        };
+        let emit = Arc::clone(&self.emit);
+        self.evaluator
+            .evaluate(
+                &cell,
+                move |output| emit(output),
+                self.ask,
+                &mut self.interrupts,
+            )
+            .await
+            .map_err(failure_of)
+    }
+
+    fn show(&mut self, shown: Shown) {
+        (self.emit)(output(shown));
+    }
+
+    async fn variables(&mut self) -> Vec<Variable> {
+        let variables = self
+            .evaluator
+            .ask(|notebook| notebook.variables())
+            .await
+            .unwrap_or_default();
+        variables
+            .into_iter()
+            .map(|(name, type_name)| Variable {
+                name,
+                type_name,
+                summary: None,
+            })
+            .collect()
+    }
+
+    async fn checkpoint(&mut self, on: Option<bool>) -> Result<String, Failure> {
+        if let Some(on) = on {
+            self.evaluator
+                .set_checkpoints(on)
+                .await
+                .map_err(|message| failure_of(failure::not_ready(&message)))?;
+        }
+        let checkpoints = self.evaluator.checkpoints();
+        Ok(if checkpoints.on {
+            format!(
+                "Checkpoints are on: a cell that dies or is interrupted leaves every variable as it was. \
+                 None is made when the variables take more than {} GB.\n",
+                checkpoints.limit >> 30
+            )
+        } else {
+            "Checkpoints are off: a cell that dies or is interrupted takes all variables with it.\n"
+                .to_owned()
+        })
+    }
+
+    async fn interrupted(&mut self) {
+        if self.interrupts.changed().await.is_err() {
+            // The evaluator has gone, and nobody interrupts any more.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+fn output(shown: Shown) -> Output {
+    match shown {
+        Shown::Stream { name, text } => Output::Stream(Stream {
+            name: match name {
+                magics::StreamName::Stdout => StreamName::Stdout,
+                magics::StreamName::Stderr => StreamName::Stderr,
+            },
+            text,
+        }),
+        Shown::Display {
+            data,
+            metadata,
+            display_id,
+        } => Output::Display(DisplayData {
+            data,
+            metadata,
+            transient: display_id
+                .as_deref()
+                .map(Transient::named)
+                .unwrap_or_default(),
+        }),
+        Shown::Update {
+            data,
+            metadata,
+            display_id,
+        } => Output::Update(UpdateDisplayData {
+            data,
+            metadata,
+            transient: Transient::named(&display_id),
+        }),
+    }
+}
+
+fn failure_of(error: ErrorInfo) -> Failure {
+    Failure {
+        ename: error.ename,
+        evalue: error.evalue,
+        traceback: error.traceback,
+    }
+}
+
+fn error_info(failure: Failure) -> ErrorInfo {
+    ErrorInfo {
+        ename: failure.ename,
+        evalue: failure.evalue,
+        traceback: failure.traceback,
+    }
+}

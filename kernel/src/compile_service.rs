@@ -1,0 +1,4 @@
+//! placeholder
+pub(crate) fn main(_: cluster::compile::Arguments) -> anyhow::Result<()> {
+    anyhow::bail!("not yet")
+}

@@ -1,0 +1,392 @@
+//! Cells in, outcomes out: has evcxr compile a cell and the runtime run it, and keeps both of one mind.
+//!
+//! `course` is one cell on its way, `backlog` what happens between two of them. One cell at a time. Its phases are waiting for the evaluator to be ready, compiling, running; an interrupt ends each of them. evcxr is free again
+//! once a cell is compiled, so completion and inspection don't wait for a cell that runs.
+
+mod backlog;
+mod course;
+
+use crate::failure::{self, Places};
+use backlog::Backlog;
+use cluster::output::{Gatherer, Output};
+use compiler::{Notebook, Session, Settings, Support, Toolchain, Undo};
+use course::Course;
+use magics::run::Evaluated;
+use magics::timeit::Times;
+use protocol::message::ErrorInfo;
+use runtime::{Event, Runtime};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Resident memory in bytes above which no checkpoint is made.
+const CHECKPOINT_LIMIT: u64 = 8 << 30;
+
+/// A cell to evaluate.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    /// Its text without magics, line by line.
+    pub(crate) code: String,
+    /// Its execution count.
+    pub(crate) count: u32,
+}
+
+/// Interrupts since a cell began, for all that it does.
+pub(crate) type Interrupts = watch::Receiver<u64>;
+
+/// A line for a cell that reads input.
+pub(crate) trait Ask: Send {
+    /// `None` is the end of input.
+    fn ask(
+        &mut self,
+        prompt: String,
+        password: bool,
+    ) -> impl Future<Output = Option<String>> + Send;
+}
+
+/// For cells that nobody can answer.
+pub(crate) struct NoInput;
+
+impl Ask for NoInput {
+    async fn ask(&mut self, _prompt: String, _password: bool) -> Option<String> {
+        None
+    }
+}
+
+/// The notebook's state of checkpoints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Checkpoints {
+    pub(crate) on: bool,
+    /// See [`CHECKPOINT_LIMIT`].
+    pub(crate) limit: u64,
+}
+
+/// A handle; clones share the evaluator.
+#[derive(Clone, Debug)]
+pub(crate) struct Evaluator {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Held by the cell that is evaluated.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    ready: watch::Sender<Option<Result<Ready, String>>>,
+    executable: PathBuf,
+    events: Mutex<Target>,
+    /// Counts interrupts, so that a cell notices those since its beginning.
+    interrupts: watch::Sender<u64>,
+    runs: AtomicU64,
+    checkpoints: Mutex<Checkpoints>,
+}
+
+#[derive(Clone, Debug)]
+struct Ready {
+    session: Session,
+    runtime: Runtime,
+    support: Support,
+}
+
+/// Where the runtime's events go.
+#[derive(Debug)]
+enum Target {
+    /// To the cell that is evaluated.
+    Cell(mpsc::UnboundedSender<Event>),
+    /// Nowhere yet: the next cell gets what threads of earlier ones do.
+    Backlog(Backlog),
+}
+
+impl Evaluator {
+    /// Starts evcxr and the runtime behind it. Returns at once; cells wait until it is ready.
+    pub(crate) fn start(executable: PathBuf, folder: PathBuf) -> Evaluator {
+        let evaluator = Evaluator {
+            shared: Arc::new(Shared {
+                turn: Arc::default(),
+                ready: watch::Sender::new(None),
+                executable: executable.clone(),
+                events: Mutex::new(Target::Backlog(Backlog::default())),
+                interrupts: watch::Sender::new(0),
+                runs: AtomicU64::new(0),
+                checkpoints: Mutex::new(Checkpoints {
+                    on: true,
+                    limit: CHECKPOINT_LIMIT,
+                }),
+            }),
+        };
+        // No cell comes before the user's configuration.
+        let turn = Arc::clone(&evaluator.shared.turn).try_lock_owned();
+        let started = evaluator.clone();
+        tokio::spawn(async move {
+            let outcome = started.bring_up(executable, folder).await;
+            if let Err(message) = &outcome {
+                tracing::error!("{message}");
+            }
+            started.shared.ready.send_replace(Some(outcome.clone()));
+            if let Ok(ready) = outcome
+                && compiler::has_configuration()
+            {
+                started.configure(ready).await;
+            }
+            drop(turn);
+        });
+        evaluator
+    }
+
+    async fn bring_up(&self, executable: PathBuf, folder: PathBuf) -> Result<Ready, String> {
+        let (found, toolchain) = std::sync::mpsc::channel();
+        let settings = Settings {
+            folder,
+            executable: executable.clone(),
+            toolchain,
+            support_source: runtime::SUPPORT_SOURCE,
+        };
+        let (opened_tx, opened) = oneshot::channel();
+        let session = Session::start(settings, move |outcome| {
+            // Whoever waits has gone with the kernel.
+            let _ = opened_tx.send(outcome);
+        })
+        .map_err(|error| format!("failed to start evcxr's thread: {error}"))?;
+        let support = tokio::task::spawn_blocking(move || {
+            let rustc = compiler::toolchain::rustc();
+            let support = compiler::support::ensure(&rustc, runtime::SUPPORT_SOURCE)?;
+            // Should evcxr not start, it says so itself.
+            let _ = found.send(Toolchain {
+                rustc,
+                support: support.clone(),
+            });
+            Ok::<_, compiler::support::SupportError>(support)
+        })
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
+        let runtime = self.start_runtime(executable, &support).await?;
+        opened
+            .await
+            .map_err(|_| "evcxr's thread ended early".to_owned())?
+            .map_err(|error| error.to_string())?;
+        Ok(Ready {
+            session,
+            runtime,
+            support,
+        })
+    }
+
+    /// Runs evcxr's start-up configuration, as evcxr_jupyter does. Should it fail, the first cell says so.
+    async fn configure(&self, ready: Ready) {
+        let cell = Cell {
+            code: ":load_config --quiet".to_owned(),
+            count: 0,
+        };
+        let mut interrupts = self.interrupts();
+        let ending = self
+            .course(ready, &mut interrupts, &cell, |_| {}, &mut NoInput)
+            .await;
+        if let Err(error) = ending
+            && let Target::Backlog(backlog) = &mut *self.events()
+        {
+            backlog.notes.push(format!(
+                "evcxr's start-up configuration failed:\n{}\n",
+                error.traceback.join("\n")
+            ));
+        }
+    }
+
+    async fn start_runtime(
+        &self,
+        executable: PathBuf,
+        support: &Support,
+    ) -> Result<Runtime, String> {
+        let mut command = Command::new(executable);
+        command.arg("runtime");
+        let Checkpoints { on, limit } = self.checkpoints();
+        let mut config = runtime::Config::new(command, support.library.clone());
+        config.preload = vec![support.std.clone()];
+        config.checkpoint = on;
+        config.checkpoint_limit = limit;
+        let (runtime, events) = Runtime::start(config)
+            .await
+            .map_err(|error| error.to_string())?;
+        tokio::spawn(self.clone().pump(events));
+        Ok(runtime)
+    }
+
+    /// Takes the runtime's events to whoever they are for.
+    async fn pump(self, mut events: mpsc::UnboundedReceiver<Event>) {
+        while let Some(event) = events.recv().await {
+            let mut target = self.events();
+            match &mut *target {
+                // A cell that has gone left its place to the backlog.
+                Target::Cell(cell) => drop(cell.send(event)),
+                Target::Backlog(backlog) => match event {
+                    Event::Output { stream, bytes } => backlog.add(stream, &bytes),
+                    Event::Lost { cause, restored } => {
+                        backlog.notes.push(failure::lost(&cause, &restored));
+                        if !restored.variables {
+                            drop(target);
+                            self.submit(|notebook| notebook.undo(Undo::Lost));
+                        }
+                    }
+                    Event::Input { .. } => {
+                        drop(target);
+                        if let Some(Ok(ready)) = &*self.shared.ready.borrow() {
+                            ready.runtime.input(None);
+                        }
+                    }
+                    Event::Started { .. } | Event::Result { .. } | Event::Finished { .. } => {}
+                },
+            }
+        }
+    }
+
+    fn events(&self) -> MutexGuard<'_, Target> {
+        self.shared
+            .events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has evcxr's thread do something, if there is one.
+    fn submit(&self, job: impl FnOnce(&mut Notebook) + Send + 'static) {
+        if let Some(Ok(ready)) = &*self.shared.ready.borrow() {
+            ready.session.submit(job);
+        }
+    }
+
+    /// Asks evcxr's thread something; `None` if it can't answer.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&mut Notebook) -> T + Send + 'static,
+    ) -> Option<T> {
+        let session = self.ready().await.ok()?.session;
+        let (answer, answered) = oneshot::channel();
+        session.submit(move |notebook| drop(answer.send(question(notebook))));
+        answered.await.ok()
+    }
+
+    async fn ready(&self) -> Result<Ready, String> {
+        let mut ready = self.shared.ready.subscribe();
+        match ready.wait_for(Option::is_some).await {
+            Ok(outcome) => outcome
+                .clone()
+                .unwrap_or_else(|| Err("the evaluator is not ready".to_owned())),
+            Err(_) => Err("the evaluator has gone".to_owned()),
+        }
+    }
+
+    /// Ends the cell that is evaluated, and those that wait for their turn.
+    pub(crate) fn interrupt(&self) {
+        self.shared.interrupts.send_modify(|count| *count += 1);
+    }
+
+    pub(crate) fn checkpoints(&self) -> Checkpoints {
+        *self
+            .shared
+            .checkpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Switches checkpoints, from the next cell on.
+    pub(crate) async fn set_checkpoints(&self, on: bool) -> Result<(), String> {
+        let ready = self.ready().await?;
+        let mut checkpoints = self
+            .shared
+            .checkpoints
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        checkpoints.on = on;
+        ready.runtime.set_checkpoint(on, checkpoints.limit);
+        Ok(())
+    }
+
+    /// Ends the runtime with all that user code has started.
+    pub(crate) async fn shutdown(&self) {
+        self.interrupt();
+        if let Some(Ok(ready)) = self.shared.ready.borrow().clone() {
+            ready.runtime.shutdown().await;
+        }
+    }
+
+    /// Where a panic and its frames are in the cells.
+    async fn places(&self, panic: runtime::Panic) -> Places {
+        self.ask(move |notebook| Places {
+            panic: panic
+                .location
+                .and_then(|location| notebook.locate(&location.file, location.line)),
+            frames: panic
+                .frames
+                .iter()
+                .map(|frame| {
+                    let location = frame.location.as_ref()?;
+                    let from = location.file.rfind("chorus-").unwrap_or(0);
+                    notebook.locate(&location.file[from..], location.line)
+                })
+                .collect(),
+        })
+        .await
+        .unwrap_or_default()
+    }
+
+    /// The interrupts from now on.
+    pub(crate) fn interrupts(&self) -> Interrupts {
+        self.shared.interrupts.subscribe()
+    }
+
+    /// Evaluates a cell. All of its output has been emitted when this returns. It takes what it sees out of `interrupts`.
+    pub(crate) async fn evaluate(
+        &self,
+        cell: &Cell,
+        emit: impl FnMut(Output) + Send + 'static,
+        ask: &mut impl Ask,
+        interrupts: &mut Interrupts,
+    ) -> Result<Evaluated, ErrorInfo> {
+        let prepared = async {
+            let turn = self.shared.turn.lock().await;
+            (turn, self.ready().await)
+        };
+        let (_turn, ready) = tokio::select! {
+            prepared = prepared => prepared,
+            _ = interrupts.changed() => return Err(failure::interrupted_early()),
+        };
+        let ready = ready.map_err(|message| failure::not_ready(&message))?;
+        self.course(ready, interrupts, cell, emit, ask).await
+    }
+
+    /// Evaluates a cell whose turn it is.
+    async fn course(
+        &self,
+        ready: Ready,
+        interrupts: &mut Interrupts,
+        cell: &Cell,
+        emit: impl FnMut(Output) + Send + 'static,
+        ask: &mut impl Ask,
+    ) -> Result<Evaluated, ErrorInfo> {
+        let (sender, events) = mpsc::unbounded_channel();
+        let backlog = match std::mem::replace(&mut *self.events(), Target::Cell(sender)) {
+            Target::Backlog(backlog) => backlog,
+            Target::Cell(_) => Backlog::default(),
+        };
+        let mut gatherer = Gatherer::new(emit);
+        backlog.pass_on(&mut gatherer);
+        let mut course = Course {
+            evaluator: self,
+            ready,
+            cell,
+            events,
+            interrupts,
+            gatherer,
+            times: Times::default(),
+        };
+        let outcome = course.follow(ask).await;
+
+        *self.events() = Target::Backlog(Backlog::default());
+        course.take_in_the_rest();
+        let times = course.times;
+        let value = course
+            .gatherer
+            .finish(outcome.is_ok() && compiler::ends_in_expression(&cell.code));
+        outcome.map(|()| Evaluated { value, times })
+    }
+}
