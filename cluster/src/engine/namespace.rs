@@ -11,13 +11,17 @@ use super::Config;
 use crate::compile::{Artifact, Client, Ended, Place, Request, Trouble};
 use crate::connection::{EngineFile, Libraries};
 use crate::output::{Gatherer, Output, text_bundle};
-use crate::{Lineage, failure};
+use crate::{EngineId, Lineage, failure};
 
 /// Artifacts that are remembered.
 const KNOWN: usize = 4096;
 
+/// The engine's number, for snippets that share work between them.
+const ENGINE_ID: &str = "CHORUS_ENGINE_ID";
+
 pub(super) struct Namespace {
     config: Config,
+    engine: Option<EngineId>,
     libraries: Option<Libraries>,
     compiler: Option<Client>,
     running: Option<Running>,
@@ -42,6 +46,7 @@ impl Namespace {
         Self {
             libraries: config.libraries.clone().or(file.libraries.clone()),
             config,
+            engine: None,
             compiler,
             running: None,
             lineage: Lineage::root(),
@@ -60,6 +65,11 @@ impl Namespace {
         })
     }
 
+    /// The engine that runtimes are told they belong to, from the next one on.
+    pub(super) fn set_engine(&mut self, engine: EngineId) {
+        self.engine = Some(engine);
+    }
+
     /// Starts the runtime, if there is none.
     pub(super) async fn start(&mut self) -> Result<(), ErrorInfo> {
         if self.running.is_some() {
@@ -71,6 +81,9 @@ impl Namespace {
         };
         let mut command = std::process::Command::new(self.config.runtime.get_program());
         command.args(self.config.runtime.get_args());
+        if let Some(engine) = self.engine {
+            command.env(ENGINE_ID, engine.to_string());
+        }
         let mut config = runtime::Config::new(command, libraries.support.clone());
         config.preload = libraries.preload.clone();
         config.checkpoint_limit = self.config.checkpoint_limit;

@@ -49,6 +49,15 @@ impl Worker {
     }
 
     pub(super) async fn run(mut self) {
+        // The runtime's environment names the engine, whose number the controller gives.
+        let mut line = self.shared.line.subscribe();
+        let engine = tokio::select! {
+            Ok(line) = line.wait_for(Option::is_some) => line.as_ref().map(|line| line.id),
+            // Without a controller there is never a job.
+            _ = self.queue.recv() => None,
+        };
+        let Some(engine) = engine else { return };
+        self.namespace.set_engine(engine);
         // Requests wait for it anyway; the reason why it does not start is told to the first.
         if let Err(error) = self.namespace.start().await {
             tracing::error!("{}", error.evalue);
