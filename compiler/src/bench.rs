@@ -71,7 +71,7 @@ impl From<evcxr::Error> for Trouble {
 #[derive(Debug)]
 pub(crate) struct Pressed {
     pub(crate) outputs: EvalOutputs,
-    /// Snippets that are to be run.
+    /// What is to be run; nothing if it was for the books only.
     pub(crate) loads: Vec<Load>,
 }
 
@@ -143,11 +143,17 @@ impl Bench {
             return Err(Trouble::Evcxr(error.into()));
         }
         let outcome = catch_unwind(AssertUnwindSafe(work));
-        let loads = self.link.take().loads;
+        let (nothing, loads): (Vec<Load>, Vec<Load>) = self
+            .link
+            .take()
+            .loads
+            .into_iter()
+            .partition(|load| load.answered || effort != Effort::Compile);
+        remove(&nothing);
         match outcome {
             Ok(outcome) => Ok(Pressed {
                 outputs: outcome.map_err(Into::into)?,
-                loads: loads.into_iter().filter(|load| !load.answered).collect(),
+                loads,
             }),
             Err(payload) => Err(Trouble::Panicked(panic_message(&*payload))),
         }
@@ -177,6 +183,15 @@ impl Bench {
     pub(crate) fn generated(&self) -> String {
         std::fs::read_to_string(&self.generated).unwrap_or_default()
     }
+}
+
+/// Removes what nobody will run.
+pub(crate) fn remove(loads: &[Load]) -> Vec<Load> {
+    for load in loads {
+        // The session's folder goes anyway.
+        let _ = std::fs::remove_file(&load.artifact);
+    }
+    Vec::new()
 }
 
 /// The stub's answer by which a snippet stores nothing new.

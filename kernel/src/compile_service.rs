@@ -7,9 +7,14 @@ use cluster::connection::Libraries;
 use compiler::folder::Folder;
 use compiler::lineages::{self, Failure, Lineages, Options};
 use serde_json::Value;
+use std::sync::mpsc;
+use std::time::Duration;
 
 /// How large the store of compiled snippets may become, in bytes; `CHORUS_CACHE_MB` (in megabytes) says otherwise.
 const LIMIT: u64 = 1_000_000_000;
+
+/// How long the end of evcxr's thread is waited for. Should it take longer, the next session removes what it leaves.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Runs the service that a cluster's connection file names, until it is told to end.
 pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
@@ -17,18 +22,22 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
     let folder = Folder::create().context("failed to make a temporary folder")?;
     // SAFETY: no other thread has been started.
     unsafe { std::env::set_var("EVCXR_TMPDIR", folder.path()) };
+    let (working, ended) = mpsc::channel();
     let options = Options {
         folder: folder.path().to_owned(),
         store: compiler::folder::cache().join("snippets"),
         limit: limit(),
         executable,
         support_source: runtime::SUPPORT_SOURCE,
+        working,
     };
     let outcome = compile::main(arguments, || {
         Service::open(options).map_err(|error| format!("{error:#}"))
     });
     // evcxr's thread may be in the middle of a compile that nobody waits for.
     compiler::stop_compiles();
+    // It says nothing, and its channel closes when the thread has ended. A folder that it still writes to can't be removed.
+    let _ = ended.recv_timeout(PATIENCE);
     Ok(outcome?)
 }
 

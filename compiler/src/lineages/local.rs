@@ -36,6 +36,15 @@ pub(super) fn note(changes: &[Change], summary: &mut Summary) {
     }
 }
 
+/// Whether a change asks for a local crate.
+pub(super) fn is_local(change: &Change) -> bool {
+    match change {
+        Change::Dependency { config, .. } => path_in(config).is_some(),
+        Change::LocalDependency(_) => true,
+        _ => false,
+    }
+}
+
 /// The part of the session's cache for snippets that may use these local crates.
 pub(super) fn part(summary: &Summary) -> String {
     let local: Vec<&String> = summary
@@ -97,6 +106,7 @@ mod tests {
             name: "own".to_owned(),
             config,
         };
+        assert!(is_local(&change));
         let noted = || {
             let mut summary = Summary::default();
             note(std::slice::from_ref(&change), &mut summary);

@@ -43,6 +43,8 @@ pub struct Options {
     pub executable: PathBuf,
     /// The support library's source.
     pub support_source: &'static str,
+    /// Kept by evcxr's thread to its end, until which it may write into `folder`.
+    pub working: mpsc::Sender<()>,
 }
 
 /// Why there is no compiler.
@@ -180,7 +182,10 @@ impl Lineages {
             .name("evcxr".into())
             // rust-analyzer recurses deeply on deeply nested code.
             .stack_size(64 << 20)
-            .spawn(move || workshop::serve(settings, &opened, &queue))
+            .spawn(move || {
+                workshop::serve(settings, &opened, &queue);
+                drop(options.working);
+            })
             .map_err(StartError::Thread)?;
         let rustc = toolchain::rustc();
         let support = support::ensure(&rustc, options.support_source)?;

@@ -27,6 +27,11 @@ impl<V: Clone> Recent<V> {
         Some(value.clone())
     }
 
+    /// Whether there is such a value.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
     /// Puts a value in; one that was there is replaced.
     pub(crate) fn insert(&mut self, name: String, value: V) {
         self.clock += 1;
@@ -55,6 +60,7 @@ mod tests {
         assert_eq!(recent.get("a"), Some(1));
         recent.insert("c".to_owned(), 3);
         assert_eq!(recent.get("b"), None);
+        assert!(!recent.contains("b") && recent.contains("a"));
         assert_eq!(recent.get("a"), Some(1));
         assert_eq!(recent.get("c"), Some(3));
     }

@@ -65,6 +65,8 @@ struct Outcome {
     shown: std::collections::BTreeMap<String, String>,
     lost: Vec<String>,
     ends_in_expression: bool,
+    /// Whether it leads there every time: what a local crate is may have changed the next time.
+    lasting: bool,
 }
 
 /// Serves jobs until nobody can send any. What the first of them would wait for is done before, as long as there is none.
@@ -199,14 +201,11 @@ impl Workshop {
             self.keep(|store| store.keep_step(&step));
             self.states.insert(record.next.clone(), outcome.state);
         }
-        let loads: Vec<PathBuf> = match job.ending {
-            Ending::Completed => outcome
-                .loads
-                .into_iter()
-                .map(|load| load.artifact)
-                .collect(),
-            Ending::Early => Vec::new(),
-        };
+        let loads: Vec<PathBuf> = outcome
+            .loads
+            .into_iter()
+            .map(|load| load.artifact)
+            .collect();
         let generated = (!loads.is_empty()).then(|| self.bench.generated());
         let names: Option<Vec<String>> = loads
             .iter()
@@ -216,7 +215,9 @@ impl Workshop {
         let loads = match names {
             Some(names) => {
                 record.artifacts = names;
-                self.keep(|store| store.keep(&record, generated.as_deref()));
+                if outcome.lasting {
+                    self.keep(|store| store.keep(&record, generated.as_deref()));
+                }
                 for load in &loads {
                     // The session's folder goes anyway.
                     let _ = std::fs::remove_file(load);
@@ -252,10 +253,9 @@ impl Workshop {
         if let Some(state) = self.states.get(lineage) {
             return Ok(state);
         }
-        let states = std::cell::RefCell::new(&mut self.states);
         let steps = self
             .store
-            .way(lineage, |at| states.borrow_mut().get(at).is_some())
+            .way(lineage, |at| self.states.contains(at))
             .ok_or_else(|| Failure::UnknownLineage(lineage.to_owned()))?;
         let first = steps.first().map_or(ROOT, |step| &step.parent);
         let mut base = match first {
@@ -320,6 +320,7 @@ impl Workshop {
             shown: orders.shown.clone(),
             lost: Vec::new(),
             ends_in_expression: found.last().is_some_and(Statement::is_expression),
+            lasting: !changes.iter().any(local::is_local),
         };
         if found.is_empty() && changes.is_empty() {
             return Ok(unchanged);
@@ -370,6 +371,11 @@ impl Workshop {
             summary.found = summary.found.and(Found::within(&self.bench.generated()));
         }
         let next = summary.lineage(&self.root.summary);
+        let loads = if runs {
+            pressed.loads
+        } else {
+            bench::remove(&pressed.loads)
+        };
         let introduced: Vec<String> = found.iter().flat_map(Statement::variables).collect();
         let lost = lost
             .into_iter()
@@ -385,7 +391,7 @@ impl Workshop {
                 }),
             },
             lineage: next,
-            loads: if runs { pressed.loads } else { Vec::new() },
+            loads,
             lost,
             ..unchanged
         })
@@ -412,6 +418,7 @@ impl Workshop {
             shown: Default::default(),
             lost: Vec::new(),
             ends_in_expression: false,
+            lasting: true,
         };
         // A snippet has a store if there is something to store.
         let has_store =
