@@ -30,6 +30,8 @@ BOOK = ROOT / "LICENSE-APACHE"
 KERNEL = "Rust (Chorus)"
 # Seconds: a page, and work (the first %px of a notebook starts a cluster and compiles).
 PAGE, WORK = 60, 120
+# What JupyterLab shows an error as.
+ERROR = '[data-mime-type="application/vnd.jupyter.stderr"], [data-mime-type="application/vnd.jupyter.error"]'
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
@@ -188,8 +190,7 @@ def test_word_count(page: Page, lab: str, folder: Path, picture: Callable[[Page,
     prompt = notebook.cell(code[-1]).locator(".jp-InputPrompt")
     expect(prompt).to_have_text(f"[{len(code)}]:", timeout=WORK * 1000)
     notebook.expect_status("idle")
-    errors = notebook.panel.locator('[data-mime-type="application/vnd.jupyter.stderr"], [data-mime-type="application/vnd.jupyter.error"]')
-    assert errors.all_text_contents() == []
+    assert notebook.panel.locator(ERROR).all_text_contents() == []
 
     engines = os.cpu_count()
     merged = f"{len(words)} words, {len(counts)} of them different, merged from {engines} engines"
@@ -236,7 +237,7 @@ def test_output_comes_while_engines_run_and_the_stop_button_stops_them(
     expect(endless.get_by_text("[stdout:0] round")).to_be_visible()
     notebook.press("notebook:interrupt-kernel")
     notebook.expect_prompt(endless)
-    expect(endless.locator('[data-mime-type="application/vnd.jupyter.error"]')).to_contain_text("interrupted")
+    expect(endless.locator(ERROR).last).to_contain_text("interrupted")
     picture(page, "interrupted")
 
     answer = notebook.run("%px 6 * 7")
