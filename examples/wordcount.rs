@@ -4,8 +4,19 @@
 // %% [markdown]
 // # Counting the words of a text
 //
-// How often does each word of a book occur? This notebook counts on one core. Run the cells from top to bottom
-// with Shift+Enter. Every function and variable of a cell is there in the cells below it.
+// How often does each word of a book occur? This notebook counts on one core, then on several engines at once, and measures
+// whether that was worth it. Run the cells from top to bottom with Shift+Enter. Every function and variable of a cell is
+// there in the cells below it.
+
+// %% [markdown]
+// ## Engines
+//
+// An engine is a process that runs Rust beside this notebook, with variables of its own. A cluster of them may already
+// run (`chorus cluster start`); otherwise the first `%px` starts one on this machine with one engine a core, and says so.
+// `%px` runs a line on all engines, `%%px` a whole cell, and what they print comes back labelled with the engine's number.
+
+// %%
+%px println!("engine {} is process {}", std::env::var("CHORUS_ENGINE_ID")?, std::process::id());
 
 // %% [markdown]
 // ## A text
@@ -13,8 +24,11 @@
 // The text is the file named by the environment variable `CHORUS_TEXT`. Without it, it is a children's magazine of 1887 (Project
 // Gutenberg, no. 27287) if that lies beside the repository, and otherwise one made up here: as long, with words whose
 // frequencies follow Zipf's law as those of real texts do, and the same in every run.
+//
+// `--local` defines the functions in the notebook too.
 
 // %%
+%%px --local
 use std::path::Path;
 
 const BOOKS: [&str; 2] = ["../../shared/data/27287-0.txt", "../shared/data/27287-0.txt"];
@@ -73,6 +87,7 @@ fn read_text() -> std::io::Result<(String, String)> {
     }
 }
 
+// %%
 let (text, origin) = read_text()?;
 println!("{} bytes in {} lines ({origin})", text.len(), text.lines().count());
 
@@ -82,6 +97,7 @@ println!("{} bytes in {} lines ({origin})", text.len(), text.lines().count());
 // A word is a run of letters and digits; an apostrophe inside it belongs to it. *The* and *the* are the same word.
 
 // %%
+%%px --local
 use std::collections::HashMap;
 
 fn words(text: &str) -> impl Iterator<Item = String> + '_ {
@@ -99,23 +115,79 @@ fn count_words(text: &str) -> HashMap<String, usize> {
     counts
 }
 
+// %%
 count_words("The cat saw the other cat: “The cat’s!”").len()
 
+// %%
+let counts = count_words(&text);
+println!("{} words, {} of them different", counts.values().sum::<usize>(), counts.len());
+
 // %% [markdown]
-// How long does it take? The compiler's work is done when the clock starts.
+// How long does it take on one core? `%timeit` compiles once, then runs it often enough to tell.
 
 // %%
-use std::time::Instant;
+%timeit count_words(&text)
 
-let start = Instant::now();
-let counts = count_words(&text);
-let elapsed = start.elapsed();
-println!(
-    "{} words, {} of them different, counted on one core in {:.1} ms",
-    counts.values().sum::<usize>(),
-    counts.len(),
-    elapsed.as_secs_f64() * 1e3,
-);
+// %% [markdown]
+// ## Counting on all engines
+//
+// Every engine reads the text and keeps its part of it: as many parts as there are cores, each ending with a whole word.
+
+// %%
+%%px
+fn part(text: &str, number: usize, parts: usize) -> &str {
+    let border = |number: usize| {
+        let at = text.len() * number / parts;
+        (at..text.len()).find(|at| text.is_char_boundary(*at) && text[*at..].starts_with(char::is_whitespace)).unwrap_or(text.len())
+    };
+    let start = if number == 0 { 0 } else { border(number) };
+    &text[start..border(number + 1)]
+}
+
+let engine: usize = std::env::var("CHORUS_ENGINE_ID")?.parse()?;
+let engines = std::thread::available_parallelism()?.get();
+let (text, _) = read_text()?;
+let my_part = part(&text, engine, engines).to_string();
+println!("part {engine} of {engines}: {} bytes", my_part.len());
+
+// %% [markdown]
+// Now each engine counts its part. The value of the last line is an engine's result, and `-o` binds the results, as text,
+// to a variable of the notebook: a `Vec<String>` with one entry for each engine.
+
+// %%
+%%px --out partial_counts
+count_words(&my_part)
+
+// %% [markdown]
+// A map shows itself as `{"the": 12, "cat": 3}`. Read that back, add up what the engines counted, and compare with the count on
+// one core:
+
+// %%
+fn read_counts(shown: &str) -> impl Iterator<Item = (String, usize)> + '_ {
+    shown.trim_matches(['{', '}', '\n']).split(", ").filter_map(|entry| {
+        let (word, count) = entry.split_once(": ")?;
+        Some((word.trim_matches('"').to_string(), count.parse().ok()?))
+    })
+}
+
+let mut merged: HashMap<String, usize> = HashMap::new();
+for partial in &partial_counts {
+    for (word, count) in read_counts(partial) {
+        *merged.entry(word).or_insert(0) += count;
+    }
+}
+println!("{} words, {} of them different, merged from {} engines", merged.values().sum::<usize>(), merged.len(), partial_counts.len());
+assert!(merged == counts, "the engines and the notebook have counted differently");
+
+// %% [markdown]
+// And the time from the request to the last engine's answer:
+
+// %%
+%timeit %px count_words(&my_part).len()
+
+// %% [markdown]
+// Compare the two times. A text of this size is counted in a few milliseconds, and about one of them is the way to the engines and back:
+// what is gained depends on the cores that are really free. The longer the work, the less the way counts.
 
 // %% [markdown]
 // ## The twenty most frequent words
@@ -130,7 +202,7 @@ fn most_frequent(counts: &HashMap<String, usize>, n: usize) -> Vec<(String, usiz
     ranking
 }
 
-let top = most_frequent(&counts, 20);
+let top = most_frequent(&merged, 20);
 top.iter().take(3).collect::<Vec<_>>()
 
 // %% [markdown]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -92,12 +93,28 @@ def test_wordcount_counts_what_python_counts(wordcount: NotebookNode) -> None:
     top = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:20]
 
     assert f"{len(text.encode())} bytes in {len(text.splitlines())} lines ({BOOK})" in stdout(wordcount)
-    assert f"{len(words)} words, {len(counts)} of them different, counted on one core in " in stdout(wordcount)
+    assert f"{len(words)} words, {len(counts)} of them different\n" in stdout(wordcount)
+    engines = len(os.sched_getaffinity(0))
+    assert f"{len(words)} words, {len(counts)} of them different, merged from {engines} engines\n" in stdout(wordcount)
     [table] = bundles(wordcount, "text/html")
     rows = re.findall(r"<tr><td>(\d+)</td><td>([^<]+)</td><td>(\d+)</td></tr>", table)
     assert [(word, int(count)) for _, word, count in rows] == top
     [plain] = [text for text in bundles(wordcount, "text/plain") if text.lstrip().startswith("1 ")]
     assert plain.split()[1] == top[0][0]
+
+
+def test_wordcount_runs_on_every_engine(wordcount: NotebookNode) -> None:
+    shown = "".join(bundles(wordcount, "text/plain"))
+    for engine in range(len(os.sched_getaffinity(0))):
+        assert re.search(rf"\[stdout:{engine}\] engine {engine} is process \d+", shown)
+        assert re.search(rf"\[stdout:{engine}\] part {engine} of \d+: \d+ bytes", shown)
+        assert re.search(rf"Out\[{engine}:\d+\]", shown)
+
+
+def test_wordcount_times_serial_and_parallel(wordcount: NotebookNode) -> None:
+    timings = re.findall(r"^(\S+) (ns|μs|ms|s) ± .* per loop \(mean ± std\. dev\. of 7 runs, [\d,]+ loops? each\)$",
+                         stdout(wordcount), re.M)
+    assert len(timings) == 2
 
 
 def test_wordcount_draws_a_bar_for_each_word(wordcount: NotebookNode) -> None:

@@ -79,7 +79,6 @@ mod house {
             "cluster" => ["protocol", "runtime"].contains(&to),
             "magics" => to == "chorus",
             "chorus" => to == "protocol",
-            "parallel" | "chorus" => to == "protocol",
             "kernel" => true,
             _ => panic!("{from} is a new crate: give it a line here and in ARCHITECTURE.md"),
         };

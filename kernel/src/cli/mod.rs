@@ -207,11 +207,21 @@ fn run(role: Role) -> anyhow::Result<()> {
 
 /// Warnings go to stderr, a line each; `CHORUS_LOG` asks for more, as in `CHORUS_LOG=debug`.
 fn log() {
+    // A level alone is meant for what is ours: rust-analyzer logs every query.
+    let asked = std::env::var("CHORUS_LOG").unwrap_or_default();
+    let directives = match asked.parse::<tracing_subscriber::filter::LevelFilter>() {
+        _ if asked.is_empty() => String::new(),
+        Ok(level) => [
+            "chorus", "cluster", "compiler", "kernel", "magics", "protocol", "runtime",
+        ]
+        .map(|name| format!(",{name}={level}"))
+        .concat(),
+        Err(_) => format!(",{asked}"),
+    };
     tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_env("CHORUS_LOG")
-                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
-        )
+        .with_env_filter(tracing_subscriber::EnvFilter::new(format!(
+            "warn{directives}"
+        )))
         .with_writer(std::io::stderr)
         .with_ansi(false)
         .init();

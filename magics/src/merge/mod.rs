@@ -20,6 +20,9 @@ pub use progress::progress_line;
 /// After so many bytes live text goes on in a new display, because each update sends the whole display again.
 const LIVE_BLOCK: usize = 16 << 10;
 
+/// Of a result that is bound to a variable, no more characters than these are shown.
+const BRIEF: usize = 400;
+
 /// How outputs are laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
@@ -41,6 +44,8 @@ pub struct Merger {
     voices: Vec<Voice>,
     /// How many voices' results have been shown live.
     released: usize,
+    /// Results have a name, so long ones need not be shown whole.
+    brief: bool,
 }
 
 /// What one engine has said.
@@ -76,6 +81,7 @@ struct Outcome {
     count: u32,
     data: MimeBundle,
     metadata: Map<String, Value>,
+    brief: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,7 +112,13 @@ impl Merger {
                 })
                 .collect(),
             released: 0,
+            brief: false,
         }
+    }
+
+    /// Long results are shown by their beginning and end, because they are bound to a variable.
+    pub fn be_brief(&mut self) {
+        self.brief = true;
     }
 
     /// Takes in what an engine said; gives what is to be shown now. What no target says, and what comes after an engine's end other than
@@ -178,6 +190,7 @@ impl Merger {
                     count,
                     data,
                     metadata: of_engine(metadata, engine),
+                    brief: self.brief,
                 });
             }
             EngineEvent::Done => voice.end = Some(End::Done),
@@ -302,6 +315,8 @@ impl Outcome {
         let mut data = self.data.clone();
         let text = text_of(&data);
         if !text.is_empty() {
+            let shortened = self.brief.then(|| shorten(text)).flatten();
+            let text = shortened.as_deref().unwrap_or(text);
             let gap = if text.contains('\n') && !text.starts_with('\n') {
                 "\n"
             } else {
@@ -356,6 +371,18 @@ impl Text {
             }
         }
     }
+}
+
+/// The beginning and the end of a text that is long.
+fn shorten(text: &str) -> Option<String> {
+    let count = text.chars().count();
+    if count <= BRIEF {
+        return None;
+    }
+    let head: String = text.chars().take(BRIEF / 2).collect();
+    let tail: String = text.chars().skip(count - BRIEF / 4).collect();
+    let left_out = count - BRIEF / 2 - BRIEF / 4;
+    Some(format!("{head} <.. {left_out} characters ..> {tail}"))
 }
 
 /// Stands before what an engine displays.

@@ -448,3 +448,27 @@ fn progress_lines() {
         assert_eq!(progress_line(ended, total, seconds, failed), line);
     }
 }
+
+#[test]
+fn a_long_result_that_has_a_name_is_shortened() {
+    let text = format!("[{}]", "1234, ".repeat(500));
+    for brief in [false, true] {
+        let mut merger = merger(&[0], true);
+        if brief {
+            merger.be_brief();
+        }
+        let result = EngineEvent::Result {
+            count: 1,
+            data: plain(text.clone()),
+            metadata: Map::new(),
+        };
+        merger.on_event(EngineId(0), result);
+        let shown = merger.on_event(EngineId(0), EngineEvent::Done);
+        let [Shown::Display { data, .. }] = &shown[..] else {
+            panic!("{shown:?}");
+        };
+        assert_eq!(text_of(data).contains("<.. 2702 characters ..>"), brief);
+        assert_eq!(text_of(data).len() > text.len(), !brief);
+        assert_eq!(merger.results(), [text.clone()]);
+    }
+}

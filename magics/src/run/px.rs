@@ -115,8 +115,12 @@ impl Magics {
             run = engines.execute(&targets.ids, &code, How::default()) => run?,
             () = notebook.interrupted() => return Err(Error::Interrupted { engines: Vec::new() }),
         };
+        let mut merger = Merger::new(&targets, layout, run.id);
+        if options.output.out.is_some() {
+            merger.be_brief();
+        }
         let last = self.last.insert(Last {
-            merger: Merger::new(&targets, layout, run.id),
+            merger,
             events: run.events,
             out: options.output.out.clone(),
             code: code.text.clone(),
