@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from chorus_client import DEADLINE, Kernel, Message, Result
-from live import Event, Live, Request, alive_after, error_text, plain
+from live import Event, Live, Request, error_text, plain
 
 # "A clear error within two seconds": the issue's, for mistakes and for engines that are not there.
 SOON = 2.0
@@ -36,10 +36,8 @@ def started(kernel_name: str, folder: Path, engines: int | None, **options: Any)
         kernel.close()
     finally:
         kernel.kill()
-        left = alive_after(processes(data), 5)
-        for process in left:
-            process.kill()
-    assert not left, f"left behind: {[process.cmdline() for process in left]}"
+        left = ended(data)
+    assert not left, f"left behind: {left}"
 
 
 def processes(data: Path) -> list[psutil.Process]:
@@ -52,6 +50,28 @@ def processes(data: Path) -> list[psutil.Process]:
         except psutil.Error:
             pass
     return found
+
+
+def ended(data: Path, within: float = 5) -> list[str]:
+    """Waits for all of them to end, and ends those that don't; says which these were."""
+    left = still_there(processes(data), within)
+    names = [f"{role(process)} {process.pid}" for process in left]
+    for process in left:
+        with suppress(psutil.Error):
+            process.kill()
+    return names
+
+
+def still_there(those: list[psutil.Process], within: float) -> list[psutil.Process]:
+    """Waits for processes to end; those that have not. A zombie has ended, only nobody asked for its status yet."""
+    def lives(process: psutil.Process) -> bool:
+        try:
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return False
+
+    _, left = psutil.wait_procs([process for process in those if lives(process)], timeout=within)
+    return [process for process in left if lives(process)]
 
 
 def role(process: psutil.Process) -> str:

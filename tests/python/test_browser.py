@@ -25,7 +25,7 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from conftest import ROOT
 from test_cli import wait_until_it_listens
 
-ARTIFACTS = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve() / "test-artifacts"
+ARTIFACTS = Path(os.environ.get("CHORUS_ARTIFACTS", ROOT / "target" / "test-artifacts"))
 BOOK = ROOT / "LICENSE-APACHE"
 KERNEL = "Rust (Chorus)"
 # Seconds: a page, and work (the first %px of a notebook starts a cluster and compiles).

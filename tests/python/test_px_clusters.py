@@ -12,8 +12,8 @@ import pytest
 
 import engines
 from chorus_client import Kernel
-from engines import results, said, shown
-from live import alive_after, family
+from engines import results, said, shown, still_there
+from live import family
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_the_cluster_ends_with_its_notebook(kernel: Kernel, tmp_path: Path) -> N
     there = engines.processes(tmp_path / "data")
     assert sorted(engines.role(process) for process in there if engines.role(process) in ("controller", "engine")) == ["controller", "engine", "engine"]
     kernel.close()
-    assert not alive_after(there, 5)
+    assert not still_there(there, 5)
     left = [path.name for path in (tmp_path / "data").rglob("*.json")]
     assert left == [], "no stale connection file"
 
@@ -57,14 +57,14 @@ def test_the_cluster_ends_with_a_notebook_that_is_killed(kernel: Kernel, tmp_pat
     there = engines.processes(tmp_path / "data")
     assert len(there) > 4
     family(kernel.pid)[0].kill()
-    assert not alive_after(there, 10)
+    assert not still_there(there, 10)
 
 
 def test_after_a_killed_notebook_the_next_one_starts(kernel: Kernel, kernel_name: str, tmp_path: Path) -> None:
     kernel.run("%cluster start -n 1").expect_ok()
     there = engines.processes(tmp_path / "data")
     family(kernel.pid)[0].kill()
-    assert not alive_after(there, 10)
+    assert not still_there(there, 10)
     again = Kernel.start(kernel_name, tmp_path / "again", env={"XDG_DATA_HOME": str(tmp_path / "data")})
     try:
         again.run("%cluster start -n 1").expect_ok()

@@ -11,8 +11,8 @@ import pytest
 
 import engines
 from chorus_client import Kernel
-from engines import SOON, Flag, interrupted, results, said, shown, until_shown
-from live import Live, alive_after, error_text
+from engines import SOON, Flag, interrupted, results, said, shown, still_there, until_shown
+from live import Live, error_text
 
 ENDLESS = "loop { std::thread::sleep(std::time::Duration::from_millis(10)); }"
 # True on one engine of two, which have the same history.
@@ -223,7 +223,7 @@ def test_no_engines_at_all(own_kernel: Kernel) -> None:
     until_shown(request, r"\[stdout:1\] on")
     for process in both:
         process.kill()
-    assert not alive_after(both, 5)
+    assert not still_there(both, 5)
     request.done()
     live.settle()
     result = own_kernel.run("%px 1")
@@ -269,7 +269,7 @@ def test_a_compiler_that_dies_is_told_of(own_kernel: Kernel, tmp_path: Path) -> 
     [compiler] = [process for process in engines.processes(tmp_path / "data") if engines.role(process) == "compiler"]
     own_kernel.run("%px 1 + 1").expect_ok()
     compiler.kill()
-    assert not alive_after([compiler], 5)
+    assert not still_there([compiler], 5)
     result = own_kernel.run("%px 1 + 2", timeout=30)
     # It is started again, or the error says what to do.
     assert result.ok or "compiler" in said(result), said(result)
