@@ -198,7 +198,7 @@ def test_outputs_can_be_grouped(kernel: Kernel, options: str, expected: list[str
 
 def test_results_are_bound_in_the_notebook(kernel: Kernel) -> None:
     kernel.run("%px -o found format!(\"a \\\"quoted\\\"\\nline\")").expect_ok()
-    assert kernel.run("let typed: &Vec<String> = &found; typed.len()").expect_ok().text == "2"
+    assert kernel.run("{ let typed: &Vec<String> = &found; typed.len() }").expect_ok().text == "2"
     assert kernel.run(r'found[1] == "\"a \\\"quoted\\\"\\nline\""').expect_ok().text == "true", "the text of the result"
     kernel.run("%%px --out numbers -t 1\n40 + 2").expect_ok()
     assert kernel.run("numbers[0].parse::<i32>()? + 1").expect_ok().text == "43"

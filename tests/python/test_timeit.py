@@ -132,7 +132,7 @@ def test_timeit_quiet_and_its_value(kernel: Kernel) -> None:
 def test_timeit_digits_and_seconds(kernel: Kernel) -> None:
     result = kernel.run(f"%timeit -n 1 -r 1 -p 6 -v measured {sleep(101)}").expect_ok()
     assert re.match(r"10[1-9]\.\d{2,3} ms ± 0 ns per loop", result.stdout), result.stdout
-    assert kernel.run("let m: &Vec<f64> = &measured; m.len() == 1 && m[0] >= 0.101 && m[0] < 0.3").expect_ok().text == "true"
+    assert kernel.run("{ let m: &Vec<f64> = &measured; m.len() == 1 && m[0] >= 0.101 && m[0] < 0.3 }").expect_ok().text == "true"
 
 
 def test_timeit_setup_is_not_timed(kernel: Kernel) -> None:
