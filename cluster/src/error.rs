@@ -4,6 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use protocol::cluster::FileError;
+
 /// Failed to do something with a cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -179,6 +181,31 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+}
+
+impl From<FileError> for Error {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Read { path, source } if source.kind() == io::ErrorKind::NotFound => {
+                Self::NoConnectionFile { path }
+            }
+            FileError::Read { path, source } => Self::File {
+                doing: "read the connection file",
+                path,
+                source,
+            },
+            FileError::Parse { path, source } => Self::ConnectionFile {
+                path,
+                reason: source.to_string(),
+            },
+            FileError::Unsupported { path, what } => Self::Unsupported { path, what },
+            FileError::Write { path, source } => Self::File {
+                doing: "write",
+                path,
+                source,
+            },
+        }
+    }
 }
 
 impl Error {

@@ -2,20 +2,8 @@
 
 use std::fmt;
 
+pub use protocol::cluster::EngineId;
 use serde::{Deserialize, Serialize};
-
-/// An engine's number: what users say with `-t 0`. Not reused while the controller lives, unless its engine asks for it again.
-#[derive(
-    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Default,
-)]
-#[serde(transparent)]
-pub struct EngineId(pub u32);
-
-impl fmt::Display for EngineId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// A message's `msg_id`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! Compile errors as a person wants them: rustc's words and colours, lines and columns of the cells.
 
-use crate::sources::{Cell, Sources, offset};
+use crate::sources::{Cell, offset, origin};
 use crate::statements::statements;
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use evcxr::CompilationError;
@@ -25,8 +25,8 @@ pub(crate) struct Context<'a> {
     pub(crate) cell: &'a Cell,
     /// What evcxr made of it.
     pub(crate) generated: &'a str,
-    /// The cells before it.
-    pub(crate) sources: &'a Sources,
+    /// The cells before it, the latest first.
+    pub(crate) earlier: Vec<&'a Cell>,
 }
 
 /// Renders what evcxr reports.
@@ -43,6 +43,30 @@ pub(crate) fn diagnostics(errors: &[CompilationError], context: &Context<'_>) ->
             }
         })
         .collect()
+}
+
+/// An error in a command of a cell.
+pub(crate) fn of_command(cell: &Cell, range: Range<usize>, message: &str) -> Diagnostic {
+    let group = Group::with_title(Level::ERROR.primary_title(message)).element(
+        Snippet::source(&cell.source)
+            .path(cell.name())
+            .annotation(AnnotationKind::Primary.span(range)),
+    );
+    Diagnostic {
+        code: None,
+        message: message.to_owned(),
+        rendered: Renderer::styled().render(&[group]),
+    }
+}
+
+/// An error that concerns no line of a cell.
+pub(crate) fn plain(message: &str) -> Diagnostic {
+    let group = Group::with_title(Level::ERROR.primary_title(message));
+    Diagnostic {
+        code: None,
+        message: message.to_owned(),
+        rendered: Renderer::styled().render(&[group]),
+    }
 }
 
 fn render(
@@ -175,11 +199,7 @@ fn resolve<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Range<u
             .cell
             .origin(generated, start)
             .map(|at| (context.cell, at))
-            .or_else(|| {
-                context
-                    .sources
-                    .origin(context.cell.number, generated, start)
-            });
+            .or_else(|| origin(context.earlier.iter().copied(), generated, start));
         if let Some((cell, from)) = found {
             // Something that isn't closed goes on to the end of all.
             let to = cell

@@ -4,10 +4,12 @@
 //! other processes behind it are this same binary: the [`stub`] that evcxr takes for its subprocess,
 //! and the [`wrapper`] that cargo takes for rustc. This is the only crate that depends on evcxr.
 
+mod bench;
 mod completeness;
 mod diagnostics;
 pub mod folder;
 mod layouts;
+pub mod lineages;
 mod notebook;
 mod rewrite;
 mod session;
@@ -18,11 +20,12 @@ pub mod support;
 pub mod toolchain;
 pub mod wrapper;
 
+pub use bench::{OpenError, Settings, Toolchain};
 pub use completeness::{Completeness, completeness};
 pub use diagnostics::Diagnostic;
+pub use lineages::Lineages;
 pub use notebook::{
-    Compiled, Completion, Completions, Documentation, Failure, Notebook, OpenError, Settings,
-    Toolchain, Undo, has_configuration,
+    Compiled, Completion, Completions, Documentation, Failure, Notebook, Undo, has_configuration,
 };
 pub use rewrite::ENTRY;
 pub use session::Session;

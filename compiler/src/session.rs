@@ -1,6 +1,7 @@
 //! The thread that owns a notebook's compile-time state.
 
-use crate::notebook::{Notebook, OpenError, Settings};
+use crate::bench::{OpenError, Settings};
+use crate::notebook::Notebook;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 

@@ -19,9 +19,20 @@ pub struct Place {
 pub(crate) struct Cell {
     /// The number of its snippet.
     pub(crate) number: u64,
-    /// Its execution count.
-    pub(crate) count: u32,
+    /// How its reader knows it.
+    pub(crate) label: Label,
     pub(crate) source: String,
+}
+
+/// How readers know a cell or a snippet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Label {
+    /// A notebook's cell, by its execution count.
+    In(u32),
+    /// What an engine was just asked to run.
+    Snippet,
+    /// What it ran before.
+    EarlierSnippet,
 }
 
 /// The generated sources of a session, kept on disk, and the cells they were made of.
@@ -56,45 +67,75 @@ impl Sources {
     ///
     /// A snippet contains what its cell says and the items of earlier cells.
     pub(crate) fn locate(&self, file: &str, line: u32) -> Option<Place> {
-        let number: u64 = file
-            .strip_prefix("chorus-")?
-            .strip_suffix("/lib.rs")?
-            .parse()
-            .ok()?;
+        let number = number(file)?;
         let generated = std::fs::read_to_string(self.path(number)).ok()?;
-        let at = offset(&generated, usize::try_from(line).ok()?, 1)?;
-        let (cell, at) = self.origin(number, &generated, at)?;
-        let line = newlines(&cell.source[..at]);
+        let (cell, line, text) = place(&generated, line, self.latest_first(number))?;
         Some(Place {
-            cell: self.count_of(cell, number),
-            line: line + 1,
-            text: cell.source.lines().nth(line)?.to_owned(),
+            cell: self.count_of(cell, number)?,
+            line,
+            text: text.to_owned(),
         })
     }
 
-    /// The cell, up to snippet `number`, and the byte of it behind a byte of a generated source. The latest one wins.
-    pub(crate) fn origin(&self, number: u64, generated: &str, at: usize) -> Option<(&Cell, usize)> {
+    /// The cells up to snippet `number`.
+    pub(crate) fn latest_first(&self, number: u64) -> impl Iterator<Item = &Cell> {
         self.cells
             .iter()
             .rev()
-            .skip_while(|cell| cell.number > number)
-            .find_map(|cell| Some((cell, cell.origin(generated, at)?)))
+            .skip_while(move |cell| cell.number > number)
     }
 
     /// A cell that was run again from the same state reuses the snippet of the first time, but its reader
     /// looks at the last.
-    fn count_of(&self, cell: &Cell, number: u64) -> u32 {
-        match self.cells.last() {
-            Some(last) if cell.number == number && last.source == cell.source => last.count,
-            _ => cell.count,
+    fn count_of(&self, cell: &Cell, number: u64) -> Option<u32> {
+        let cell = match self.cells.last() {
+            Some(last) if cell.number == number && last.source == cell.source => last,
+            _ => cell,
+        };
+        match cell.label {
+            Label::In(count) => Some(count),
+            Label::Snippet | Label::EarlierSnippet => None,
         }
     }
 }
 
+/// The number in a generated file's name, which a panic's location has: `chorus-17/lib.rs`.
+pub(crate) fn number(file: &str) -> Option<u64> {
+    file.strip_prefix("chorus-")?
+        .strip_suffix("/lib.rs")?
+        .parse()
+        .ok()
+}
+
+/// The line of a cell (the first of `cells` that has it), from 1, and its text behind a line of a generated source.
+pub(crate) fn place<'a>(
+    generated: &str,
+    line: u32,
+    cells: impl Iterator<Item = &'a Cell>,
+) -> Option<(&'a Cell, usize, &'a str)> {
+    let at = offset(generated, usize::try_from(line).ok()?, 1)?;
+    let (cell, at) = origin(cells, generated, at)?;
+    let line = newlines(&cell.source[..at]);
+    Some((cell, line + 1, cell.source.lines().nth(line)?))
+}
+
+/// The first of `cells` that a byte of a generated source comes from, and the byte of it.
+pub(crate) fn origin<'a>(
+    mut cells: impl Iterator<Item = &'a Cell>,
+    generated: &str,
+    at: usize,
+) -> Option<(&'a Cell, usize)> {
+    cells.find_map(|cell| Some((cell, cell.origin(generated, at)?)))
+}
+
 impl Cell {
-    /// How it is called in messages, as in IPython.
+    /// How it is called in messages; a cell as in IPython.
     pub(crate) fn name(&self) -> String {
-        format!("In[{}]", self.count)
+        match self.label {
+            Label::In(count) => format!("In[{count}]"),
+            Label::Snippet => "snippet".to_owned(),
+            Label::EarlierSnippet => "earlier snippet".to_owned(),
+        }
     }
 
     /// The byte of this cell behind the byte `at` of `generated`, if it comes from this cell.
@@ -157,7 +198,7 @@ mod tests {
             std::fs::write(&file, generated).unwrap();
             let cell = Cell {
                 number,
-                count,
+                label: Label::In(count),
                 source: source.to_owned(),
             };
             sources.add(cell, &file);

@@ -20,6 +20,11 @@ pub(crate) struct Statement {
 impl Statement {
     /// The variables that it introduces.
     pub(crate) fn variables(&self) -> Vec<String> {
+        self.bindings().into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// The variables that it introduces, and which of them are `mut`.
+    pub(crate) fn bindings(&self) -> Vec<(String, bool)> {
         let Some(pattern) = ast::LetStmt::cast(self.node.clone()).and_then(|this| this.pat())
         else {
             return Vec::new();
@@ -28,7 +33,10 @@ impl Statement {
             .syntax()
             .descendants()
             .filter_map(ast::IdentPat::cast)
-            .filter_map(|pattern| Some(pattern.name()?.text().to_string()))
+            .filter_map(|pattern| {
+                let name = pattern.name()?.text().to_string();
+                Some((name, pattern.mut_token().is_some()))
+            })
             .collect()
     }
 
@@ -47,6 +55,48 @@ impl Statement {
         Some(name?.text().to_string())
     }
 
+    /// What it adds to the definitions that later cells see.
+    pub(crate) fn definition(&self) -> Definition {
+        let name = |named: Option<ast::Name>| {
+            named.map_or(Definition::Unnamed, |name| {
+                Definition::Item(name.text().to_string())
+            })
+        };
+        if ast::Attr::can_cast(self.node.kind()) {
+            return Definition::Attribute;
+        }
+        match ast::Item::cast(self.node.clone()) {
+            None => Definition::None,
+            Some(ast::Item::Use(item)) => {
+                let mut names = Vec::new();
+                match item.use_tree() {
+                    Some(tree) if imports(&tree, None, &mut names) => Definition::Imports(names),
+                    _ => Definition::Unnamed,
+                }
+            }
+            Some(ast::Item::ExternCrate(_)) => Definition::Attribute,
+            Some(ast::Item::Const(item)) => name(item.name()),
+            Some(ast::Item::Enum(item)) => name(item.name()),
+            Some(ast::Item::Fn(item)) => name(item.name()),
+            Some(ast::Item::MacroRules(item)) => item.name().map_or(Definition::Unnamed, |name| {
+                Definition::Macro(name.text().to_string())
+            }),
+            Some(ast::Item::Module(item)) => name(item.name()),
+            Some(ast::Item::Static(item)) => name(item.name()),
+            Some(ast::Item::Struct(item)) => name(item.name()),
+            Some(ast::Item::Trait(item)) => name(item.name()),
+            Some(ast::Item::TypeAlias(item)) => name(item.name()),
+            Some(ast::Item::Union(item)) => name(item.name()),
+            Some(_) => Definition::Unnamed,
+        }
+    }
+
+    /// Whether it is code that runs, rather than an item or an attribute.
+    pub(crate) fn runs(&self) -> bool {
+        let is_call = ast::MacroCall::can_cast(self.node.kind());
+        is_call || matches!(self.definition(), Definition::None)
+    }
+
     /// Whether it is a `use` declaration.
     pub(crate) fn is_import(&self) -> bool {
         ast::Use::can_cast(self.node.kind())
@@ -61,6 +111,47 @@ impl Statement {
     pub(crate) fn is_expression(&self) -> bool {
         ast::Expr::can_cast(self.node.kind())
     }
+}
+
+/// What a statement adds to the definitions that later cells see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Definition {
+    /// Nothing: it runs.
+    None,
+    /// An item of this name, which takes the place of one of the same name.
+    Item(String),
+    /// A macro of this name.
+    Macro(String),
+    /// These names.
+    Imports(Vec<String>),
+    /// Something known by its own text: an attribute of the crate, an `extern crate`.
+    Attribute,
+    /// An item without a name: an `impl`, an import of everything.
+    Unnamed,
+}
+
+/// Collects the names that a `use` declaration brings in; false if they are not known.
+fn imports(tree: &ast::UseTree, outer: Option<String>, names: &mut Vec<String>) -> bool {
+    let last = tree
+        .path()
+        .and_then(|path| path.segment())
+        .map(|segment| segment.syntax().text().to_string());
+    if tree.star_token().is_some() {
+        return false;
+    }
+    if let Some(list) = tree.use_tree_list() {
+        let outer = last.or(outer);
+        return list
+            .use_trees()
+            .all(|tree| imports(&tree, outer.clone(), names));
+    }
+    let name = match tree.rename() {
+        Some(rename) => rename.name().map(|name| name.text().to_string()),
+        None => last.and_then(|last| if last == "self" { outer } else { Some(last) }),
+    };
+    let known = name.is_some();
+    names.extend(name);
+    known
 }
 
 /// A cell's statements, in order.
@@ -150,6 +241,37 @@ mod tests {
         assert_eq!(found[1].layout_name().as_deref(), Some("S"));
         assert!(found[2].is_expression());
         assert_eq!(commands(cell).collect::<Vec<_>>(), [("dep", "itoa")]);
+    }
+
+    #[test]
+    fn what_a_cell_defines() {
+        use Definition::{Attribute, Imports, Item, Macro, None, Unnamed};
+        let imports = |names: &[&str]| Imports(names.iter().map(|name| name.to_string()).collect());
+        for (cell, expected, runs) in [
+            (
+                "use std::io::{self, Read, fmt::{Debug as D}};",
+                imports(&["io", "Read", "D"]),
+                false,
+            ),
+            ("use a::*;", Unnamed, false),
+            ("use a::B as _;", Unnamed, false),
+            ("impl A for B {}", Unnamed, false),
+            ("struct A;", Item("A".into()), false),
+            ("macro_rules! m { () => {} }", Macro("m".into()), false),
+            ("#![feature(x)]", Attribute, false),
+            ("extern crate foo;", Attribute, false),
+            ("println!(\"a\");", None, true),
+            ("println!(\"a\")", None, true),
+            ("let a = 1;", None, true),
+        ] {
+            let found = statements(cell);
+            assert_eq!(found[0].definition(), expected, "{cell}");
+            assert_eq!(found[0].runs(), runs, "{cell}");
+        }
+        assert_eq!(
+            statements("let (a, mut b) = c;")[0].bindings(),
+            [("a".to_owned(), false), ("b".to_owned(), true)]
+        );
     }
 
     #[test]

@@ -23,14 +23,30 @@ pub(crate) const PLAN: &str = "CHORUS_PLAN";
 /// The name of evcxr's crate.
 const CRATE: &str = "ctx";
 
+/// What cargo wants of it.
+const EMIT: &str = "--emit=dep-info,link";
+
+/// How much of a compile is wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Effort {
+    /// All of it.
+    #[default]
+    Compile,
+    /// As far as rustc finds errors. For evcxr's books only, of a snippet that is to be compiled as it is: evcxr learns from the
+    /// errors which variables the snippet moves.
+    Check,
+    /// Compile nothing and let cargo believe it. For evcxr's books only, of a snippet that is made to move them.
+    Pretend,
+}
+
 /// What the session wants of the next compiles.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Plan {
     /// The number of the snippet, by which a panic's location finds its source: the source is called
     /// `chorus-<number>/lib.rs`.
     pub(crate) number: u64,
-    /// Compile nothing and let cargo believe it, to move evcxr's state.
-    pub(crate) pretend: bool,
+    /// How much of a compile it takes.
+    pub(crate) effort: Effort,
     /// See [`Options::display`].
     pub(crate) display: bool,
     /// Where compiled snippets are kept.
@@ -84,9 +100,10 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         return Ok(None);
     };
     let plan = Plan::read(Path::new(&plan))?;
-    if plan.pretend {
+    if plan.effort == Effort::Pretend {
         return pretend(rustc, arguments, &call).map(Some);
     }
+    let check = plan.effort == Effort::Check;
     let source = fs::read_to_string(&call.source)?;
     let options = Options {
         display: plan.display,
@@ -115,6 +132,13 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
     }
 
     fs::write(&call.source, &rewritten.source)?;
+    let checking;
+    let arguments = if check {
+        checking = without_link(arguments, "--emit=dep-info,metadata");
+        &checking
+    } else {
+        arguments
+    };
     let mut output = call.command(rustc, arguments, &plan, &support).output()?;
     if !output.status.success() && rewritten.left_out && output.stderr_mentions("E0425") {
         // A macro may have made a variable's name out of parts.
@@ -130,7 +154,9 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
     }
     io::Write::write_all(&mut io::stderr(), &output.stderr)?;
     io::Write::write_all(&mut io::stdout(), &output.stdout)?;
-    if output.status.success() {
+    if output.status.success() && check {
+        replace_by_nothing(&product)?;
+    } else if output.status.success() {
         fs::create_dir_all(&plan.cache)?;
         replace(&product, &kept.with_extension("so"))?;
         replace(
@@ -156,21 +182,33 @@ impl Mentions for std::process::Output {
 
 /// Leaves an empty product and true dependency information.
 fn pretend(rustc: &OsStr, arguments: &[OsString], call: &Call) -> io::Result<ExitCode> {
-    fs::write(call.out_dir.join(format!("lib{CRATE}.so")), b"")?;
-    let arguments = arguments.iter().map(|argument| {
-        if argument == "--emit=dep-info,link" {
-            OsString::from("--emit=dep-info")
-        } else {
-            argument.clone()
-        }
-    });
-    let output = Command::new(rustc).args(arguments).output()?;
+    replace_by_nothing(&call.out_dir.join(format!("lib{CRATE}.so")))?;
+    let output = Command::new(rustc)
+        .args(without_link(arguments, "--emit=dep-info"))
+        .output()?;
     Ok(if output.status.success() {
         ExitCode::SUCCESS
     } else {
         io::Write::write_all(&mut io::stderr(), &output.stderr)?;
         ExitCode::FAILURE
     })
+}
+
+/// The arguments with another wish for what rustc emits.
+fn without_link(arguments: &[OsString], emit: &str) -> Vec<OsString> {
+    let other = |argument: &OsString| match argument == EMIT {
+        true => OsString::from(emit),
+        false => argument.clone(),
+    };
+    arguments.iter().map(other).collect()
+}
+
+/// Leaves an empty file for cargo to find; what was there may be a link to something kept.
+fn replace_by_nothing(product: &Path) -> io::Result<()> {
+    match fs::remove_file(product) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => fs::write(product, b""),
+    }
 }
 
 /// Puts a link to (or, across file systems, a copy of) `from` at `to`, whatever was there.
@@ -218,7 +256,7 @@ impl Call {
         }
         arguments
             .iter()
-            .any(|argument| argument == "--emit=dep-info,link")
+            .any(|argument| argument == EMIT)
             .then_some(())?;
         Some(Call {
             source: PathBuf::from(

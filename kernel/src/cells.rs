@@ -1,6 +1,6 @@
 //! Cells with magics in them: their Rust is evaluated here, what their magics ask for is done here or on engines.
 
-use crate::engines::Engines;
+use crate::engines::{self, Engines};
 use crate::evaluator::{Ask, Cell, Evaluator, Interrupts};
 use crate::failure;
 use crate::kernel::lock;
@@ -23,22 +23,15 @@ pub(crate) struct Cells {
     evaluator: Evaluator,
     /// Held by the cell that runs.
     state: tokio::sync::Mutex<State>,
-    known: Mutex<Known>,
+    engines: engines::Known,
+    /// Names of variables, functions and types that snippets gave to engines, as of the last cell.
+    names: Mutex<Vec<String>>,
 }
 
 #[derive(Debug)]
 struct State {
     magics: Magics,
     engines: Engines,
-}
-
-/// What completion says of the engines, as of the last cell: it does not wait for one that runs.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
-    /// The engines there are.
-    pub(crate) ids: Vec<EngineId>,
-    /// Names of variables, functions and types that snippets gave to them.
-    pub(crate) names: Vec<String>,
 }
 
 /// Whether a statement could begin after `text`.
@@ -49,13 +42,15 @@ pub(crate) fn at_boundary(text: &str) -> bool {
 impl Cells {
     /// Cells that `evaluator` evaluates. `executable` is this program, which the processes of a cluster run.
     pub(crate) fn new(evaluator: Evaluator, executable: PathBuf) -> Cells {
+        let engines = Engines::new(executable);
         Cells {
             evaluator,
+            engines: engines.known(),
             state: tokio::sync::Mutex::new(State {
                 magics: Magics::new(),
-                engines: Engines::new(executable),
+                engines,
             }),
-            known: Mutex::default(),
+            names: Mutex::default(),
         }
     }
 
@@ -80,16 +75,18 @@ impl Cells {
             interrupts,
         };
         let outcome = magics.run_cell(&cell.code, engines, &mut here).await;
-        *lock(&self.known) = Known {
-            ids: engines.known_ids(),
-            names: magics.engine_names().map(str::to_owned).collect(),
-        };
+        *lock(&self.names) = magics.engine_names().map(str::to_owned).collect();
         outcome.map_err(error_info)
     }
 
-    /// What is known of the engines without asking them.
-    pub(crate) fn known(&self) -> Known {
-        lock(&self.known).clone()
+    /// The engines there are, also while a cell runs.
+    pub(crate) fn engine_ids(&self) -> Vec<EngineId> {
+        self.engines.ids().unwrap_or_default()
+    }
+
+    /// Names that snippets gave to variables, functions and types of the engines, as of the last cell.
+    pub(crate) fn engine_names(&self) -> Vec<String> {
+        lock(&self.names).clone()
     }
 
     /// Ends what runs, the evaluator, and the cluster if it is the notebook's own.

@@ -1,4 +1,129 @@
-//! placeholder
-pub(crate) fn main(_: cluster::compile::Arguments) -> anyhow::Result<()> {
-    anyhow::bail!("not yet")
+//! `chorus compiler`: a cluster's compile service (`cluster::compile`) with [`compiler::Lineages`] behind it.
+
+use anyhow::Context;
+use cluster::Lineage;
+use cluster::compile::{self, Aftermath, Artifact, Diagnostic, Ended, Place, Request};
+use cluster::connection::Libraries;
+use compiler::folder::Folder;
+use compiler::lineages::{self, Failure, Lineages, Options};
+use serde_json::Value;
+
+/// How large the store of compiled snippets may become, in bytes; `CHORUS_CACHE_MB` (in megabytes) says otherwise.
+const LIMIT: u64 = 1_000_000_000;
+
+/// Runs the service that a cluster's connection file names, until it is told to end.
+pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
+    let executable = std::env::current_exe().context("failed to find this program's file")?;
+    let folder = Folder::create().context("failed to make a temporary folder")?;
+    // SAFETY: no other thread has been started.
+    unsafe { std::env::set_var("EVCXR_TMPDIR", folder.path()) };
+    let options = Options {
+        folder: folder.path().to_owned(),
+        store: compiler::folder::cache().join("snippets"),
+        limit: limit(),
+        executable,
+        support_source: runtime::SUPPORT_SOURCE,
+    };
+    let outcome = compile::main(arguments, || {
+        Service::open(options).map_err(|error| format!("{error:#}"))
+    });
+    // evcxr's thread may be in the middle of a compile that nobody waits for.
+    compiler::stop_compiles();
+    Ok(outcome?)
+}
+
+fn limit() -> u64 {
+    std::env::var("CHORUS_CACHE_MB")
+        .ok()
+        .and_then(|megabytes| megabytes.parse::<u64>().ok())
+        .map_or(LIMIT, |megabytes| megabytes.saturating_mul(1_000_000))
+}
+
+/// Translates between the cluster's words and the compiler's.
+#[derive(Debug)]
+struct Service {
+    lineages: Lineages,
+}
+
+impl Service {
+    fn open(options: Options) -> anyhow::Result<Service> {
+        Ok(Service {
+            lineages: Lineages::open(options)?,
+        })
+    }
+}
+
+/// The root is called by each crate in its own way.
+fn inward(lineage: &Lineage) -> &str {
+    match *lineage == Lineage::root() {
+        true => lineages::ROOT,
+        false => &lineage.0,
+    }
+}
+
+fn outward(lineage: String) -> Lineage {
+    match lineage == lineages::ROOT {
+        true => Lineage::root(),
+        false => Lineage(lineage),
+    }
+}
+
+fn diagnostics(failure: Failure) -> Vec<Diagnostic> {
+    failure
+        .into_diagnostics()
+        .into_iter()
+        .map(|diagnostic| Diagnostic {
+            code: diagnostic.code,
+            message: diagnostic.message,
+            rendered: diagnostic.rendered,
+        })
+        .collect()
+}
+
+impl compile::Compiler for Service {
+    fn libraries(&mut self) -> Result<Libraries, String> {
+        let support = self.lineages.support();
+        Ok(Libraries {
+            support: support.library.clone(),
+            preload: vec![support.std.clone()],
+        })
+    }
+
+    fn compile(&mut self, request: &Request) -> Result<Artifact, Vec<Diagnostic>> {
+        let made = self
+            .lineages
+            .compile(inward(&request.lineage), &request.source)
+            .map_err(diagnostics)?;
+        Ok(Artifact {
+            loads: made.loads,
+            entry: made.entry.to_owned(),
+            lineage: outward(made.lineage),
+            shown: made
+                .shown
+                .into_iter()
+                .map(|(kind, text)| (kind, Value::String(text.trim_end_matches('\n').to_owned())))
+                .collect(),
+            ends_in_expression: made.ends_in_expression,
+            lost: made.lost,
+        })
+    }
+
+    fn after_early_end(&mut self, ended: &Ended) -> Result<Aftermath, Vec<Diagnostic>> {
+        let location = ended
+            .location
+            .as_ref()
+            .map(|(file, line)| (file.as_str(), *line));
+        let request = &ended.request;
+        let aftermath = self
+            .lineages
+            .after_early_end(inward(&request.lineage), &request.source, location)
+            .map_err(diagnostics)?;
+        Ok(Aftermath {
+            lineage: outward(aftermath.lineage),
+            place: aftermath.place.map(|line| Place {
+                line: line.number,
+                text: line.text,
+            }),
+        })
+    }
 }

@@ -5,9 +5,10 @@
 //!
 //! - [`message`]: what is said. Values and their JSON, no I/O.
 //! - [`wire`]: messages to frames and back, signed and checked. No I/O.
-//! - [`connection`]: connection files and keys.
+//! - [`connection`]: a kernel's connection files, and keys. [`cluster`]: a cluster's, for its clients.
 //! - [`socket`]: threads that own ZeroMQ sockets, and the handles to them. The only place with sockets in it.
 
+pub mod cluster;
 pub mod connection;
 pub mod json;
 pub mod message;
@@ -18,7 +19,7 @@ pub use connection::{ConnectionError, ConnectionFile, Key, Transport};
 pub use json::{JsonError, RawJson};
 pub use message::{Content, Header, Message, Reply};
 pub use socket::{
-    Heartbeat, Received, SendError, SocketError, SocketId, SocketOptions, SocketType, Sockets,
-    SocketsBuilder, Subscription, heartbeat,
+    Contact, Heartbeat, Received, SendError, SocketError, SocketId, SocketOptions, SocketType,
+    Sockets, SocketsBuilder, Subscription, heartbeat,
 };
 pub use wire::{Session, WireError};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 
 use super::manage::{remove, stop};
@@ -68,9 +68,10 @@ pub struct Cluster {
     options: Options,
     files: Paths,
     state: State,
-    /// Held open for as long as tied processes are to live.
     controller: Child,
     others: Vec<Child>,
+    /// The controller's standard input, held open for as long as it is to live; the others' are in their handles.
+    _tie: Option<ChildStdin>,
 }
 
 /// How to name a cluster to people, and on a command line.
@@ -142,6 +143,8 @@ pub async fn start(options: Options) -> Result<Cluster, Error> {
         options,
         files,
         state,
+        // Waiting for a child closes what of it is in its handle.
+        _tie: controller.stdin.take(),
         controller,
         others: Vec::new(),
     };

@@ -152,7 +152,7 @@ pub fn list(root: &Path) -> Result<Vec<Listed>, Error> {
 pub async fn status(profile: &Profile, cluster_id: &str) -> Result<Status, Error> {
     let files = profile.connection_files(cluster_id)?;
     let state = State::read(profile, cluster_id);
-    let file = ClientFile::read(&files.client).map_err(|error| match error {
+    let file = ClientFile::read(&files.client).map_err(|error| match error.into() {
         Error::NoConnectionFile { .. } => not_running(profile, cluster_id),
         error => error,
     })?;
@@ -222,7 +222,7 @@ pub async fn remove_engines(
     ids: &[EngineId],
 ) -> Result<(), Error> {
     let files = profile.connection_files(cluster_id)?;
-    let file = ClientFile::read(&files.client).map_err(|error| match error {
+    let file = ClientFile::read(&files.client).map_err(|error| match error.into() {
         Error::NoConnectionFile { .. } => not_running(profile, cluster_id),
         error => error,
     })?;

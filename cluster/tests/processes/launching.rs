@@ -103,8 +103,11 @@ async fn what_a_dead_controller_left_is_no_obstacle() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tied_processes_end_with_who_started_them() {
     let root = tempfile::tempdir().unwrap();
-    let cluster = launcher::start(options(&root, 1)).await.unwrap();
+    let mut cluster = launcher::start(options(&root, 1)).await.unwrap();
     let state = cluster.state().clone();
+    let waited = timeout(Duration::from_millis(500), cluster.ended()).await;
+    assert!(waited.is_err(), "waiting for its end does not end it");
+    assert!(state.controller.is_alive());
     drop(cluster);
     for process in state
         .engines

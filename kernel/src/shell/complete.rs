@@ -27,8 +27,7 @@ pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
 }
 
 async fn find(kernel: &Kernel, cell: &str, cursor: usize) -> Completions {
-    let known = kernel.cells.known();
-    match place(cell, cursor, &at_boundary, &known.ids) {
+    match place(cell, cursor, &at_boundary, &kernel.cells.engine_ids()) {
         Place::Words { start, items } => Completions {
             items: items.into_iter().map(magic_word).collect(),
             start,
@@ -41,17 +40,18 @@ async fn find(kernel: &Kernel, cell: &str, cursor: usize) -> Completions {
             let after_dot = cell
                 .get(..found.start)
                 .is_some_and(|text| text.ends_with(['.', ':']));
-            let missing = |name: &&String| {
-                name.starts_with(begun) && !found.items.iter().any(|item| item.text == **name)
+            let missing = |name: &String| {
+                name.starts_with(begun) && !found.items.iter().any(|item| item.text == *name)
             };
             if !after_dot {
-                let names: Vec<Completion> = known
-                    .names
-                    .iter()
+                let names: Vec<Completion> = kernel
+                    .cells
+                    .engine_names()
+                    .into_iter()
                     .filter(missing)
                     .map(|name| Completion {
-                        text: name.clone(),
                         label: format!("{name} (on engines)"),
+                        text: name,
                         kind: "instance",
                     })
                     .collect();

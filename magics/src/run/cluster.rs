@@ -18,7 +18,7 @@ impl Magics {
         notebook: &mut impl Notebook,
     ) -> Result<(), Error> {
         let command = options.command.unwrap_or(ClusterCommand::Status);
-        let changed = tokio::select! {
+        let text = tokio::select! {
             changed = change(&command, engines) => changed?,
             () = notebook.interrupted() => return Err(Error::Interrupted { engines: Vec::new() }),
         };
@@ -26,46 +26,42 @@ impl Magics {
             // Engines that are gone define nothing.
             self.names.clear();
         }
-        let text = match (&command, changed) {
-            (ClusterCommand::Stop, _) => "The cluster is stopped.\n".to_owned(),
-            (_, Some(cluster)) => {
-                let mut text = format!("{}\n", up(&cluster));
-                for detail in &cluster.details {
-                    text.push_str(&format!("  {detail}\n"));
-                }
-                text
-            }
-            (_, None) => {
-                "There is no cluster. `%cluster start [-n N]` starts one, and so does the first %px.\n"
-                    .to_owned()
-            }
-        };
         notebook.show(Shown::stdout(text));
         Ok(())
     }
 }
 
-async fn change(
-    command: &ClusterCommand,
-    engines: &mut impl Engines,
-) -> Result<Option<Cluster>, Error> {
+/// Does it, and gives what to say then.
+async fn change(command: &ClusterCommand, engines: &mut impl Engines) -> Result<String, Error> {
     match command {
-        ClusterCommand::Start { n } => Ok(Some(engines.start(*n).await?)),
-        ClusterCommand::Status => status(engines).await,
+        ClusterCommand::Start { n } => Ok(told(&engines.start(*n).await?)),
+        ClusterCommand::Status => Ok(match status(engines).await? {
+            Some(cluster) => told(&cluster),
+            None => {
+                "There is no cluster. `%cluster start [-n N]` starts one, and so does the first %px.\n"
+                    .to_owned()
+            }
+        }),
         other => {
             if status(engines).await?.is_none() {
                 return Err(Error::NoCluster);
             }
             match other {
-                ClusterCommand::Scale { n } => Ok(Some(engines.scale(*n).await?)),
-                ClusterCommand::Restart => Ok(Some(engines.restart().await?)),
-                _ => {
-                    engines.stop().await?;
-                    Ok(None)
-                }
+                ClusterCommand::Scale { n } => Ok(told(&engines.scale(*n).await?)),
+                ClusterCommand::Restart => Ok(told(&engines.restart().await?)),
+                _ => Ok(format!("{}\n", engines.stop().await?)),
             }
         }
     }
+}
+
+/// A cluster with all there is to say of it.
+fn told(cluster: &Cluster) -> String {
+    let mut text = format!("{}\n", up(cluster));
+    for detail in &cluster.details {
+        text.push_str(&format!("  {detail}\n"));
+    }
+    text
 }
 
 async fn status(engines: &mut impl Engines) -> Result<Option<Cluster>, Error> {

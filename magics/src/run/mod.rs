@@ -96,8 +96,8 @@ pub trait Engines: Send {
     /// one already, says so by failing.
     fn start(&mut self, n: Option<u32>) -> impl Future<Output = Result<Cluster, Failure>> + Send;
 
-    /// Stops the cluster with all its engines.
-    fn stop(&mut self) -> impl Future<Output = Result<(), Failure>> + Send;
+    /// Stops the cluster with all its engines. Says in a sentence what it did, since others may have used that cluster.
+    fn stop(&mut self) -> impl Future<Output = Result<String, Failure>> + Send;
 
     /// Starts or stops engines until there are `n`.
     fn scale(&mut self, n: u32) -> impl Future<Output = Result<Cluster, Failure>> + Send;

@@ -10,7 +10,7 @@ use zmq::SocketType;
 
 use super::outgoing::Outgoing;
 use super::worker::{Owned, Worker};
-use super::{Received, SocketError, SocketId, Sockets};
+use super::{Received, SocketError, SocketId, Sockets, contact};
 
 /// What can be set for each socket. High-water marks are not among them: they are always 0, so that nothing is dropped and
 /// nothing blocks; whoever sends bounds what he sends.
@@ -27,10 +27,13 @@ pub struct SocketOptions {
     pub subscriptions: Vec<Bytes>,
     /// How long closing waits for what is sent but not yet taken by peers.
     pub linger: Duration,
+    /// After how long without a sign of life a TCP peer counts as gone: ZeroMQ then closes the connection. `None`: when the system
+    /// says so, which takes hours if the peer's machine has vanished.
+    pub heartbeat: Option<Duration>,
 }
 
 impl Default for SocketOptions {
-    /// No identity, ROUTER mandatory with handover, SUB to everything, one second of linger.
+    /// No identity, ROUTER mandatory with handover, SUB to everything, one second of linger, no heartbeat.
     fn default() -> Self {
         Self {
             identity: None,
@@ -38,6 +41,7 @@ impl Default for SocketOptions {
             router_handover: true,
             subscriptions: vec![Bytes::new()],
             linger: Duration::from_secs(1),
+            heartbeat: None,
         }
     }
 }
@@ -48,6 +52,7 @@ pub struct SocketsBuilder {
     name: String,
     sockets: Vec<Wanted>,
     options: HashMap<SocketId, SocketOptions>,
+    monitors: HashMap<SocketId, SocketId>,
 }
 
 #[derive(Debug)]
@@ -71,6 +76,7 @@ impl SocketsBuilder {
             name: "zeromq".to_owned(),
             sockets: Vec::new(),
             options: HashMap::new(),
+            monitors: HashMap::new(),
         }
     }
 
@@ -106,6 +112,14 @@ impl SocketsBuilder {
         self
     }
 
+    /// Tells of the connections of socket `of`, before or after naming its endpoints: what is received from the socket `news`, which
+    /// nobody sends to, is read by [`super::Contact::from_frames`].
+    #[must_use]
+    pub fn monitor(mut self, of: SocketId, news: SocketId) -> Self {
+        self.monitors.insert(of, news);
+        self
+    }
+
     fn want(mut self, id: SocketId, socket_type: SocketType, endpoint: String, bind: bool) -> Self {
         self.sockets.push(Wanted {
             id,
@@ -131,7 +145,12 @@ impl SocketsBuilder {
             if known.is_none() {
                 let options = self.options.remove(&wanted.id).unwrap_or_default();
                 let socket = open(&context, wanted.socket_type, &options)?;
+                let news = self.monitors.remove(&wanted.id);
+                let news = news.map(|news| (news, monitored(&context, &socket, wanted)));
                 owned.push(Owned::new(wanted.id, wanted.socket_type, socket));
+                if let Some((id, monitor)) = news {
+                    owned.push(Owned::new(id, SocketType::PAIR, monitor?));
+                }
             }
             let Some(Owned {
                 socket,
@@ -146,7 +165,12 @@ impl SocketsBuilder {
             }
             endpoints.insert(wanted.id, attach(socket, wanted)?);
         }
-        if let Some(id) = self.options.into_keys().next() {
+        if let Some(id) = self
+            .options
+            .into_keys()
+            .chain(self.monitors.into_keys())
+            .next()
+        {
             return Err(SocketError::Inconsistent(id));
         }
 
@@ -185,6 +209,17 @@ fn open(
         "linger",
         socket.set_linger(i32::try_from(options.linger.as_millis()).unwrap_or(i32::MAX)),
     )?;
+    if let Some(silence) = options.heartbeat {
+        let milliseconds = i32::try_from(silence.as_millis()).unwrap_or(i32::MAX);
+        set(
+            "heartbeat_ivl",
+            socket.set_heartbeat_ivl((milliseconds / 3).max(1)),
+        )?;
+        set(
+            "heartbeat_timeout",
+            socket.set_heartbeat_timeout(milliseconds),
+        )?;
+    }
     if let Some(identity) = &options.identity {
         set("identity", socket.set_identity(identity))?;
     }
@@ -209,6 +244,27 @@ fn open(
         _ => {}
     }
     Ok(socket)
+}
+
+/// A socket that hears of another one's connections from now on.
+fn monitored(
+    context: &zmq::Context,
+    socket: &zmq::Socket,
+    wanted: &Wanted,
+) -> Result<zmq::Socket, SocketError> {
+    let endpoint = format!("inproc://monitor-{}", wanted.id.0);
+    let monitor = || {
+        socket.monitor(&endpoint, contact::EVENTS)?;
+        let monitor = context.socket(SocketType::PAIR)?;
+        monitor.set_linger(0)?;
+        monitor.connect(&endpoint)?;
+        Ok(monitor)
+    };
+    monitor().map_err(|source| SocketError::SetOption {
+        socket_type: wanted.socket_type,
+        option: "monitor",
+        source,
+    })
 }
 
 /// Binds or connects, and tells the endpoint in use.

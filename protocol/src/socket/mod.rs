@@ -5,6 +5,7 @@
 //! tells of outgoing work; it knows no timeouts. Nothing here looks into a message, see [`crate::wire`] for that.
 
 mod builder;
+mod contact;
 mod frames;
 mod handle;
 mod heartbeat;
@@ -18,6 +19,7 @@ use bytes::Bytes;
 pub use zmq::SocketType;
 
 pub use builder::{SocketOptions, SocketsBuilder};
+pub use contact::Contact;
 pub use handle::Sockets;
 pub use heartbeat::{Heartbeat, heartbeat};
 

@@ -485,3 +485,44 @@ fn handles_may_be_shared() {
     fn shared<T: Clone + Send + Sync + 'static>() {}
     shared::<Sockets>();
 }
+
+#[tokio::test]
+async fn a_monitor_tells_when_a_peer_comes_and_goes() {
+    const NEWS: SocketId = SocketId(3);
+    let folder = tempfile::tempdir().unwrap();
+    let file = format!("ipc://{}/socket", folder.path().display());
+    for endpoint in [file.as_str(), "tcp://127.0.0.1:0"] {
+        let (server, _requests) = bound(SocketType::ROUTER, endpoint);
+        let endpoint = server.endpoint(SERVER).unwrap().to_owned();
+        let client = || {
+            SocketsBuilder::new()
+                .monitor(CLIENT, NEWS)
+                .connect(CLIENT, SocketType::DEALER, &endpoint)
+                .start()
+                .unwrap()
+        };
+        let (_client, mut inbox) = client();
+        assert_eq!(contact(&mut inbox).await, Contact::Made);
+        server.close().await;
+        assert_eq!(contact(&mut inbox).await, Contact::Lost);
+        let (_late, mut inbox) = client();
+        assert_eq!(contact(&mut inbox).await, Contact::Refused);
+    }
+    let nothing = SocketsBuilder::new().monitor(CLIENT, NEWS).start();
+    assert!(matches!(nothing, Err(SocketError::Inconsistent(_))));
+}
+
+async fn contact(inbox: &mut Inbox) -> Contact {
+    Contact::from_frames(&next(inbox).await).expect("news of a connection")
+}
+
+#[test]
+fn what_is_no_news_of_a_connection_is_not_read_as_such() {
+    for frames in [
+        frames([b"", b"tcp://"]),
+        frames([b"\0\0\0\0\0\0", b"tcp://"]),
+    ] {
+        assert_eq!(Contact::from_frames(&frames), None);
+    }
+    assert_eq!(Contact::from_frames(&[]), None);
+}

@@ -195,10 +195,10 @@ impl Engines for FakeEngines {
         Ok(self.cluster())
     }
 
-    async fn stop(&mut self) -> Result<(), Failure> {
+    async fn stop(&mut self) -> Result<String, Failure> {
         self.commands.push("stop".to_owned());
         self.ids = None;
-        Ok(())
+        Ok("The cluster is stopped.".to_owned())
     }
 
     async fn scale(&mut self, n: u32) -> Result<Cluster, Failure> {

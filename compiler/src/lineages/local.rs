@@ -1,0 +1,116 @@
+//! Dependencies in a snippet's commands, local crates among them: what they are part of a lineage as.
+//!
+//! A crate of one's own changes without its path changing. So its files' sizes and times are part of the lineage: whoever has
+//! changed it says `:dep` again, and gets it.
+
+use super::commands::Change;
+use super::summary::Summary;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
+
+/// Marks what stands for a crate's files.
+const FILES: &str = " # files ";
+
+/// Takes in what changes of dependencies and of the build's environment say.
+pub(super) fn note(changes: &[Change], summary: &mut Summary) {
+    for change in changes {
+        match change {
+            Change::Dependency { name, config } => {
+                let mut config = config.clone();
+                if let Some(path) = path_in(&config) {
+                    config.push_str(FILES);
+                    config.push_str(&files(&path));
+                }
+                summary.dependencies.insert(name.clone(), config);
+            }
+            Change::LocalDependency(path) => {
+                let config = format!("{{ path = {path:?} }}{FILES}{}", files(Path::new(path)));
+                summary.dependencies.insert(path.clone(), config);
+            }
+            Change::BuildEnv { key, value } => {
+                summary.environment.insert(key.clone(), value.clone());
+            }
+            _ => {}
+        }
+    }
+}
+
+/// The part of the session's cache for snippets that may use these local crates.
+pub(super) fn part(summary: &Summary) -> String {
+    let local: Vec<&String> = summary
+        .dependencies
+        .values()
+        .filter(|config| config.contains(FILES))
+        .collect();
+    match local.is_empty() {
+        true => "common".to_owned(),
+        false => hex::encode(&Sha256::digest(format!("{local:?}"))[..8]),
+    }
+}
+
+/// The `path` of a dependency's table.
+fn path_in(config: &str) -> Option<PathBuf> {
+    let rest = config
+        .split("path")
+        .nth(1)?
+        .trim_start()
+        .strip_prefix('=')?;
+    let path = rest.trim_start().strip_prefix('"')?.split('"').next()?;
+    Some(path.into())
+}
+
+/// A name for the present contents of a crate's folder, by its files' sizes and times.
+fn files(folder: &Path) -> String {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                if name != "target" && !name.to_string_lossy().starts_with('.') {
+                    folders.push(entry.path());
+                }
+            } else {
+                let modified = metadata.modified().ok();
+                let time = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+                found.push((entry.path(), metadata.len(), time));
+            }
+        }
+    }
+    found.sort();
+    hex::encode(&Sha256::digest(format!("{found:?}"))[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_crate_is_known_by_its_files() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = format!("{{ version = \"1\", path = {:?} }}", folder.path());
+        let change = Change::Dependency {
+            name: "own".to_owned(),
+            config,
+        };
+        let noted = || {
+            let mut summary = Summary::default();
+            note(std::slice::from_ref(&change), &mut summary);
+            (summary.dependencies["own"].clone(), part(&summary))
+        };
+        let before = noted();
+        assert_eq!(before, noted());
+        std::fs::create_dir(folder.path().join("target")).unwrap();
+        std::fs::write(folder.path().join("target").join("x"), "").unwrap();
+        assert_eq!(before, noted());
+        std::fs::write(folder.path().join("lib.rs"), "fn f() {}").unwrap();
+        let after = noted();
+        assert_ne!(before.0, after.0);
+        assert_ne!(before.1, after.1);
+        assert_eq!(part(&Summary::default()), "common");
+    }
+}

@@ -1,0 +1,305 @@
+//! The task that owns a connection's sockets and its books.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use protocol::cluster::{ClientFile, EngineId};
+use protocol::{
+    Contact, Message, RawJson, Received, Session, SocketId, SocketOptions, SocketType, Sockets,
+    SocketsBuilder,
+};
+use serde::Deserialize;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout_at;
+
+use super::connection::State;
+use super::core::{Core, Entry};
+use super::request::{Event, Listener, To};
+use super::{Error, Lost};
+
+const QUERY: SocketId = SocketId(0);
+const MUX: SocketId = SocketId(1);
+const TASK: SocketId = SocketId(2);
+const CONTROL: SocketId = SocketId(3);
+const BROADCAST: SocketId = SocketId(4);
+const IOPUB: SocketId = SocketId(5);
+const NEWS: SocketId = SocketId(6);
+/// A socket's monitor has its number plus this.
+const MONITOR: u16 = 16;
+/// After how long a controller elsewhere counts as gone that says nothing, its machine perhaps with it. On this machine the system
+/// tells at once.
+const SILENCE: Duration = Duration::from_secs(6);
+/// So many messages are handled before others have their turn.
+const BURST: usize = 64;
+
+impl To {
+    /// The socket that leads there.
+    pub(super) fn socket(self) -> SocketId {
+        match self {
+            Self::Hub => QUERY,
+            Self::Engine(_) => MUX,
+            Self::Control(_) => CONTROL,
+            Self::AnyEngine => TASK,
+        }
+    }
+}
+
+/// What the owner of the sockets is asked to do.
+pub(super) enum Command {
+    /// Send requests.
+    Submit {
+        /// One each, in their order.
+        entries: Vec<Entry>,
+        /// One each.
+        frames: Vec<(SocketId, Vec<Bytes>)>,
+        listener: Listener,
+    },
+    /// Nobody waits for these any more.
+    Forget(Vec<String>),
+    /// End; answered when all that was to be sent is sent.
+    Close(oneshot::Sender<()>),
+}
+
+/// Opens the sockets and shakes hands. Gives the parts of a connection whose task runs.
+pub(super) async fn open(
+    file: &ClientFile,
+    session: &Session,
+    patience: Duration,
+) -> Result<(mpsc::UnboundedSender<Command>, watch::Receiver<State>), Error> {
+    let deadline = tokio::time::Instant::now() + patience;
+    let endpoint = file.endpoint(file.registration);
+    let (sockets, mut inbox) = connect(file, session)?;
+    let no_answer = || Error::NoAnswer {
+        endpoint: endpoint.clone(),
+        waited: patience,
+    };
+    let hands = shake_hands(&sockets, &mut inbox, session, &endpoint);
+    let core = timeout_at(deadline, hands)
+        .await
+        .map_err(|_| no_answer())?
+        .and_then(|core| core.ok_or_else(no_answer))?;
+    let state = watch::Sender::new(State {
+        engines: Arc::new(core.engines().clone()),
+        lost: None,
+    });
+    let (commands, receiver) = mpsc::unbounded_channel();
+    let watched = state.subscribe();
+    let driver = Driver {
+        sockets,
+        session: session.clone(),
+        core,
+        state,
+        endpoint,
+    };
+    tokio::spawn(driver.run(inbox, receiver));
+    Ok((commands, watched))
+}
+
+fn connect(
+    file: &ClientFile,
+    session: &Session,
+) -> Result<(Sockets, mpsc::UnboundedReceiver<Received>), Error> {
+    let options = || SocketOptions {
+        // ipyparallel's hub knows a client by it.
+        identity: Some(Bytes::copy_from_slice(session.id().as_bytes())),
+        heartbeat: file.interface.starts_with("tcp:").then_some(SILENCE),
+        ..SocketOptions::default()
+    };
+    let mut builder = SocketsBuilder::new().name("client");
+    for (socket, socket_type, port) in [
+        (QUERY, SocketType::DEALER, file.registration),
+        (MUX, SocketType::DEALER, file.mux),
+        (TASK, SocketType::DEALER, file.task),
+        (CONTROL, SocketType::DEALER, file.control),
+        (BROADCAST, SocketType::DEALER, file.broadcast),
+        (IOPUB, SocketType::SUB, file.iopub),
+        (NEWS, SocketType::SUB, file.notification),
+    ] {
+        builder = builder
+            .monitor(socket, SocketId(socket.0 + MONITOR))
+            .options(socket, options())
+            .connect(socket, socket_type, file.endpoint(port));
+    }
+    Ok(builder.start()?)
+}
+
+/// Waits until all sockets are connected, and with that hear what will be said from then on; then asks which engines there are.
+///
+/// Gives nothing if the answer is that of an error, or the sockets have closed.
+async fn shake_hands(
+    sockets: &Sockets,
+    inbox: &mut mpsc::UnboundedReceiver<Received>,
+    session: &Session,
+    endpoint: &str,
+) -> Result<Option<Core>, Error> {
+    #[derive(Deserialize)]
+    struct Reply {
+        engines: BTreeMap<EngineId, String>,
+    }
+
+    let mut core = Core::default();
+    let mut missing: Vec<SocketId> = (QUERY.0..=NEWS.0).map(SocketId).collect();
+    let mut news = Vec::new();
+    while let Some(Received { socket, frames }) = inbox.recv().await {
+        if let Some(of) = socket.0.checked_sub(MONITOR) {
+            match Contact::from_frames(&frames) {
+                Some(Contact::Made) => {
+                    let before = missing.len();
+                    missing.retain(|socket| socket.0 != of);
+                    if missing.is_empty() && before > 0 {
+                        let content = RawJson::empty_object();
+                        let request = session.raw_message("connection_request", content, None);
+                        sockets.send(QUERY, session.encode(&request));
+                    }
+                }
+                // The hub listens before the file is there; ipcontroller's schedulers may be later.
+                Some(Contact::Refused | Contact::Lost) if of == QUERY.0 => {
+                    return Err(Error::Nobody {
+                        endpoint: endpoint.to_owned(),
+                    });
+                }
+                _ => {}
+            }
+            continue;
+        }
+        match (socket, decode(session, frames)) {
+            (QUERY, Some(reply)) => {
+                let Reply { engines } = reply.parse().map_err(|source| Error::Answer {
+                    msg_type: "connection_request".to_owned(),
+                    source,
+                })?;
+                let engines = engines.into_iter();
+                core.set_engines(engines.map(|(id, uuid)| (id, uuid.into())).collect());
+                // What was said before the answer may be newer than it, or be in it.
+                for message in &news {
+                    core.on_news(message);
+                }
+                return Ok(Some(core));
+            }
+            (NEWS, Some(message)) => news.push(message),
+            _ => {}
+        }
+    }
+    Ok(None)
+}
+
+/// The message that `frames` are; what is none is dropped, and traced without what it says.
+fn decode(session: &Session, frames: Vec<Bytes>) -> Option<Message> {
+    session
+        .decode(frames)
+        .inspect_err(|error| tracing::warn!(%error, "a message is dropped"))
+        .ok()
+}
+
+struct Driver {
+    sockets: Sockets,
+    session: Session,
+    core: Core,
+    state: watch::Sender<State>,
+    endpoint: String,
+}
+
+impl Driver {
+    async fn run(
+        mut self,
+        mut inbox: mpsc::UnboundedReceiver<Received>,
+        mut commands: mpsc::UnboundedReceiver<Command>,
+    ) {
+        let mut burst = Vec::with_capacity(BURST);
+        let lost = loop {
+            let deadline = self.core.deadline();
+            let due = async {
+                match deadline {
+                    Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                count = inbox.recv_many(&mut burst, BURST) => {
+                    let mut gone = count == 0;
+                    for received in burst.drain(..) {
+                        gone |= self.receive(received);
+                    }
+                    if gone {
+                        break self.controller_gone();
+                    }
+                }
+                command = commands.recv() => match command {
+                    Some(Command::Submit { entries, frames, listener }) => {
+                        let send = self.core.on_submit(entries, listener);
+                        for ((socket, frames), send) in frames.into_iter().zip(send) {
+                            if send {
+                                self.sockets.send(socket, frames);
+                            }
+                        }
+                    }
+                    Some(Command::Forget(ids)) => self.core.forget(&ids),
+                    Some(Command::Close(done)) => {
+                        self.end(&Lost::Closed, &mut commands);
+                        self.sockets.close().await;
+                        let _ = done.send(());
+                        return;
+                    }
+                    None => break Lost::Closed,
+                },
+                () = due => self.core.on_time(Instant::now()),
+            }
+        };
+        self.end(&lost, &mut commands);
+    }
+
+    fn controller_gone(&self) -> Lost {
+        Lost::Controller {
+            endpoint: self.endpoint.clone(),
+            told: self.core.told(),
+        }
+    }
+
+    /// Says whether the controller has gone.
+    fn receive(&mut self, Received { socket, frames }: Received) -> bool {
+        if socket.0 >= MONITOR {
+            return Contact::from_frames(&frames) == Some(Contact::Lost);
+        }
+        let Some(message) = decode(&self.session, frames) else {
+            return false;
+        };
+        match socket {
+            IOPUB => self.core.on_iopub(Instant::now(), &message),
+            NEWS => {
+                if self.core.on_news(&message) {
+                    self.tell(None);
+                }
+            }
+            _ => self.core.on_reply(Instant::now(), message),
+        }
+        false
+    }
+
+    fn tell(&self, lost: Option<Lost>) {
+        self.state.send_replace(State {
+            engines: Arc::new(self.core.engines().clone()),
+            lost,
+        });
+    }
+
+    /// Tells everyone who waits, also those whose requests have not been seen yet.
+    fn end(&mut self, lost: &Lost, commands: &mut mpsc::UnboundedReceiver<Command>) {
+        self.core.on_lost(lost);
+        self.tell(Some(lost.clone()));
+        commands.close();
+        while let Ok(command) = commands.try_recv() {
+            if let Command::Submit {
+                entries,
+                mut listener,
+                ..
+            } = command
+            {
+                for index in 0..entries.len() {
+                    listener(index, Event::Lost(lost.clone()));
+                }
+            }
+        }
+    }
+}
