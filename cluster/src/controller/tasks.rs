@@ -33,7 +33,7 @@ struct Wishes {
 }
 
 /// A dependency as ipyparallel's clients write it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(untagged)]
 enum Named {
     Whole {
@@ -48,17 +48,12 @@ enum Named {
     },
     Ids(Vec<MessageId>),
     Id(MessageId),
+    #[default]
     None,
 }
 
 fn yes() -> bool {
     true
-}
-
-impl Default for Named {
-    fn default() -> Self {
-        Self::None
-    }
 }
 
 impl From<Named> for Dependency {

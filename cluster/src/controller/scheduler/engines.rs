@@ -111,14 +111,14 @@ impl Engines {
         });
     }
 
-    /// Whether the engine had the task.
-    pub(super) fn take(&mut self, key: EngineKey, task: TaskNumber, now: Duration) -> bool {
-        let mut had = false;
+    /// An engine has ended one of its tasks. Gives when it ended the one before.
+    pub(super) fn take(&mut self, key: EngineKey, task: TaskNumber, now: Duration) -> Duration {
+        let mut before = now;
         self.change(key, |engine| {
-            had = engine.running.remove(&task);
-            engine.ended = now;
+            engine.running.remove(&task);
+            before = std::mem::replace(&mut engine.ended, now);
         });
-        had
+        before
     }
 
     /// Engines may hold so many tasks now. Gives those that have room.

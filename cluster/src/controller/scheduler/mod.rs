@@ -220,24 +220,18 @@ impl<P: Clone> Scheduler<P> {
         took: Option<Duration>,
         out: &mut Vec<Decision<P>>,
     ) -> Verdict {
-        let had = self.engines.key(engine).and_then(|key| {
-            let number = *self.by_id.get(id)?;
-            let ended = self.engines.get(key)?.ended;
-            self.engines
-                .take(key, number, now)
-                .then_some((key, number, ended))
-        });
-        let Some((key, number, ended)) = had else {
+        let number = self.by_id.get(id).copied();
+        let task = number.and_then(|number| Some((number, self.tasks.get_mut(&number)?)));
+        let (Some((number, task)), Some(key)) = (task, self.engines.key(engine)) else {
             return Verdict::Unknown;
         };
+        let since = match task.state {
+            State::Running { engine, since } if engine == key => since,
+            _ => return Verdict::Unknown,
+        };
+        task.state = State::Blocked;
         self.running -= 1;
-        let Some(task) = self.tasks.get_mut(&number) else {
-            return Verdict::Unknown;
-        };
-        let since = match std::mem::replace(&mut task.state, State::Blocked) {
-            State::Running { since, .. } => since.max(ended),
-            State::Blocked | State::Ready(_) => now,
-        };
+        let before = self.engines.take(key, number, now);
         let tried_again = match answer {
             Answer::Succeeded => false,
             _ if task.aborted => false,
@@ -256,7 +250,8 @@ impl<P: Clone> Scheduler<P> {
             Answer::Aborted => true,
         };
         if matches!(answer, Answer::Succeeded | Answer::Failed) {
-            let took = took.unwrap_or_else(|| now.saturating_sub(since));
+            // It may have waited there for the one before.
+            let took = took.unwrap_or_else(|| now.saturating_sub(since.max(before)));
             if self.prefetch.observe(took) {
                 for free in self.engines.set_depth(self.prefetch.depth()) {
                     self.pull(now, free, out);
