@@ -118,6 +118,11 @@ impl Packet {
         serde_json::from_slice(self.header()).ok()
     }
 
+    /// The header of the message that this one answers, whole.
+    pub(super) fn full_parent(&self) -> Option<Header> {
+        serde_json::from_slice(self.parent()).ok()
+    }
+
     /// The metadata as they are.
     pub(super) fn metadata_map(&self) -> Map<String, Value> {
         serde_json::from_slice(self.metadata()).unwrap_or_default()

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::RawJson;
+use protocol::{Message, RawJson};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -235,9 +235,14 @@ impl Core {
                 Decision::Run {
                     engine,
                     id,
+                    attempt,
                     payload,
                 } => {
                     self.results.assign(&id, &engine);
+                    if attempt > 0 {
+                        out.extend(repeated(engine, &payload, attempt));
+                        continue;
+                    }
                     let mut frames = Vec::with_capacity(1 + payload.frames().len());
                     frames.push(engine);
                     frames.extend_from_slice(payload.frames());
@@ -299,18 +304,13 @@ impl Core {
     }
 
     /// A task that is asked for again gets a new header, and the client that asked its reply by the result store only.
-    pub(super) fn again(
-        &self,
-        id: &MessageId,
-        new: &MessageId,
-        now: Moment,
-    ) -> Option<protocol::Message> {
+    pub(super) fn again(&self, id: &MessageId, new: &MessageId, now: Moment) -> Option<Message> {
         let request = &self.results.get(&id.0)?.request;
         let mut header = request.full_header()?;
         let parent = Some(header.clone());
         header.msg_id = new.to_string();
         header.date = now.wall.to_string();
-        Some(protocol::Message {
+        Some(Message {
             identities: vec![Bytes::from_static(RESUBMIT)],
             header,
             parent,
@@ -319,6 +319,26 @@ impl Core {
             buffers: request.buffers().to_vec(),
         })
     }
+}
+
+/// A task that is given out again. An engine that has had it would take the same message for a replay, so it is told which attempt
+/// this is, and the message signed anew.
+fn repeated(engine: Bytes, request: &Packet, attempt: u32) -> Option<Outcome> {
+    let mut metadata = request.metadata_map();
+    metadata.insert("attempt".to_owned(), json!(attempt));
+    let mut identities = vec![engine];
+    identities.extend_from_slice(request.identities());
+    Some(Outcome::Send {
+        channel: Channel::TaskEngine,
+        message: Box::new(Message {
+            identities,
+            header: request.full_header()?,
+            parent: request.full_parent(),
+            metadata,
+            content: RawJson::from_bytes(request.content().clone()).ok()?,
+            buffers: request.buffers().to_vec(),
+        }),
+    })
 }
 
 /// The metadata of a reply that no engine made.

@@ -154,6 +154,7 @@ impl<P: Clone> Scheduler<P> {
             id: id.clone(),
             bytes,
             retries,
+            attempts: 0,
             payload,
             state: State::Blocked,
             aborted: false,
@@ -500,8 +501,10 @@ impl<P: Clone> Scheduler<P> {
         out.push(Decision::Run {
             engine: target.identity.clone(),
             id: task.id.clone(),
+            attempt: task.attempts,
             payload: task.payload.clone(),
         });
+        task.attempts = task.attempts.saturating_add(1);
         task.state = State::Running { engine, since: now };
         self.engines.give(engine, number);
         self.queues.serve(task.client);

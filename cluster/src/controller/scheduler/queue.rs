@@ -70,13 +70,15 @@ impl Queues {
             None => {
                 let key = ClientKey(self.next);
                 self.next += 1;
-                self.by_identity.insert(identity.clone(), key);
+                // A frame shares its memory with the message that it came in.
+                let identity = Bytes::copy_from_slice(identity);
+                self.by_identity.insert(identity, key);
                 key
             }
         };
         let served = self.served;
         let client = self.clients.entry(key).or_insert_with(|| Client {
-            identity: identity.clone(),
+            identity: Bytes::copy_from_slice(identity),
             served,
             tasks: 0,
             bytes: 0,

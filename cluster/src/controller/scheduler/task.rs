@@ -53,6 +53,8 @@ pub enum Decision<P> {
         engine: Bytes,
         /// Which task.
         id: MessageId,
+        /// How often it was given to an engine before.
+        attempt: u32,
         /// What the engine needs.
         payload: P,
     },
@@ -179,6 +181,8 @@ pub(super) struct Task<P> {
     pub(super) client: ClientKey,
     pub(super) bytes: u64,
     pub(super) retries: u32,
+    /// How often it was given to an engine.
+    pub(super) attempts: u32,
     pub(super) payload: P,
     pub(super) state: State,
     /// A client wants it not to run, or not again.
