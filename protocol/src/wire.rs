@@ -212,6 +212,70 @@ impl Session {
     /// # Errors
     /// When the frames are malformed, not signed with this session's key, or have been decoded before.
     pub fn decode(&self, frames: Vec<Bytes>) -> Result<Message, WireError> {
+        let parts = Parts::of(&frames)?;
+        self.check(&parts)?;
+        Ok(Message {
+            identities: parts.identities.to_vec(),
+            header: parsed(Part::Header, parts.header)?,
+            parent: parent_header(parts.parent)?,
+            metadata: parsed(Part::Metadata, parts.metadata)?,
+            content: RawJson::from_bytes(parts.content.clone()).map_err(|source| {
+                WireError::Json {
+                    part: Part::Content,
+                    source,
+                }
+            })?,
+            buffers: parts.buffers.to_vec(),
+        })
+    }
+
+    /// As [`Self::decode`], for a message that is passed on as it is: its signature is checked and remembered, and nothing of it
+    /// is parsed.
+    ///
+    /// # Errors
+    /// As [`Self::decode`], but for JSON.
+    pub fn verify(&self, frames: &[Bytes]) -> Result<(), WireError> {
+        self.check(&Parts::of(frames)?)
+    }
+
+    fn check(&self, parts: &Parts<'_>) -> Result<(), WireError> {
+        let Some(signer) = &self.0.signer else {
+            return Ok(());
+        };
+        let digest = match &parts.signature[..] {
+            [] => return Err(WireError::Unsigned),
+            signature => digest(signature).ok_or(WireError::BadSignatureHex)?,
+        };
+        mac(signer, parts.signed())
+            .verify_slice(&digest)
+            .map_err(|_| WireError::BadSignature)?;
+        // Only what is genuine is remembered, or anyone could push real signatures out.
+        let mut replays = self
+            .0
+            .replays
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if replays.is_new(digest) {
+            Ok(())
+        } else {
+            Err(WireError::Replayed)
+        }
+    }
+}
+
+/// A message's frames by their meaning.
+struct Parts<'a> {
+    identities: &'a [Bytes],
+    signature: &'a Bytes,
+    header: &'a Bytes,
+    parent: &'a Bytes,
+    metadata: &'a Bytes,
+    content: &'a Bytes,
+    buffers: &'a [Bytes],
+}
+
+impl<'a> Parts<'a> {
+    fn of(frames: &'a [Bytes]) -> Result<Self, WireError> {
         let delimiter = frames.iter().position(|frame| frame == DELIMITER);
         let delimiter = delimiter.ok_or(WireError::NoDelimiter {
             frames: frames.len(),
@@ -231,42 +295,19 @@ impl Session {
                 found: rest.len() - 1,
             });
         };
-        self.check(signature, [header, parent, metadata, content])?;
-        Ok(Message {
-            identities: identities.to_vec(),
-            header: parsed(Part::Header, header)?,
-            parent: parent_header(parent)?,
-            metadata: parsed(Part::Metadata, metadata)?,
-            content: RawJson::from_bytes(content.clone()).map_err(|source| WireError::Json {
-                part: Part::Content,
-                source,
-            })?,
-            buffers: buffers.to_vec(),
+        Ok(Self {
+            identities,
+            signature,
+            header,
+            parent,
+            metadata,
+            content,
+            buffers,
         })
     }
 
-    fn check(&self, signature: &[u8], parts: [&Bytes; 4]) -> Result<(), WireError> {
-        let Some(signer) = &self.0.signer else {
-            return Ok(());
-        };
-        let digest = match signature {
-            [] => return Err(WireError::Unsigned),
-            signature => digest(signature).ok_or(WireError::BadSignatureHex)?,
-        };
-        mac(signer, parts)
-            .verify_slice(&digest)
-            .map_err(|_| WireError::BadSignature)?;
-        // Only what is genuine is remembered, or anyone could push real signatures out.
-        let mut replays = self
-            .0
-            .replays
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if replays.is_new(digest) {
-            Ok(())
-        } else {
-            Err(WireError::Replayed)
-        }
+    fn signed(&self) -> [&'a Bytes; 4] {
+        [self.header, self.parent, self.metadata, self.content]
     }
 }
 

@@ -177,3 +177,193 @@ def test_engines_come_and_go(program: Path, client: ipp.Client) -> None:
     while last in client.ids and time.monotonic() - began < 5:
         time.sleep(0.01)  # the news comes on another socket than the reply
     assert last not in client.ids
+
+
+@pytest.fixture(scope="module")
+def pythons(cluster: Path) -> Iterator[list[int]]:
+    """Two Python engines for load-balanced tasks; their ids."""
+    file = cluster.with_name("ipcontroller-engine.json")
+    with ipp.Client(connection_info=str(cluster), timeout=PATIENCE) as client:
+        before = set(client.ids)
+        command = [sys.executable, "-m", "ipyparallel.engine", f"--file={file}"]
+        engines = [subprocess.Popen(command, stderr=subprocess.DEVNULL) for _ in range(2)]
+        try:
+            client.wait_for_engines(len(before) + 2, timeout=PATIENCE, interactive=False)
+            yield sorted(set(client.ids) - before)
+        finally:
+            for engine in engines:
+                engine.terminate()
+                engine.wait(PATIENCE)
+
+
+@pytest.fixture
+def balanced(client: ipp.Client, pythons: list[int]) -> ipp.LoadBalancedView:
+    """A view of the Python engines. One task at a time is given to each, since the last ones were long."""
+    view = client.load_balanced_view(targets=pythons)
+    view.map_sync(time.sleep, [0.01] * 4, chunksize=1)
+    return view
+
+
+def fails() -> None:
+    raise ValueError("on purpose")
+
+
+def getpid() -> int:
+    import os
+
+    return os.getpid()
+
+
+def counted(path: str, good_after: int) -> int:
+    """Fails until it has run so often, which it counts in a file."""
+    with open(path, "a+") as file:
+        file.write("ran\n")
+        file.seek(0)
+        count = len(file.readlines())
+    if count <= good_after:
+        raise ValueError(f"run {count}")
+    return count
+
+
+def occupy(view: ipp.LoadBalancedView, seconds: float) -> ipp.AsyncResult:
+    """Long tasks for both engines, which they have when this returns."""
+    tasks = view.map_async(time.sleep, [seconds] * 2, chunksize=1)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        status = view.client.queue_status(targets=view.targets)
+        if all(status[engine]["tasks"] for engine in view.targets):
+            return tasks
+    raise TimeoutError("the engines did not get their tasks")
+
+
+def error(result: ipp.AsyncResult) -> str:
+    with pytest.raises(ipp.RemoteError) as raised:
+        result.get(timeout=PATIENCE)
+    return raised.value.ename
+
+
+def test_many_small_tasks(client: ipp.Client, balanced: ipp.LoadBalancedView) -> None:
+    assert balanced.map_sync(lambda x: x + 1, range(300), chunksize=1) == list(range(1, 301))
+    status = client.queue_status()
+    assert (status["unassigned"], status["task_bytes"]) == (0, 0)
+
+
+def test_tasks_after_others(balanced: ipp.LoadBalancedView) -> None:
+    first, second = balanced.apply(time.sleep, 0.3), balanced.apply(time.sleep, 0.1)
+    with balanced.temp_flags(after=[first, second]):
+        later = balanced.apply(time.time)
+    assert later.get(timeout=PATIENCE) >= max(done.completed.timestamp() for done in (first, second))
+    with balanced.temp_flags(after=ipp.Dependency([first, later], all=False)):
+        assert balanced.apply(getpid).get(timeout=PATIENCE) > 0
+    bad = balanced.apply(fails)
+    with balanced.temp_flags(after=bad):
+        impossible = balanced.apply(getpid)
+    with balanced.temp_flags(after=ipp.Dependency(impossible, success=False, failure=True)):
+        rescue = balanced.apply(getpid)
+    with balanced.temp_flags(after="nobody's"):
+        invalid = balanced.apply(getpid)
+    assert error(bad) == "ValueError"
+    assert error(impossible) == "ImpossibleDependency"
+    assert rescue.get(timeout=PATIENCE) > 0
+    assert error(invalid) == "InvalidDependency"
+
+
+def test_tasks_follow_others(balanced: ipp.LoadBalancedView, client: ipp.Client) -> None:
+    both = [client.load_balanced_view(targets=[engine]).apply(getpid) for engine in balanced.targets]
+    pids = [one.get(timeout=PATIENCE) for one in both]
+    assert pids[0] != pids[1]
+    for one, pid in zip(both, pids):
+        with balanced.temp_flags(follow=one):
+            assert balanced.map_sync(lambda _: getpid(), range(5), chunksize=1) == [pid] * 5
+    with balanced.temp_flags(follow=both):
+        scattered = balanced.apply(getpid)
+    assert error(scattered) == "ImpossibleDependency"
+
+
+def test_failed_tasks_are_retried_so_often(balanced: ipp.LoadBalancedView, tmp_path: Path) -> None:
+    for retries, name in [(2, "enough"), (1, "too few")]:
+        path = tmp_path / name
+        with balanced.temp_flags(retries=retries):
+            task = balanced.apply(counted, str(path), 2)
+        if name == "enough":
+            assert task.get(timeout=PATIENCE) == 3
+        else:
+            assert error(task) == "ValueError"
+        assert len(path.read_text().splitlines()) == retries + 1
+
+
+def test_engines_may_refuse_tasks(balanced: ipp.LoadBalancedView) -> None:
+    pid = balanced.apply(getpid).get(timeout=PATIENCE)
+
+    @ipp.depend(lambda wanted: __import__("os").getpid() == wanted, pid)
+    def picky() -> int:
+        return getpid()
+
+    assert [task.get(timeout=PATIENCE) for task in [balanced.apply(picky) for _ in range(5)]] == [pid] * 5
+
+    @ipp.require("a_module_that_nobody_has")
+    def lost() -> None:
+        pass
+
+    assert error(balanced.apply(lost)) == "ImpossibleDependency"
+
+
+def test_waiting_tasks_time_out(balanced: ipp.LoadBalancedView) -> None:
+    busy = occupy(balanced, 1.5)
+    began = time.monotonic()
+    with balanced.temp_flags(timeout=0.3):
+        waits = balanced.apply(getpid)
+    assert error(waits) == "TaskTimeout"
+    assert 0.25 < time.monotonic() - began < 1.4
+    busy.get(timeout=PATIENCE)
+
+
+def test_waiting_tasks_are_aborted(balanced: ipp.LoadBalancedView, client: ipp.Client, tmp_path: Path) -> None:
+    path = tmp_path / "ran"
+    busy = occupy(balanced, 1.0)
+    one, two, three = (balanced.apply(counted, str(path), 0) for _ in range(3))
+    two.abort()
+    with pytest.raises(ipp.error.TaskAborted):
+        two.get(timeout=PATIENCE)
+    client.abort([one], targets=balanced.targets, block=True)
+    with pytest.raises(ipp.error.TaskAborted):
+        one.get(timeout=PATIENCE)
+    assert not busy.ready()
+    assert three.get(timeout=PATIENCE) == 1
+    assert len(path.read_text().splitlines()) == 1
+
+
+def test_a_killed_engines_task_runs_elsewhere(balanced: ipp.LoadBalancedView, client: ipp.Client, cluster: Path, tmp_path: Path) -> None:
+    before = set(client.ids)
+    file = cluster.with_name("ipcontroller-engine.json")
+    engine = subprocess.Popen([sys.executable, "-m", "ipyparallel.engine", f"--file={file}"], stderr=subprocess.DEVNULL)
+    try:
+        client.wait_for_engines(len(before) + 1, timeout=PATIENCE, interactive=False)
+        mortal = (set(client.ids) - before).pop()
+        path = tmp_path / "pids"
+
+        def dies_there(path: str, victim: int) -> int:
+            with open(path, "a") as file:
+                file.write(f"{getpid()}\n")
+            time.sleep(600 if getpid() == victim else 0)
+            return getpid()
+
+        pid = client[mortal].apply_sync(getpid)
+        view = client.load_balanced_view(targets=[mortal, *balanced.targets])
+        alone = client.load_balanced_view(targets=[mortal])
+        occupied = occupy(balanced, 0.5)
+        with view.temp_flags(retries=1):
+            task = view.apply(dies_there, str(path), pid)
+        hopeless = alone.apply(getpid)
+        deadline = time.monotonic() + PATIENCE
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        engine.kill()
+        assert task.get(timeout=PATIENCE) != pid
+        assert path.read_text().split()[0] == str(pid)
+        assert len(path.read_text().split()) == 2
+        assert error(hopeless) in ("ImpossibleDependency", "EngineError")
+        occupied.get(timeout=PATIENCE)
+    finally:
+        engine.kill()
+        engine.wait(PATIENCE)

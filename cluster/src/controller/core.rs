@@ -1,9 +1,10 @@
 //! The controller without its sockets: messages and moments in, messages out.
 //!
 //! What engines there are is `registration`, what clients ask the hub is `queries`, what passes between clients and engines is
-//! `traffic`; here are the state they share and the one way in.
+//! `traffic`, and `tasks` where it is load-balanced; here are the state they share and the one way in.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,11 +13,12 @@ use serde_json::{Map, Value, json};
 
 use super::broadcast::Broadcasts;
 use super::heartbeat::Hearts;
+use super::packet::Packet;
 use super::registration::Registry;
 use super::results::Results;
-use super::scheduler::Scheduler;
+use super::scheduler::{Config, Decision, HighWater, Scheduler};
 use crate::MessageId;
-use crate::profile::Settings;
+use crate::profile::{HighWaterMark, Settings};
 
 /// How long clients may take to read replies made for a dead engine, before they are told that it is gone: ipyparallel's
 /// make such replies up themselves on that news, and complain about the second one.
@@ -77,6 +79,13 @@ pub enum Event {
         message: Box<Message>,
         /// As it came.
         frames: Vec<Bytes>,
+    },
+    /// A task came, or an engine's reply to one, and its signature is good.
+    Passing {
+        /// [`Channel::TaskClient`] or [`Channel::TaskEngine`].
+        channel: Channel,
+        /// As it came.
+        packet: Packet,
     },
     /// An engine sent a beat back. `ours`: in the way that only engines made here do.
     Beat {
@@ -188,7 +197,9 @@ pub(super) struct Outstanding {
 pub struct Core {
     pub(super) hearts: Hearts,
     pub(super) registry: Registry,
-    pub(super) scheduler: Scheduler,
+    pub(super) scheduler: Scheduler<Arc<Packet>>,
+    /// Empty between events; kept for its memory.
+    pub(super) decisions: Vec<Decision<Arc<Packet>>>,
     pub(super) broadcasts: Broadcasts,
     pub(super) results: Results,
     /// Requests to engines by mux and control, by engine and id.
@@ -199,17 +210,28 @@ pub struct Core {
 }
 
 impl Core {
-    /// A controller without engines.
-    pub fn new(settings: &Settings) -> Self {
+    /// A controller without engines. The random schemes take their chances from `generator`.
+    pub fn new(settings: &Settings, generator: fastrand::Rng) -> Self {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let bytes = |megabytes: u64| megabytes.saturating_mul(1 << 20);
+        let scheduling = Config {
+            scheme: settings.scheduler.scheme,
+            high_water: match settings.scheduler.hwm {
+                HighWaterMark::Auto => HighWater::Auto,
+                HighWaterMark::Tasks(0) => HighWater::Unlimited,
+                HighWaterMark::Tasks(tasks) => HighWater::Fixed(count(tasks)),
+            },
+            limit: bytes(settings.limits.queue_mb),
+        };
         Self {
             hearts: Hearts::new(settings.heartbeat_period(), settings.heartbeat.misses),
             registry: Registry::default(),
-            scheduler: Scheduler::new(count(settings.scheduler.in_flight)),
+            scheduler: Scheduler::new(scheduling, generator),
+            decisions: Vec::new(),
             broadcasts: Broadcasts::default(),
             results: Results::new(
                 count(settings.limits.results),
-                settings.limits.results_mb.saturating_mul(1 << 20),
+                bytes(settings.limits.results_mb),
             ),
             outstanding: HashMap::new(),
             later: VecDeque::new(),
@@ -218,33 +240,36 @@ impl Core {
         }
     }
 
-    /// What to do about something.
-    pub fn on_event(&mut self, now: Moment, event: Event) -> Vec<Outcome> {
-        let mut out = Vec::new();
+    /// What to do about something, added to `out`.
+    pub fn on_event(&mut self, now: Moment, event: Event, out: &mut Vec<Outcome>) {
         match event {
             Event::Received {
                 channel,
                 message,
                 frames,
-            } => self.on_message(now, channel, &message, frames, &mut out),
-            Event::Beat { uuid, ours } => self.on_beat(now, &uuid, ours, &mut out),
+            } => self.on_message(now, channel, &message, frames, out),
+            Event::Passing { channel, packet } => match channel {
+                Channel::TaskEngine => self.on_task_reply(now, packet, out),
+                _ => self.on_task(now, packet, out),
+            },
+            Event::Beat { uuid, ours } => self.on_beat(now, &uuid, ours, out),
             Event::Probed { uuid, sent } => {
                 if self.hearts.on_probe(&uuid, sent) {
-                    self.unregister(now, &uuid, &mut out);
+                    self.unregister(now, &uuid, out);
                 }
             }
-            Event::Subscribed => self.announce_again(now, &mut out),
-            Event::Time => self.on_time(now, &mut out),
-            Event::Stop => self.stop(now, &mut out),
+            Event::Subscribed => self.announce_again(now, out),
+            Event::Time => self.on_time(now, out),
+            Event::Stop => self.stop(now, out),
         }
-        out
     }
 
     /// When [`Event::Time`] is to happen at the latest.
     pub fn deadline(&self) -> Duration {
         let later = self.later.iter().map(|(due, _)| *due).min();
         let beat = self.hearts.deadline(self.registry.is_waiting_for_beats());
-        later.map_or(beat, |later| later.min(beat))
+        let deadlines = [later, self.scheduler.deadline()];
+        deadlines.into_iter().flatten().fold(beat, Duration::min)
     }
 
     fn on_message(
@@ -263,11 +288,11 @@ impl Core {
             Channel::MuxEngine | Channel::ControlEngine => {
                 self.on_reply(now, channel, message, frames, out);
             }
-            Channel::TaskClient => self.on_task(now, message, frames, out),
-            Channel::TaskEngine => self.on_task_reply(now, message, frames, out),
-            Channel::BroadcastClient => self.on_broadcast(now, message, out),
+            Channel::BroadcastClient => self.on_broadcast(now, message, frames, out),
             Channel::BroadcastEngine => self.on_broadcast_reply(now, message, out),
             Channel::IopubEngine => self.on_iopub(now, message, frames, out),
+            // Tasks are passed on unread.
+            Channel::TaskClient | Channel::TaskEngine => {}
             Channel::Notification | Channel::IopubClient | Channel::Ping | Channel::Pong => {}
         }
     }
@@ -287,6 +312,9 @@ impl Core {
             self.unregister(now, &uuid, out);
         }
         self.registry.forget_stalled(now.elapsed);
+        let mut decisions = std::mem::take(&mut self.decisions);
+        self.scheduler.on_time(now.elapsed, &mut decisions);
+        self.decide(now, decisions, out);
         let (ready, waiting) = std::mem::take(&mut self.later)
             .into_iter()
             .partition(|(due, _)| *due <= now.elapsed);

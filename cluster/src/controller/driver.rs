@@ -8,6 +8,10 @@ use protocol::{Received, SendError, Session, Sockets, Subscription};
 use tokio::sync::mpsc;
 
 use super::core::{Channel, Core, Event, Moment, Outcome, Saying};
+use super::packet::Packet;
+
+/// How many messages are taken at a time; the clock is looked at once for all of them.
+const BATCH: usize = 256;
 
 /// How engines made here mark the beats that they send back.
 pub(crate) const OURS: &[u8] = b"chorus";
@@ -18,6 +22,8 @@ struct Driver {
     core: Core,
     start: Instant,
     probed: mpsc::UnboundedSender<(String, bool)>,
+    /// Empty between events; kept for its memory.
+    outcomes: Vec<Outcome>,
 }
 
 /// Runs the controller to its end.
@@ -35,15 +41,17 @@ pub(super) async fn drive(
         core,
         start: Instant::now(),
         probed,
+        outcomes: Vec::new(),
     };
     let mut stop = pin!(stop);
     let mut told = false;
+    let mut batch = Vec::with_capacity(BATCH);
     loop {
         let deadline = driver.start + driver.core.deadline();
         let event = tokio::select! {
-            received = inbox.recv() => match received {
-                Some(received) => driver.event(received),
-                None => break,
+            count = inbox.recv_many(&mut batch, BATCH) => match count {
+                0 => break,
+                _ => None,
             },
             Some((uuid, sent)) = probes.recv() => Some(Event::Probed { uuid, sent }),
             () = tokio::time::sleep_until(deadline.into()) => Some(Event::Time),
@@ -52,9 +60,14 @@ pub(super) async fn drive(
                 Some(Event::Stop)
             }
         };
-        if let Some(event) = event
-            && driver.handle(event)
-        {
+        let now = driver.now();
+        let mut end = event.is_some_and(|event| driver.handle(now, event));
+        for received in batch.drain(..) {
+            if let Some(event) = driver.event(received) {
+                end |= driver.handle(now, event);
+            }
+        }
+        if end {
             break;
         }
     }
@@ -84,6 +97,17 @@ impl Driver {
                 .filter(|subscription| subscription.subscribes)
                 .map(|_| Event::Subscribed),
             Channel::IopubClient | Channel::Ping => None,
+            Channel::TaskClient | Channel::TaskEngine => {
+                match self.session.verify(&received.frames) {
+                    Ok(()) => {
+                        Packet::of(received.frames).map(|packet| Event::Passing { channel, packet })
+                    }
+                    Err(error) => {
+                        tracing::warn!(?channel, %error, "a message is dropped");
+                        None
+                    }
+                }
+            }
             channel => match self.session.decode(received.frames.clone()) {
                 Ok(message) => Some(Event::Received {
                     channel,
@@ -99,10 +123,11 @@ impl Driver {
     }
 
     /// Says whether this was the end.
-    fn handle(&mut self, event: Event) -> bool {
-        let now = self.now();
+    fn handle(&mut self, now: Moment, event: Event) -> bool {
         let mut end = false;
-        for outcome in self.core.on_event(now, event) {
+        let mut outcomes = std::mem::take(&mut self.outcomes);
+        self.core.on_event(now, event, &mut outcomes);
+        for outcome in outcomes.drain(..) {
             match outcome {
                 Outcome::Forward { channel, frames } => {
                     self.sockets.send(channel.socket(), frames);
@@ -113,12 +138,10 @@ impl Driver {
                 }
                 Outcome::Say(saying) => self.say(*saying),
                 Outcome::Resubmit(message) => {
-                    let event = Event::Received {
-                        channel: Channel::TaskClient,
-                        frames: self.session.encode(&message),
-                        message,
-                    };
-                    end |= self.handle(event);
+                    let channel = Channel::TaskClient;
+                    if let Some(packet) = Packet::of(self.session.encode(&message)) {
+                        end |= self.handle(now, Event::Passing { channel, packet });
+                    }
                 }
                 Outcome::Beat => {
                     let beat = self.start.elapsed().as_secs_f64().to_string();
@@ -139,6 +162,7 @@ impl Driver {
                 Outcome::Stop => end = true,
             }
         }
+        self.outcomes = outcomes;
         end
     }
 

@@ -7,10 +7,12 @@ pub mod core;
 mod driver;
 pub mod heartbeat;
 mod open;
+pub mod packet;
 mod queries;
 mod registration;
 pub mod results;
 pub mod scheduler;
+mod tasks;
 mod traffic;
 
 #[cfg(test)]

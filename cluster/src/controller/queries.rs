@@ -32,6 +32,7 @@ impl Core {
                 Ok(("history_reply", content, Vec::new()))
             }
             "db_request" => self.database(&content),
+            "abort_request" => Ok(self.abort(now, message, &content, out)),
             "purge_request" => Ok(("purge_reply", self.purge(&content), Vec::new())),
             "resubmit_request" => {
                 let content = self.resubmit(now, &content, out);
@@ -125,21 +126,22 @@ impl Core {
                 continue;
             };
             let queue = self.pending(&engine.uuid);
-            let tasks: Vec<_> = self.scheduler.running(&engine.uuid).collect();
+            let tasks = self.scheduler.running(engine.uuid.as_bytes());
             let state = if verbose {
-                json!({"queue": queue, "completed": engine.completed, "tasks": tasks})
+                json!({"queue": queue, "completed": engine.completed, "tasks": tasks.collect::<Vec<_>>()})
             } else {
                 json!({"queue": queue.len(), "completed": engine.completed_count, "tasks": tasks.len()})
             };
             reply.insert(id.to_string(), state);
         }
-        let unassigned: Vec<_> = self.scheduler.unassigned().collect();
         let unassigned = if verbose {
-            json!(unassigned)
+            json!(self.scheduler.unassigned())
         } else {
-            json!(unassigned.len())
+            json!(self.scheduler.unassigned_count())
         };
         reply.insert("unassigned".to_owned(), unassigned);
+        // Of all tasks that have not ended, with an engine or without.
+        reply.insert("task_bytes".to_owned(), json!(self.scheduler.bytes()));
         Ok(Value::Object(reply))
     }
 
@@ -147,7 +149,7 @@ impl Core {
         let mut reply = Map::from_iter([("status".to_owned(), json!("ok"))]);
         for id in self.targets(content)? {
             if let Some(engine) = self.registry.engines.get(&id) {
-                let tasks = self.scheduler.running(&engine.uuid).count();
+                let tasks = self.scheduler.load(engine.uuid.as_bytes());
                 let load = self.pending(&engine.uuid).len() + tasks;
                 reply.insert(id.to_string(), json!(load));
             }
@@ -164,7 +166,7 @@ impl Core {
         let mut reply = Map::from_iter([("status".to_owned(), json!("ok"))]);
         let mut buffers = Vec::new();
         for id in ids {
-            let Some(record) = self.results.get(&id) else {
+            let Some(record) = self.results.get(&id.0) else {
                 let error = hub_error("KeyError", format!("No such message: {id}"));
                 return ("result_reply", error, Vec::new());
             };
@@ -172,7 +174,7 @@ impl Core {
                 None => pending.push(id),
                 Some(result) => {
                     if !status_only {
-                        reply.insert(id.0.clone(), record.reply());
+                        reply.insert(id.to_string(), record.reply());
                         buffers.extend(result.buffers.iter().cloned());
                     }
                     completed.push(id);
@@ -197,7 +199,7 @@ impl Core {
         let (mut records, mut buffers) = (Vec::new(), Vec::new());
         let (mut lengths, mut result_lengths) = (Vec::new(), Vec::new());
         for (id, mut value) in found {
-            let Some(record) = self.results.get(id) else {
+            let Some(record) = self.results.get(&id.0) else {
                 continue;
             };
             if let (Some(keys), Value::Object(map)) = (&keys, &mut value) {
@@ -205,8 +207,8 @@ impl Core {
             }
             records.push(value);
             if wants("buffers") {
-                lengths.push(record.buffers.len());
-                buffers.extend(record.buffers.iter().cloned());
+                lengths.push(record.request.buffers().len());
+                buffers.extend(record.request.buffers().iter().cloned());
             }
             if wants("result_buffers") {
                 let result = record.result.as_ref().map_or(&[][..], |it| &it.buffers);
@@ -223,6 +225,22 @@ impl Core {
         Ok(("db_reply", content, buffers))
     }
 
+    /// Load-balanced tasks that no engine has are not to run: those that are named, or all of this client's.
+    ///
+    /// Not ipyparallel's, whose clients ask the engines; for clients that want to know, or where there is no engine.
+    fn abort(
+        &mut self,
+        now: Moment,
+        message: &Message,
+        content: &Value,
+        out: &mut Vec<Outcome>,
+    ) -> (&'static str, Value, Vec<Bytes>) {
+        let client = message.identities.first().cloned().unwrap_or_default();
+        let aborted = self.abort_tasks(now, &client, &ids(&content["msg_ids"]), out);
+        let content = json!({"status": "ok", "aborted": aborted});
+        ("abort_reply", content, Vec::new())
+    }
+
     fn purge(&mut self, content: &Value) -> Value {
         if content["msg_ids"] == "all" {
             self.results.purge(|_, record| record.result.is_some());
@@ -230,7 +248,7 @@ impl Core {
         }
         let ids = ids(&content["msg_ids"]);
         let pending = ids.iter().find(|id| {
-            let record = self.results.get(id);
+            let record = self.results.get(&id.0);
             record.is_some_and(|record| record.result.is_none())
         });
         if let Some(id) = pending {
@@ -248,7 +266,9 @@ impl Core {
         self.results.purge(|id, record| {
             let engine = record.engine.as_ref();
             ids.contains(id)
-                || (record.result.is_some() && engine.is_some_and(|engine| uuids.contains(engine)))
+                || (record.result.is_some()
+                    && engine
+                        .is_some_and(|engine| uuids.iter().any(|uuid| engine == uuid.as_bytes())))
         });
         json!({"status": "ok"})
     }
@@ -257,7 +277,7 @@ impl Core {
         let ids = ids(&content["msg_ids"]);
         let missing: Vec<_> = ids
             .iter()
-            .filter(|id| self.results.get(id).is_none())
+            .filter(|id| self.results.get(&id.0).is_none())
             .collect();
         if !missing.is_empty() {
             return hub_error("KeyError", format!("No such msg(s): {}", json!(missing)));
@@ -265,12 +285,11 @@ impl Core {
         let mut resubmitted = Map::new();
         for id in &ids {
             self.resubmissions += 1;
-            let new = MessageId(format!("{id}-again-{}", self.resubmissions));
+            let new = MessageId::from(format!("{id}-again-{}", self.resubmissions));
             if let Some(message) = self.again(id, &new, now) {
-                self.results.add(&message, Some("task"), None);
                 out.push(Outcome::Resubmit(Box::new(message)));
                 self.results.resubmit(id, new.clone());
-                resubmitted.insert(id.0.clone(), json!(new));
+                resubmitted.insert(id.to_string(), json!(new));
             }
         }
         json!({"status": "ok", "resubmitted": resubmitted})
@@ -281,9 +300,10 @@ fn plain(msg_type: &'static str) -> impl FnOnce(Value) -> (&'static str, Value, 
     move |content| (msg_type, content, Vec::new())
 }
 
-fn ids(value: &Value) -> Vec<MessageId> {
+/// The ids that a request names: one, many or none.
+pub(super) fn ids(value: &Value) -> Vec<MessageId> {
     match value {
-        Value::String(one) => vec![MessageId(one.clone())],
+        Value::String(one) => vec![MessageId::from(&**one)],
         many => serde_json::from_value(many.clone()).unwrap_or_default(),
     }
 }

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 
 use super::core::{Channel, Core, HeartWord, Moment, Outcome, raw, reply_type, say};
 use super::results::Finished;
-use super::scheduler::Decision;
 use crate::failure::hub_error;
 use crate::{EngineId, MessageId};
 
@@ -231,7 +230,9 @@ impl Core {
         self.registry.by_uuid.insert(uuid.to_owned(), incoming.id);
         let content = json!({"id": incoming.id, "uuid": uuid});
         self.notify(now, "registration_notification", &content, false, out);
-        let decisions = self.scheduler.join(uuid);
+        let mut decisions = std::mem::take(&mut self.decisions);
+        let identity = Bytes::from(uuid.to_owned());
+        self.scheduler.join(now.elapsed, identity, &mut decisions);
         self.decide(now, decisions, out);
     }
 
@@ -286,56 +287,13 @@ impl Core {
         for answer in self.broadcasts.leave(uuid, &raw(&error)) {
             self.send_broadcast_answer(now, uuid, answer, out);
         }
-        let decisions = self.scheduler.leave(uuid);
+        let mut decisions = std::mem::take(&mut self.decisions);
+        self.scheduler
+            .leave(now.elapsed, uuid.as_bytes(), &mut decisions);
         self.decide(now, decisions, out);
         let told = out.len() > before;
         let content = json!({"id": id, "uuid": uuid});
         self.notify(now, "unregistration_notification", &content, told, out);
-    }
-
-    /// Carries out what the scheduler decided.
-    pub(super) fn decide(&mut self, now: Moment, decisions: Vec<Decision>, out: &mut Vec<Outcome>) {
-        use super::scheduler::WhyNot;
-        for decision in decisions {
-            match decision {
-                Decision::Run { engine, id, frames } => {
-                    self.results.assign(&id, &engine);
-                    let mut all = vec![Bytes::from(engine)];
-                    all.extend(frames);
-                    out.push(Outcome::Forward {
-                        channel: Channel::TaskEngine,
-                        frames: all,
-                    });
-                }
-                Decision::Fail { task, why } => {
-                    let (engine, content) = match why {
-                        WhyNot::EngineDied(uuid) => {
-                            let text =
-                                format!("Engine {uuid:?} died while running task {:?}", task.id.0);
-                            (uuid, hub_error("EngineError", text))
-                        }
-                        WhyNot::NoTarget => (
-                            String::new(),
-                            hub_error(
-                                "ImpossibleDependency",
-                                "none of the engines that may run this task is there",
-                            ),
-                        ),
-                    };
-                    self.record_failure(now, &task.id, &engine, &content);
-                    let msg_type = reply_type(&task.header.msg_type);
-                    let to = vec![task.client, Bytes::from(engine.clone())];
-                    let parent = Some(&task.header);
-                    let mut reply = say(Channel::TaskClient, to, &msg_type, &content, parent);
-                    if let Outcome::Say(saying) = &mut reply
-                        && !engine.is_empty()
-                    {
-                        saying.metadata = failure_metadata(now, &engine);
-                    }
-                    out.push(reply);
-                }
-            }
-        }
     }
 
     pub(super) fn record_failure(
@@ -345,14 +303,8 @@ impl Core {
         uuid: &str,
         content: &Value,
     ) {
-        let finished = Finished {
-            header: json!({"engine": uuid, "date": now.wall.to_string(), "msg_type": "error"}),
-            metadata: failure_metadata(now, uuid),
-            content: raw(content),
-            buffers: Vec::new(),
-            received: now.wall.to_string(),
-        };
-        self.results.finish(id, finished);
+        let finished = Finished::made(now, uuid, &failure_metadata(now, uuid), content);
+        self.results.finish(&id.0, finished);
     }
 }
 

@@ -1,4 +1,6 @@
-//! What passes between clients and engines. Both know each other by the identities that their messages begin with.
+//! What passes between clients and engines, but for load-balanced tasks. Both know each other by the identities that their messages begin with.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use protocol::Message;
@@ -6,17 +8,15 @@ use serde_json::{Value, json};
 
 use super::broadcast::Answer;
 use super::core::{Channel, Core, Moment, Outcome, Outstanding, Saying, raw, reply_type, say};
+use super::queries::ids;
 
-use super::results::Finished;
-use super::scheduler::Task;
+use super::packet::Packet;
+use super::results::{Finished, rendered};
 use crate::MessageId;
 use crate::failure::hub_error;
 
 /// The message by which an engine made here tells that it can be reached.
 pub(crate) const HELLO: &str = "chorus_hello";
-
-/// Stands for a client where nobody waits for the reply.
-const RESUBMIT: &[u8] = b"resubmit";
 
 impl Channel {
     /// The ROUTER identity under which engines address the controller.
@@ -33,7 +33,7 @@ impl Channel {
 
 fn parent_id(message: &Message) -> Option<MessageId> {
     let parent = message.parent.as_ref()?;
-    Some(MessageId(parent.msg_id.clone()))
+    Some(MessageId::from(&*parent.msg_id))
 }
 
 fn text(identity: &Bytes) -> &str {
@@ -42,16 +42,6 @@ fn text(identity: &Bytes) -> &str {
 
 fn succeeded(message: &Message) -> bool {
     message.metadata.get("status").is_none_or(|it| it == "ok")
-}
-
-fn finished(now: Moment, message: &Message) -> Finished {
-    Finished {
-        header: serde_json::to_value(&message.header).unwrap_or_default(),
-        metadata: message.metadata.clone(),
-        content: message.content.clone(),
-        buffers: message.buffers.clone(),
-        received: now.wall.to_string(),
-    }
 }
 
 impl Core {
@@ -69,11 +59,11 @@ impl Core {
         };
         let (client, uuid) = (client.clone(), text(engine).to_owned());
         let is_request = message.msg_type().ends_with("_request");
-        let id = MessageId(message.header.msg_id.clone());
+        let id = MessageId::from(&*message.header.msg_id);
         if !self.registry.knows(&uuid) {
             if is_request {
                 let content = hub_error("EngineError", format!("There is no engine {uuid:?}"));
-                self.results.add(message, Some("mux"), Some(uuid.clone()));
+                self.remember(&id, &frames, Some("mux"), Some(engine.clone()));
                 self.record_failure(now, &id, &uuid, &content);
                 let to = vec![client, engine.clone()];
                 let msg_type = reply_type(message.msg_type());
@@ -82,8 +72,11 @@ impl Core {
             return;
         }
         if is_request {
+            if channel == Channel::ControlClient && message.msg_type() == "abort_request" {
+                self.on_abort(now, message, out);
+            }
             if channel == Channel::MuxClient {
-                self.results.add(message, Some("mux"), Some(uuid.clone()));
+                self.remember(&id, &frames, Some("mux"), Some(engine.clone()));
             }
             let outstanding = Outstanding {
                 channel,
@@ -99,6 +92,33 @@ impl Core {
             _ => Channel::ControlEngine,
         };
         out.push(Outcome::Forward { channel, frames });
+    }
+
+    fn remember(
+        &mut self,
+        id: &MessageId,
+        frames: &[Bytes],
+        queue: Option<&'static str>,
+        engine: Option<Bytes>,
+    ) {
+        if let Some(packet) = Packet::of(frames.to_vec()) {
+            let packet = Arc::new(packet);
+            self.results.add(id.clone(), &packet, queue, engine);
+        }
+    }
+
+    /// What an engine is told to drop is not given to one, nor out again. Clients name no engine for load-balanced tasks, so they
+    /// tell all of them.
+    fn on_abort(&mut self, now: Moment, message: &Message, out: &mut Vec<Outcome>) {
+        let [client, engine, ..] = &message.identities[..] else {
+            return;
+        };
+        let content: Value = message.parse().unwrap_or_default();
+        let ids = ids(&content["msg_ids"]);
+        if ids.is_empty() {
+            self.scheduler.abort_at(engine);
+        }
+        self.abort_tasks(now, client, &ids, out);
     }
 
     /// An engine's reply: `[engine, client, ..]`.
@@ -126,7 +146,9 @@ impl Core {
         });
         if let Some((id, _)) = outstanding {
             if channel == Channel::MuxEngine {
-                self.results.finish(&id, finished(now, message));
+                if let Some(reply) = Packet::of(frames.clone()) {
+                    self.results.finish(&id.0, Finished::received(now, &reply));
+                }
                 self.registry.completed(&uuid, id);
             }
         } else if !self.registry.knows(&uuid) || message.msg_type().ends_with("_reply") {
@@ -144,109 +166,16 @@ impl Core {
         }
     }
 
-    /// A request for any engine: `[client, ..]`.
-    pub(super) fn on_task(
+    /// A request for many engines: `[client, ..]`.
+    pub(super) fn on_broadcast(
         &mut self,
         now: Moment,
         message: &Message,
         frames: Vec<Bytes>,
         out: &mut Vec<Outcome>,
     ) {
-        let [client] = &message.identities[..] else {
-            return;
-        };
-        self.results.add(message, Some("task"), None);
-        let id = MessageId(message.header.msg_id.clone());
-        let given = |name: &str| {
-            let value = message.metadata.get(name);
-            value.filter(|value| match value {
-                Value::Array(values) => !values.is_empty(),
-                value => !value.is_null(),
-            })
-        };
-        let depends = |value: &Value| match value {
-            // As ipyparallel renders a Dependency.
-            Value::Object(dependency) => dependency
-                .get("dependencies")
-                .and_then(Value::as_array)
-                .is_some_and(|ids| !ids.is_empty()),
-            _ => true,
-        };
-        if ["after", "follow"]
-            .iter()
-            .any(|name| given(name).is_some_and(depends))
-        {
-            let content = hub_error(
-                "InvalidDependency",
-                "this controller does not know dependencies (after, follow) between tasks",
-            );
-            self.record_failure(now, &id, "", &content);
-            let msg_type = reply_type(message.msg_type());
-            let to = vec![client.clone()];
-            return out.push(say(
-                Channel::TaskClient,
-                to,
-                &msg_type,
-                &content,
-                Some(&message.header),
-            ));
-        }
-        let targets = given("targets").and_then(Value::as_array);
-        let retries = given("retries").and_then(Value::as_u64).unwrap_or(0);
-        let task = Task {
-            id,
-            client: client.clone(),
-            header: message.header.clone(),
-            frames: frames.into_iter().skip(1).collect(),
-            targets: targets
-                .into_iter()
-                .flatten()
-                .filter_map(|target| target.as_str().map(str::to_owned))
-                .collect(),
-            retries: u32::try_from(retries).unwrap_or(u32::MAX),
-            tried: Vec::new(),
-        };
-        let decisions = self.scheduler.submit(task);
-        self.decide(now, decisions, out);
-    }
-
-    pub(super) fn on_task_reply(
-        &mut self,
-        now: Moment,
-        message: &Message,
-        mut frames: Vec<Bytes>,
-        out: &mut Vec<Outcome>,
-    ) {
-        let [engine, rest @ ..] = &message.identities[..] else {
-            return;
-        };
-        let uuid = text(engine).to_owned();
-        if message.msg_type() == HELLO {
-            return self.on_hello(now, Channel::TaskEngine, &uuid, out);
-        }
-        let (Some(id), false) = (parent_id(message), rest.is_empty()) else {
-            return;
-        };
-        let met = message.metadata.get("dependencies_met") != Some(&Value::Bool(false));
-        let (deliver, decisions) = self.scheduler.finish(&uuid, &id, succeeded(message) && met);
-        if deliver {
-            self.results.finish(&id, finished(now, message));
-            self.registry.completed(&uuid, id);
-            // Who has a task done again asks the result store for its end.
-            if rest.first().is_some_and(|client| client != RESUBMIT) {
-                frames.swap(0, 1);
-                out.push(Outcome::Forward {
-                    channel: Channel::TaskClient,
-                    frames,
-                });
-            }
-        }
-        self.decide(now, decisions, out);
-    }
-
-    /// A request for many engines: `[client, ..]`.
-    pub(super) fn on_broadcast(&mut self, now: Moment, message: &Message, out: &mut Vec<Outcome>) {
-        self.results.add(message, None, None);
+        let id = MessageId::from(&*message.header.msg_id);
+        self.remember(&id, &frames, None, None);
         let mut lost = Vec::new();
         for (uuid, request) in self.broadcasts.start(message) {
             if self.registry.knows(&uuid) {
@@ -296,15 +225,16 @@ impl Core {
     ) {
         let original = answer.metadata.get("original_msg_id");
         if let Some(original) = original.and_then(Value::as_str) {
+            let header =
+                json!({"msg_type": answer.msg_type, "date": now.wall.to_string(), "engine": uuid});
             let finished = Finished {
-                header: json!({"msg_type": answer.msg_type, "date": now.wall.to_string(), "engine": uuid}),
-                metadata: answer.metadata.clone(),
-                content: answer.content.clone(),
+                header: Bytes::from(header.to_string()),
+                metadata: rendered(&answer.metadata),
+                content: answer.content.as_bytes().clone(),
                 buffers: answer.buffers.clone(),
-                received: now.wall.to_string(),
+                received: now.wall,
             };
-            self.results
-                .finish(&MessageId(original.to_owned()), finished);
+            self.results.finish(original, finished);
         }
         out.push(Outcome::Say(Box::new(Saying {
             channel: Channel::BroadcastClient,
@@ -338,16 +268,17 @@ impl Core {
                 self.unregister(now, &uuid, out);
             }
             _ => {
-                if let Some(mut id) = parent_id(message)
+                if let Some(parent) = &message.parent
                     && let Ok(content) = message.parse::<Value>()
                 {
+                    let mut id = &*parent.msg_id;
                     // What a broadcast prints belongs to the request that the client made.
-                    if self.results.get(&id).is_none()
-                        && let Some((original, _)) = id.0.rsplit_once('_')
+                    if self.results.get(id).is_none()
+                        && let Some((original, _)) = id.rsplit_once('_')
                     {
-                        id = MessageId(original.to_owned());
+                        id = original;
                     }
-                    self.results.output(&id, msg_type, &content);
+                    self.results.output(id, msg_type, &content);
                 }
             }
         }
@@ -367,21 +298,5 @@ impl Core {
                 None,
             ));
         }
-    }
-
-    /// A task that is asked for again gets a new header, and the client that asked its reply by the result store only.
-    pub(super) fn again(&self, id: &MessageId, new: &MessageId, now: Moment) -> Option<Message> {
-        let record = self.results.get(id)?;
-        let mut header = record.header.clone();
-        header.msg_id = new.0.clone();
-        header.date = now.wall.to_string();
-        Some(Message {
-            identities: vec![Bytes::from_static(RESUBMIT)],
-            header,
-            parent: Some(record.header.clone()),
-            metadata: record.metadata.clone(),
-            content: record.content.clone(),
-            buffers: record.buffers.clone(),
-        })
     }
 }

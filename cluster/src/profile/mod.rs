@@ -14,8 +14,8 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 pub use settings::{
-    Engines, HeartbeatSettings, Limits, Network, SchedulerSettings, Settings, TEMPLATE,
-    TransportSetting,
+    Engines, HeartbeatSettings, HighWaterMark, Limits, Network, SchedulerSettings, Scheme,
+    Settings, TEMPLATE, TransportSetting,
 };
 
 use crate::Error;

@@ -32,15 +32,19 @@ period_ms = 1000
 misses = 10
 
 [scheduler]
-# How load-balanced tasks find their engine: to the one that has least to do.
+# How load-balanced tasks find their engine: "leastload" (the one that has least to do), "lru" (the one used longest ago),
+# "plainrandom", "twobin" (the one used longer ago of two at random), "weighted" (the less loaded of two at random).
 scheme = "leastload"
-# How many tasks an engine is given before it has answered the first.
-in_flight = 1
+# How many tasks an engine is given before it has answered the first. "auto": one while tasks are long, more while they take
+# less than a millisecond. 0: no limit.
+hwm = "auto"
 
 [limits]
 # How many requests and their results the controller remembers, and how many megabytes of them.
 results = 10000
 results_mb = 256
+# How many megabytes of load-balanced tasks one client may have waiting and running. More are refused.
+queue_mb = 1024
 "#;
 
 /// All settings of a profile.
@@ -109,16 +113,66 @@ pub struct SchedulerSettings {
     /// The scheme's name.
     pub scheme: Scheme,
     /// Tasks an engine holds at a time.
-    pub in_flight: u32,
+    pub hwm: HighWaterMark,
 }
 
-/// `scheme`
+/// `scheme`, each over the engines that are not full.
+///
+/// Source: <https://ipyparallel.readthedocs.io/en/stable/tutorial/task.html#schedulers>.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scheme {
-    /// The engine with the fewest tasks.
+    /// The engine with the fewest tasks; of several, the one used longest ago.
     #[default]
     Leastload,
+    /// The engine used longest ago.
+    Lru,
+    /// The less loaded of two at random, idle ones being far more likely.
+    Weighted,
+    /// Of two at random, the one used longer ago.
+    Twobin,
+    /// Any.
+    Plainrandom,
+}
+
+impl Scheme {
+    /// Its name, in the profile and for clients.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Leastload => "leastload",
+            Self::Lru => "lru",
+            Self::Weighted => "weighted",
+            Self::Twobin => "twobin",
+            Self::Plainrandom => "plainrandom",
+        }
+    }
+}
+
+/// `hwm`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "\"auto\" or a number of tasks, 0 for no limit")]
+pub enum HighWaterMark {
+    /// As the tasks' length makes sense.
+    #[default]
+    #[serde(with = "auto")]
+    Auto,
+    /// So many; 0 is no limit.
+    Tasks(u32),
+}
+
+mod auto {
+    use serde::de::{Deserialize, Deserializer, Error};
+
+    pub(super) fn serialize<S: serde::Serializer>(serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("auto")
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        match String::deserialize(deserializer)?.as_str() {
+            "auto" => Ok(()),
+            _ => Err(D::Error::custom("not \"auto\"")),
+        }
+    }
 }
 
 /// `[limits]`
@@ -129,6 +183,8 @@ pub struct Limits {
     pub results: u32,
     /// Megabytes of them.
     pub results_mb: u64,
+    /// Megabytes of load-balanced tasks, for each client.
+    pub queue_mb: u64,
 }
 
 impl Default for Engines {
@@ -163,7 +219,7 @@ impl Default for SchedulerSettings {
     fn default() -> Self {
         Self {
             scheme: Scheme::Leastload,
-            in_flight: 1,
+            hwm: HighWaterMark::Auto,
         }
     }
 }
@@ -173,6 +229,7 @@ impl Default for Limits {
         Self {
             results: 10_000,
             results_mb: 256,
+            queue_mb: 1024,
         }
     }
 }
@@ -187,9 +244,6 @@ impl Settings {
             toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         if settings.heartbeat.period_ms == 0 || settings.heartbeat.misses == 0 {
             return Err("period_ms and misses under [heartbeat] must not be 0".to_owned());
-        }
-        if settings.scheduler.in_flight == 0 {
-            return Err("in_flight under [scheduler] must not be 0".to_owned());
         }
         Ok(settings)
     }
@@ -251,9 +305,33 @@ mod tests {
             ("[network]\ntransport = \"udp\"", "udp"),
             ("[engine]\ncount = 1", "engine"),
             ("[engines]\ncount = -1", "line 2"),
+            ("[scheduler]\nscheme = \"best\"", "plainrandom"),
+            ("[scheduler]\nhwm = \"some\"", "\"auto\" or a number"),
         ] {
             let error = Settings::parse(text).unwrap_err();
             assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
+    fn marks_and_schemes_have_names() {
+        for (text, hwm) in [
+            ("\"auto\"", HighWaterMark::Auto),
+            ("0", HighWaterMark::Tasks(0)),
+            ("7", HighWaterMark::Tasks(7)),
+        ] {
+            let settings = Settings::parse(&format!("[scheduler]\nhwm = {text}")).unwrap();
+            assert_eq!(settings.scheduler.hwm, hwm);
+        }
+        for scheme in [
+            Scheme::Leastload,
+            Scheme::Lru,
+            Scheme::Weighted,
+            Scheme::Twobin,
+            Scheme::Plainrandom,
+        ] {
+            let text = format!("[scheduler]\nscheme = \"{}\"", scheme.as_str());
+            assert_eq!(Settings::parse(&text).unwrap().scheduler.scheme, scheme);
         }
     }
 

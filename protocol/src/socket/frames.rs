@@ -8,23 +8,50 @@ use zmq::{DONTWAIT, SNDMORE};
 /// Frames below this many bytes are copied: cheaper than sharing, and a small frame does not pin ZeroMQ's 8 KiB receive buffer.
 const BULK: usize = 8192;
 
-/// Receives one multipart message.
-///
-/// # Errors
-/// `EAGAIN` when there is none.
-pub(super) fn receive(socket: &zmq::Socket) -> zmq::Result<Vec<Bytes>> {
-    let mut frames = Vec::with_capacity(8);
-    loop {
-        let message = retried(|| socket.recv_msg(DONTWAIT))?;
-        let more = message.get_more();
-        frames.push(if message.len() < BULK {
-            Bytes::copy_from_slice(&message)
-        } else {
-            Bytes::from_owner(Lent(message))
-        });
-        if !more {
-            return Ok(frames);
+/// Receives messages; keeps memory for the next one.
+#[derive(Default)]
+pub(super) struct Receiver {
+    /// The small frames of a message, one after the other.
+    small: Vec<u8>,
+    /// Which frame of the message ends where.
+    ends: Vec<(usize, usize)>,
+}
+
+impl Receiver {
+    /// Receives one multipart message. Its small frames share one allocation, up to [`BULK`] bytes of them: a message has eight or
+    /// more, and an allocation for each would be most of what a message costs.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there is none.
+    pub(super) fn receive(&mut self, socket: &zmq::Socket) -> zmq::Result<Vec<Bytes>> {
+        let mut frames = Vec::with_capacity(12);
+        self.small.clear();
+        self.ends.clear();
+        loop {
+            let message = retried(|| socket.recv_msg(DONTWAIT))?;
+            let more = message.get_more();
+            frames.push(if message.len() >= BULK {
+                Bytes::from_owner(Lent(message))
+            } else if self.small.len() + message.len() > BULK {
+                Bytes::copy_from_slice(&message)
+            } else {
+                self.small.extend_from_slice(&message);
+                self.ends.push((frames.len(), self.small.len()));
+                Bytes::new()
+            });
+            if !more {
+                break;
+            }
         }
+        let all = Bytes::copy_from_slice(&self.small);
+        let mut start = 0;
+        for (index, end) in &self.ends {
+            if let Some(frame) = frames.get_mut(*index) {
+                *frame = all.slice(start..*end);
+            }
+            start = *end;
+        }
+        Ok(frames)
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use zmq::{POLLIN, SocketType};
 
-use super::frames::{self, retried};
+use super::frames::{self, Receiver, retried};
 use super::outgoing::{Command, Outgoing};
 use super::{Received, SendError, SocketId};
 
@@ -79,6 +79,7 @@ impl Worker {
     pub(super) fn run(mut self) {
         let mut readable = Vec::with_capacity(self.sockets.len());
         let mut commands = Vec::new();
+        let mut receiver = Receiver::default();
         loop {
             let awake = match self.wait(&mut readable) {
                 Ok(awake) => awake,
@@ -100,7 +101,7 @@ impl Worker {
             }
             for index in readable.drain(..) {
                 if let Some(owned) = self.sockets.get_mut(index) {
-                    receive(owned, &self.received);
+                    receive(owned, &mut receiver, &self.received);
                 }
             }
         }
@@ -168,9 +169,9 @@ impl Worker {
 }
 
 /// Hands on what has arrived, up to a burst; the next poll tells of the rest.
-fn receive(owned: &mut Owned, received: &mpsc::UnboundedSender<Received>) {
+fn receive(owned: &mut Owned, receiver: &mut Receiver, received: &mpsc::UnboundedSender<Received>) {
     for _ in 0..BURST {
-        match frames::receive(&owned.socket) {
+        match receiver.receive(&owned.socket) {
             // Without a receiver messages are thrown away, or they would pile up in ZeroMQ.
             Ok(frames) => drop(received.send(Received {
                 socket: owned.id,

@@ -189,6 +189,22 @@ fn the_signature_is_checked_before_json() {
 }
 
 #[test]
+fn what_is_passed_on_is_checked_and_not_parsed() {
+    let receiver = session();
+    let frames = signed(["no", "json", "at", "all"]);
+    let mut forged = frames.clone();
+    forged[2] = Bytes::from_static(b"other");
+    assert_eq!(receiver.verify(&forged), Err(WireError::BadSignature));
+    receiver.verify(&frames).unwrap();
+    assert_eq!(receiver.verify(&frames), Err(WireError::Replayed));
+    assert_eq!(receiver.decode(frames).unwrap_err(), WireError::Replayed);
+    assert_eq!(
+        receiver.verify(&[]),
+        Err(WireError::NoDelimiter { frames: 0 })
+    );
+}
+
+#[test]
 fn the_same_message_is_refused_a_second_time() {
     let (sender, receiver) = (session(), session());
     let mut frames = sender.encode(&sender.message(&KernelInfoRequest {}, None));
