@@ -286,7 +286,10 @@ impl Evaluator {
                             ready.runtime.input(None);
                         }
                     }
-                    Event::Started { .. } | Event::Result { .. } | Event::Finished { .. } => {}
+                    Event::Started { .. }
+                    | Event::Result { .. }
+                    | Event::Finished { .. }
+                    | Event::Called { .. } => {}
                 },
             }
         }
@@ -654,7 +657,7 @@ impl Course<'_> {
             }
             Event::Input { .. } => self.ready.runtime.input(None),
             Event::Result { text, .. } => self.gatherer.display(text_bundle(text)),
-            Event::Started { .. } | Event::Finished { .. } => {}
+            Event::Started { .. } | Event::Finished { .. } | Event::Called { .. } => {}
         }
     }
 }
