@@ -1,7 +1,7 @@
 //! Errors of snippets in words: what happened, on which line, what it means for the engine's variables.
 
 use protocol::message::ErrorInfo;
-use runtime::{Cause, Outcome, Panic, Restored};
+use runtime::{CallOutcome, Cause, Outcome, Panic, Restored};
 use serde_json::{Value, json};
 
 use crate::compile::{Diagnostic, Place};
@@ -69,18 +69,10 @@ pub fn run(outcome: &Outcome, place: Option<&Place>) -> Option<ErrorInfo> {
             "load error",
             format!("The compiled snippet could not be loaded: {error}. {KEPT}"),
         ),
-        Outcome::Died { cause, restored } => {
-            let ename = match cause {
-                Cause::Signal(_, name) => (*name).to_owned(),
-                Cause::StackOverflow => "stack overflow".to_owned(),
-                Cause::Exited(_) => "exit".to_owned(),
-                Cause::SupervisorGone => "runtime gone".to_owned(),
-            };
-            plain(
-                &ename,
-                format!("The snippet's process {}. {}", died(cause), kept(restored)),
-            )
-        }
+        Outcome::Died { cause, restored } => plain(
+            death(cause),
+            format!("The snippet's process {}. {}", died(cause), kept(restored)),
+        ),
         Outcome::Interrupted { restored } => plain(
             "interrupted",
             format!("The snippet was interrupted. {}", kept(restored)),
@@ -95,6 +87,47 @@ pub fn run(outcome: &Outcome, place: Option<&Place>) -> Option<ErrorInfo> {
     })
 }
 
+/// A closure's call that failed; `None` when it returned.
+pub fn call(outcome: &CallOutcome) -> Option<ErrorInfo> {
+    Some(match outcome {
+        CallOutcome::Returned(_) => return None,
+        CallOutcome::Failed { error } => plain("error", error.clone()),
+        CallOutcome::Panicked(panic) => panicked(panic, None),
+        CallOutcome::NotRun { error } => plain(
+            "not run",
+            format!("The closure could not be called: {error}."),
+        ),
+        CallOutcome::MissingShared { ids } => plain(
+            "MissingShared",
+            format!(
+                "{} of the values that the closure shares with other calls are not on this engine (any more); they have to be sent again.",
+                ids.len()
+            ),
+        ),
+        CallOutcome::Died { cause, restored } => plain(
+            death(cause),
+            format!(
+                "The closure's process {}. {}",
+                died(cause),
+                spared(restored)
+            ),
+        ),
+        CallOutcome::Interrupted { restored } => plain(
+            "interrupted",
+            format!("The closure was interrupted. {}", spared(restored)),
+        ),
+    })
+}
+
+/// As [`kept`], where nothing is said when there is nothing to tell: closures change no variables.
+fn spared(restored: &Restored) -> String {
+    let text = kept(restored);
+    match text.strip_prefix(KEPT) {
+        Some(rest) => format!("The engine's variables are as they were.{rest}"),
+        None => text,
+    }
+}
+
 /// The runtime died between two snippets.
 pub fn lost(cause: &Cause, restored: &Restored) -> String {
     format!(
@@ -102,6 +135,16 @@ pub fn lost(cause: &Cause, restored: &Restored) -> String {
         died(cause),
         kept(restored)
     )
+}
+
+/// How a process ended, as an error's name.
+fn death(cause: &Cause) -> &'static str {
+    match cause {
+        Cause::Signal(_, name) => name,
+        Cause::StackOverflow => "stack overflow",
+        Cause::Exited(_) => "exit",
+        Cause::SupervisorGone => "runtime gone",
+    }
 }
 
 /// How a process ended, as a clause.

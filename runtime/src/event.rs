@@ -1,4 +1,4 @@
-//! What goes through a [`Runtime`](crate::Runtime): snippets in, events out.
+//! What goes through a [`Runtime`](crate::Runtime): snippets in, events out. For closures see `call.rs`.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// Names one run of a snippet; chosen by the owner, unique within a [`Runtime`](crate::Runtime).
+use crate::call::{CallOutcome, Span};
+
+/// Names one run of a snippet or one call of a closure; chosen by the owner, unique within a [`Runtime`](crate::Runtime).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RunId(pub u64);
 
@@ -64,6 +66,15 @@ pub enum Event {
         id: RunId,
         /// How it went.
         outcome: Outcome,
+    },
+    /// The call is over. Everything that it wrote to stdout and stderr came as `Output` before this.
+    Called {
+        /// The call.
+        id: RunId,
+        /// How it went.
+        outcome: CallOutcome,
+        /// When it ran; `None` when it did not begin, or did not end by itself.
+        span: Option<Span>,
     },
     /// The runtime died while nothing was running, by one of the namespace's threads. Another one has taken its place.
     Lost {

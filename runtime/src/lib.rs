@@ -6,16 +6,21 @@
 //! - the *supervisor* is what [`child_main`] starts as: it reaps, kills on request, and takes everything down when the
 //!   owner is gone;
 //! - the *worker* loads shared objects and runs them on its main thread. Before a snippet it forks a *copy* of itself that waits,
-//!   and becomes the worker when the worker dies.
+//!   and becomes the worker when the worker dies. Closures ([`Call`]) change no variables: one copy serves all calls until the next
+//!   snippet.
 //!
 //! `owner` knows no shared object, `child` knows no tokio; what they say to each other is `wire`. This crate compiles
 //! nothing: [`SUPPORT_SOURCE`] is compiled by whoever compiles the cells.
 
+mod call;
 mod child;
 mod event;
+mod memory;
 mod owner;
+mod packet;
 mod wire;
 
+pub use call::{Call, CallOutcome, Data, Piece, Span, Value};
 pub use child::child_main;
 pub use event::{
     Cause, CheckpointState, Event, Frame, Location, Outcome, Panic, Restored, RunId, Snippet,

@@ -2,8 +2,12 @@
 //!
 //! The sockets are `SOCK_SEQPACKET`: a packet arrives whole or not at all, so a copy that takes a socket over continues at a
 //! packet's border. A message longer than a packet is cut; the first piece is marked, so that a message whose sender died in the middle
-//! is forgotten when the next one begins.
+//! is forgotten when the next one begins. Bytes that need no encoding follow the message as its payload, and a descriptor may travel
+//! with its first packet.
 
+use std::os::fd::OwnedFd;
+
+use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +18,12 @@ pub(crate) const FDS_VARIABLE: &str = "CHORUS_RUNTIME_FDS";
 
 /// Longest packet, in bytes: well below Linux's default send buffer of 208 kB.
 pub(crate) const PACKET: usize = 64 * 1024;
+
+/// Most bytes that a call or its answer brings along in packets; what is longer goes by shared memory.
+pub(crate) const INLINE: usize = 256 * 1024;
+
+/// How many calls may be with the worker and not answered.
+pub(crate) const WINDOW: usize = 32;
 
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
@@ -46,6 +56,8 @@ pub(crate) struct Start {
     pub(crate) epoch: u32,
     pub(crate) support: Vec<u8>,
     pub(crate) preload: Vec<Vec<u8>>,
+    /// How many bytes are kept for later calls.
+    pub(crate) keep: u64,
 }
 
 /// Supervisor to owner.
@@ -60,6 +72,8 @@ pub(crate) enum FromSupervisor {
         killed: bool,
         /// Whether it ran into the end of its stack.
         overflow: bool,
+        /// The last ticket that it began to work on, or 0.
+        ticket: u64,
         next: Next,
     },
 }
@@ -87,8 +101,48 @@ pub(crate) enum ToWorker {
         /// Whether to make a copy first, and up to how many resident bytes.
         checkpoint: Option<u64>,
     },
+    /// Call a closure, if you are still of this generation and turn. The payload is a [`Request`], and what it has inline.
+    Call {
+        generation: Generation,
+        /// How many copies had taken over in this generation: what was sent to one that died is sent again.
+        turn: u32,
+        ticket: u64,
+        /// As in `Run`, if there is no copy yet for the calls since the last snippet.
+        checkpoint: Option<u64>,
+    },
     /// Flush and end.
     Exit,
+}
+
+/// What to call, and with what.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Request {
+    pub(crate) artifact: Vec<u8>,
+    pub(crate) offset: u64,
+    pub(crate) pieces: Vec<Piece>,
+    /// The file for a result that is longer than [`INLINE`].
+    pub(crate) answer_file: Option<Vec<u8>>,
+}
+
+/// A piece of what a closure gets.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    /// The name under which it is kept, or 0.
+    pub(crate) id: u64,
+    pub(crate) place: Place,
+}
+
+/// Where a piece is; lengths and starts in bytes.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Place {
+    /// Behind the request, after those before it.
+    Inline { length: u64 },
+    /// In the memory that came along.
+    Memory { start: u64, length: u64 },
+    /// At the start of a file.
+    File { path: Vec<u8>, length: u64 },
+    /// With the worker, from an earlier call.
+    Kept,
 }
 
 /// Worker to owner.
@@ -117,9 +171,50 @@ pub(crate) enum FromWorker {
     },
     TookOver {
         generation: Generation,
+        /// How many copies have taken over in this generation.
+        turn: u32,
         threads_lost: u32,
         tokio_lost: bool,
+        /// Whether the copy was made for calls, so that no snippet has run since.
+        of_calls: bool,
     },
+    /// Whether there is a copy for the calls until the next snippet. Said before the first of them.
+    Guarded {
+        checkpoint: CheckpointState,
+    },
+    Called {
+        ticket: u64,
+        /// When it began and ended, in nanoseconds since the Unix epoch; zeros if it did not begin.
+        span: [u64; 2],
+        end: CallEnd,
+    },
+}
+
+/// How a call ended that did not take its process with it.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CallEnd {
+    /// The result is the payload.
+    Returned,
+    /// The result is at the start of the memory that came along.
+    InMemory {
+        length: u64,
+    },
+    /// The result is in the file that was asked for.
+    InFile {
+        length: u64,
+    },
+    Failed {
+        error: String,
+    },
+    Panicked(Panic),
+    NotRun {
+        error: String,
+    },
+    Missing {
+        ids: Vec<u64>,
+    },
+    /// It was interrupted before it began.
+    Cancelled,
 }
 
 /// How a snippet ended that did not take its process with it.
@@ -159,19 +254,27 @@ impl From<Malformed> for std::io::Error {
     }
 }
 
-/// Cuts a message into packets of at most [`PACKET`] bytes.
-pub(crate) fn packets<M: Serialize>(message: &M) -> Result<Vec<Vec<u8>>, Malformed> {
-    let body = postcard::to_stdvec(message).map_err(Malformed)?;
-    // Every enum has a tag: a body is never empty.
-    let mut packets: Vec<Vec<u8>> = body
-        .chunks(PACKET - 1)
-        .map(|piece| {
-            let mut packet = Vec::with_capacity(piece.len() + 1);
-            packet.push(0);
-            packet.extend_from_slice(piece);
-            packet
-        })
-        .collect();
+/// Cuts a message and its payload into packets of at most [`PACKET`] bytes.
+pub(crate) fn packets<M: Serialize>(
+    message: &M,
+    payload: &[u8],
+) -> Result<Vec<Vec<u8>>, Malformed> {
+    // The first byte is for the flags.
+    let mut whole = postcard::to_extend(message, vec![0]).map_err(Malformed)?;
+    whole.extend_from_slice(payload);
+    let mut packets = if whole.len() <= PACKET {
+        vec![whole]
+    } else {
+        let body = whole.get(1..).unwrap_or_default();
+        body.chunks(PACKET - 1)
+            .map(|piece| {
+                let mut packet = Vec::with_capacity(piece.len() + 1);
+                packet.push(0);
+                packet.extend_from_slice(piece);
+                packet
+            })
+            .collect()
+    };
     if let Some([flags, ..]) = packets.first_mut().map(Vec::as_mut_slice) {
         *flags |= FIRST;
     }
@@ -181,35 +284,75 @@ pub(crate) fn packets<M: Serialize>(message: &M) -> Result<Vec<Vec<u8>>, Malform
     Ok(packets)
 }
 
+/// A message with what came along.
+#[derive(Debug)]
+pub(crate) struct Received<M> {
+    pub(crate) message: M,
+    pub(crate) payload: Bytes,
+    pub(crate) passed: Option<OwnedFd>,
+}
+
+impl<M: DeserializeOwned> Received<M> {
+    /// From a body that is one packet's: the payload is copied out of it.
+    fn borrowed(body: &[u8], passed: Option<OwnedFd>) -> Result<Self, Malformed> {
+        let (message, payload) = postcard::take_from_bytes(body).map_err(Malformed)?;
+        Ok(Self {
+            message,
+            payload: Bytes::copy_from_slice(payload),
+            passed,
+        })
+    }
+
+    fn owned(body: Vec<u8>, passed: Option<OwnedFd>) -> Result<Self, Malformed> {
+        let (message, payload) = postcard::take_from_bytes(&body).map_err(Malformed)?;
+        let start = body.len() - payload.len();
+        Ok(Self {
+            message,
+            payload: Bytes::from(body).split_off(start),
+            passed,
+        })
+    }
+}
+
 /// Puts packets together again.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
     body: Vec<u8>,
+    passed: Option<OwnedFd>,
 }
 
 impl Assembler {
-    /// Takes the next packet; gives the message that it completes.
+    /// Takes the next packet and the descriptor that came with it; gives the message that it completes.
     pub(crate) fn push<M: DeserializeOwned>(
         &mut self,
         packet: &[u8],
-    ) -> Result<Option<M>, Malformed> {
+        passed: Option<OwnedFd>,
+    ) -> Result<Option<Received<M>>, Malformed> {
         let [flags, piece @ ..] = packet else {
             return Ok(None);
         };
         if flags & FIRST != 0 {
             self.body.clear();
+            self.passed = passed;
         }
         if flags & LAST == 0 {
             self.body.extend_from_slice(piece);
             return Ok(None);
         }
+        let passed = self.passed.take();
         if self.body.is_empty() {
-            return postcard::from_bytes(piece).map(Some).map_err(Malformed);
+            return Received::borrowed(piece, passed).map(Some);
         }
         self.body.extend_from_slice(piece);
-        let body = std::mem::take(&mut self.body);
-        postcard::from_bytes(&body).map(Some).map_err(Malformed)
+        Received::owned(std::mem::take(&mut self.body), passed).map(Some)
     }
+}
+
+/// A request that a call's payload begins with, and what it has inline.
+pub(crate) fn request(payload: &Bytes) -> Result<(Request, Bytes), Malformed> {
+    let (request, inline) = postcard::take_from_bytes(payload).map_err(Malformed)?;
+    let start = payload.len() - inline.len();
+    Ok((request, payload.slice(start..)))
 }
 
 #[cfg(test)]
@@ -228,38 +371,64 @@ mod tests {
         for length in [0, 1, PACKET - 8, PACKET - 1, PACKET, PACKET + 1, 5 * PACKET] {
             let mut assembler = Assembler::default();
             let mut got = None;
-            for packet in packets(&result(length)).unwrap() {
+            for packet in packets(&result(length), b"").unwrap() {
                 assert!(packet.len() <= PACKET);
                 assert!(got.is_none());
-                got = assembler.push::<FromWorker>(&packet).unwrap();
+                got = assembler.push::<FromWorker>(&packet, None).unwrap();
             }
-            match got {
-                Some(FromWorker::Result { ticket: 7, text }) => assert_eq!(text.len(), length),
+            let got = got.unwrap();
+            assert!(got.payload.is_empty());
+            match got.message {
+                FromWorker::Result { ticket: 7, text } => assert_eq!(text.len(), length),
                 other => panic!("{length}: {other:?}"),
             }
         }
     }
 
     #[test]
+    fn a_payload_and_a_descriptor_come_along() {
+        for length in [0, 1, PACKET, 5 * PACKET] {
+            let payload: Vec<u8> = (0..length).map(|at| at as u8).collect();
+            let mut memory = Some(OwnedFd::from(std::fs::File::open("/dev/null").unwrap()));
+            let mut assembler = Assembler::default();
+            let mut got = None;
+            for packet in packets(&result(3), &payload).unwrap() {
+                got = assembler
+                    .push::<FromWorker>(&packet, memory.take())
+                    .unwrap();
+            }
+            let got = got.unwrap();
+            assert_eq!(got.payload, payload);
+            assert!(got.passed.is_some());
+        }
+    }
+
+    #[test]
     fn a_message_cut_off_by_death_is_forgotten() {
         let mut assembler = Assembler::default();
-        let cut = packets(&result(3 * PACKET)).unwrap();
+        let cut = packets(&result(3 * PACKET), b"").unwrap();
         for packet in cut.iter().take(2) {
-            assert!(assembler.push::<FromWorker>(packet).unwrap().is_none());
+            assert!(
+                assembler
+                    .push::<FromWorker>(packet, None)
+                    .unwrap()
+                    .is_none()
+            );
         }
-        let [next] = &packets(&FromWorker::InputWanted { request: 3 }).unwrap()[..] else {
+        let [next] = &packets(&FromWorker::InputWanted { request: 3 }, b"").unwrap()[..] else {
             panic!("one packet");
         };
+        let next = assembler.push::<FromWorker>(next, None).unwrap().unwrap();
         assert!(matches!(
-            assembler.push(next).unwrap(),
-            Some(FromWorker::InputWanted { request: 3 })
+            next.message,
+            FromWorker::InputWanted { request: 3 }
         ));
     }
 
     #[test]
     fn noise_is_an_error() {
         let mut assembler = Assembler::default();
-        assert!(assembler.push::<FromWorker>(&[]).unwrap().is_none());
-        assert!(assembler.push::<FromWorker>(&[3, 255, 255]).is_err());
+        assert!(assembler.push::<FromWorker>(&[], None).unwrap().is_none());
+        assert!(assembler.push::<FromWorker>(&[3, 255, 255], None).is_err());
     }
 }

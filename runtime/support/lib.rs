@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, TryLockError};
 
 /// Raised whenever the C interface changes; the runtime refuses a library with another number.
-const INTERFACE: u32 = 2;
+const INTERFACE: u32 = 3;
 
 /// The name under which an async cell keeps its tokio runtime in the store.
 const TOKIO_RUNTIME: &str = "evcxr_tokio_runtime";
@@ -128,12 +128,16 @@ pub fn create_variable_store() -> *mut VariableStore {
 /// Generated code calls this when user code unwound.
 #[inline(never)]
 pub fn panicked() {
+    report_panic("the message went to a panic hook of the cell, or the panic was resumed without one");
+}
+
+fn report_panic(fallback: &str) {
     let panic = lock(&PENDING)
         .take()
         .or_else(|| BACKGROUND.try_lock().ok().and_then(|mut last| last.take()))
         // `resume_unwind` runs no hook.
         .unwrap_or_else(|| Panic {
-            message: "the message went to a panic hook of the cell, or the panic was resumed without one".to_owned(),
+            message: fallback.to_owned(),
             file: String::new(),
             line: 0,
             column: 0,
@@ -322,6 +326,25 @@ pub unsafe extern "C" fn chorus_support_init(host: *const Host) {
     let _ = HOST.set(unsafe { &*host });
     IS_CELL_THREAD.with(|is| is.set(true));
     std::panic::set_hook(Box::new(on_panic));
+}
+
+/// Called after a closure that let its trampoline catch a panic, on the thread that runs the cells. `fallback` is the panic's message if
+/// the hook has not seen it.
+///
+/// # Safety
+/// `fallback` is UTF-8.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn chorus_support_panicked(fallback: Text) {
+    let bytes = if fallback.pointer.is_null() {
+        &[]
+    } else {
+        // SAFETY: the caller lends the text for the length of this call.
+        unsafe { std::slice::from_raw_parts(fallback.pointer, fallback.length) }
+    };
+    match str::from_utf8(bytes) {
+        Ok("") | Err(_) => panicked(),
+        Ok(text) => report_panic(text),
+    }
 }
 
 /// Called after a cell: shows a panic that the user caught, then flushes.

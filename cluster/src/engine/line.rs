@@ -59,7 +59,19 @@ impl Line {
         socket: SocketId,
         request: &Message,
         content: &Value,
+        metadata: Map<String, Value>,
+    ) {
+        self.reply_with(socket, request, content, metadata, Vec::new());
+    }
+
+    /// As [`Self::reply`], with buffers.
+    pub(super) fn reply_with(
+        &self,
+        socket: SocketId,
+        request: &Message,
+        content: &Value,
         mut metadata: Map<String, Value>,
+        buffers: Vec<Bytes>,
     ) {
         metadata.entry("engine").or_insert_with(|| json!(self.uuid));
         let stem = request.msg_type();
@@ -68,7 +80,8 @@ impl Line {
             .session
             .raw_message(format!("{stem}_reply"), raw(content), Some(&request.header))
             .with_identities(request.identities.clone())
-            .with_metadata(metadata);
+            .with_metadata(metadata)
+            .with_buffers(buffers);
         self.sockets.send(socket, self.session.encode(&reply));
     }
 }

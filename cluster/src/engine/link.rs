@@ -277,6 +277,7 @@ impl Link {
                     ids => serde_json::from_value(ids.clone()).unwrap_or_default(),
                 };
                 self.shared.aborted().extend(ids);
+                self.shared.aborts.send_modify(|count| *count += 1);
                 answer(&ok);
             }
             "shutdown_request" => {

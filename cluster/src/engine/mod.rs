@@ -1,8 +1,10 @@
 //! `chorus engine`: a kernel that takes its requests from a controller and owns one runtime.
 //!
 //! Two tasks: `link` has the sockets, registers, keeps the heart beating and answers what must not wait; `worker` has the
-//! namespace and serves one request after another. A link that breaks is made anew; the namespace stays.
+//! namespace and serves one request after another; closures (see `call`) one ahead. A link that breaks is made anew; the namespace stays.
 
+mod call;
+mod flight;
 mod line;
 mod link;
 mod namespace;
@@ -92,6 +94,10 @@ struct Shared {
     line: watch::Sender<Option<Line>>,
     /// Counts interrupts.
     interrupts: watch::Sender<u64>,
+    /// Counts changes of `aborted`.
+    aborts: watch::Sender<u64>,
+    /// The engine's identity.
+    uuid: String,
     /// Requests that are not to be run when their turn comes.
     aborted: Mutex<HashSet<String>>,
 }
@@ -120,13 +126,15 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let file = EngineFile::read(&config.file)?;
+    let uuid = Uuid::new_v4().to_string();
     let shared = Arc::new(Shared {
         line: watch::Sender::new(None),
         interrupts: watch::Sender::new(0),
+        aborts: watch::Sender::new(0),
+        uuid: uuid.clone(),
         aborted: Mutex::default(),
     });
     let (jobs, queue) = mpsc::unbounded_channel();
-    let uuid = Uuid::new_v4().to_string();
     let mut link = link::Link {
         path: config.file.clone(),
         patience: config.patience,

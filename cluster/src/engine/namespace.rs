@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use protocol::message::iopub::StreamName;
 use protocol::message::{ErrorInfo, MimeBundle};
-use runtime::{Event, Outcome, RunId, Runtime, Snippet};
+use runtime::{Call, CallOutcome, Event, Outcome, RunId, Runtime, Snippet};
 use tokio::sync::{mpsc, watch};
 
 use super::Config;
@@ -137,6 +137,52 @@ impl Namespace {
         }
     }
 
+    /// For a snippet or a call.
+    pub(super) fn new_id(&mut self) -> RunId {
+        self.runs += 1;
+        RunId(self.runs)
+    }
+
+    /// Hands a call to the runtime, which is there; `event` tells how it went.
+    pub(super) fn call(&self, call: &Call) {
+        if let Some(running) = &self.running {
+            running.runtime.call(call);
+        }
+    }
+
+    pub(super) fn interrupt(&self, id: RunId) {
+        if let Some(running) = &self.running {
+            running.runtime.interrupt(id);
+        }
+    }
+
+    /// What happens while calls are under way; `None` when the runtime has gone.
+    pub(super) async fn event(&mut self) -> Option<Event> {
+        let event = self.running.as_mut()?.events.recv().await;
+        match &event {
+            Some(Event::Lost { restored, .. }) if !restored.variables => {
+                self.lineage = Lineage::root();
+            }
+            Some(Event::Input { .. }) => {
+                if let Some(running) = &self.running {
+                    running.runtime.input(None);
+                }
+            }
+            Some(_) => {}
+            None => self.running = None,
+        }
+        event
+    }
+
+    /// A call may have taken the variables with it.
+    pub(super) fn note_outcome(&mut self, outcome: &CallOutcome) {
+        if let CallOutcome::Died { restored, .. } | CallOutcome::Interrupted { restored } = outcome
+            && !restored.variables
+        {
+            self.lineage = Lineage::root();
+        }
+    }
+
     /// Runs a snippet. All of its output has been emitted when this returns.
     pub(super) async fn run(
         &mut self,
@@ -170,9 +216,8 @@ impl Namespace {
             ));
         }
         for load in &artifact.loads {
-            self.runs += 1;
             let snippet = Snippet {
-                id: RunId(self.runs),
+                id: self.new_id(),
                 artifact: load.clone(),
                 entry: artifact.entry.clone(),
                 checkpoint: true,
@@ -248,7 +293,8 @@ impl Namespace {
                     Some(Event::Lost { cause, restored }) => {
                         gatherer.note(failure::lost(&cause, &restored));
                     }
-                    Some(Event::Started { .. } | Event::Finished { .. }) => {}
+                    // No call is under way while a snippet runs.
+                    Some(Event::Started { .. } | Event::Finished { .. } | Event::Called { .. }) => {}
                     None => {
                         self.running = None;
                         return gone();

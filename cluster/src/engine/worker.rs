@@ -1,8 +1,9 @@
-//! Serves requests one after another: busy, its work, reply, idle.
+//! Serves requests one after another: busy, its work, reply, idle. Calls of closures go by `flight`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use protocol::message::execute::ExecuteRequest;
 use protocol::message::iopub::{ExecuteInput, ExecuteResult, ExecutionState, Stream, StreamName};
 use protocol::message::kernel_info::{KernelInfoReply, LanguageInfo};
@@ -11,6 +12,7 @@ use protocol::{Header, Message};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 
+use super::flight::Flight;
 use super::line::Line;
 use super::namespace::Namespace;
 use super::{Config, Job, Shared};
@@ -19,15 +21,18 @@ use crate::failure;
 use crate::output::Output;
 
 pub(super) struct Worker {
-    namespace: Namespace,
-    shared: Arc<Shared>,
-    queue: mpsc::UnboundedReceiver<Job>,
+    pub(super) namespace: Namespace,
+    pub(super) shared: Arc<Shared>,
+    pub(super) queue: mpsc::UnboundedReceiver<Job>,
     /// Jobs that came before those in the queue.
-    waiting: VecDeque<Job>,
-    interrupts: watch::Receiver<u64>,
+    pub(super) waiting: VecDeque<Job>,
+    /// Calls that came before those, oldest first.
+    pub(super) flights: VecDeque<Flight>,
+    pub(super) interrupts: watch::Receiver<u64>,
+    pub(super) aborts: watch::Receiver<u64>,
     count: u32,
     /// The last request that ran, which is the parent of what its threads print later.
-    last: Option<Header>,
+    pub(super) last: Option<Header>,
 }
 
 impl Worker {
@@ -40,9 +45,11 @@ impl Worker {
         Self {
             namespace: Namespace::new(config, &file),
             interrupts: shared.interrupts.subscribe(),
+            aborts: shared.aborts.subscribe(),
             shared,
             queue,
             waiting: VecDeque::new(),
+            flights: VecDeque::new(),
             count: 0,
             last: None,
         }
@@ -63,11 +70,25 @@ impl Worker {
             tracing::error!("{}", error.evalue);
         }
         loop {
+            self.depart().await;
+            if !self.flights.is_empty() {
+                if self.attend().await {
+                    continue;
+                }
+                break;
+            }
             let job = match self.waiting.pop_front() {
                 Some(job) => Some(job),
                 None => tokio::select! {
                     biased;
-                    job = self.queue.recv() => job,
+                    // It may be a call, which `depart` takes.
+                    job = self.queue.recv() => match job {
+                        Some(job) => {
+                            self.waiting.push_back(job);
+                            continue;
+                        }
+                        None => None,
+                    },
                     (name, text) = self.namespace.idle() => {
                         self.say(name, text);
                         continue;
@@ -93,7 +114,7 @@ impl Worker {
 
     async fn serve(&mut self, job: Job) {
         let request = &job.message;
-        if self.shared.aborted().remove(&request.header.msg_id) {
+        if self.is_aborted(&job) {
             return self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
         }
         let started = jiff::Timestamp::now();
@@ -143,7 +164,16 @@ impl Worker {
         }
     }
 
-    fn status(&self, parent: &Header, state: ExecutionState) {
+    /// Whether the request is not to run. It counts as told then.
+    pub(super) fn is_aborted(&self, job: &Job) -> bool {
+        self.shared.aborted().remove(&job.message.header.msg_id)
+    }
+
+    pub(super) fn uuid(&self) -> &str {
+        &self.shared.uuid
+    }
+
+    pub(super) fn status(&self, parent: &Header, state: ExecutionState) {
         if let Some(line) = self.line() {
             line.status(parent, state);
         }
@@ -200,19 +230,36 @@ impl Worker {
     }
 
     /// A reply's content, with the engine that clients show beside the error.
-    fn error(&self, error: ErrorInfo, method: &str) -> Value {
+    pub(super) fn error(&self, error: ErrorInfo, method: &str) -> Value {
         let mut content = serde_json::to_value(&error).unwrap_or_default();
         content["status"] = json!("error");
+        self.name_engine(&mut content, method);
+        content
+    }
+
+    pub(super) fn name_engine(&self, content: &mut Value, method: &str) {
         if let Some(line) = self.line() {
             content["engine_info"] =
                 json!({"engine_uuid": line.uuid, "engine_id": line.id, "method": method});
         }
-        content
     }
 
-    fn reply(&self, job: &Job, content: Value, started: jiff::Timestamp) {
+    pub(super) fn reply(&self, job: &Job, content: Value, started: jiff::Timestamp) {
+        self.reply_with(job, content, started, Map::new(), Vec::new());
+    }
+
+    /// As `reply`, with further metadata and buffers; whether there was somebody to send it to.
+    pub(super) fn reply_with(
+        &self,
+        job: &Job,
+        content: Value,
+        started: jiff::Timestamp,
+        extra: Map<String, Value>,
+        buffers: Vec<Bytes>,
+    ) -> bool {
         let Some(line) = self.line() else {
-            return tracing::warn!("a reply is lost: there is no controller");
+            tracing::warn!("a reply is lost: there is no controller");
+            return false;
         };
         let request = &job.message;
         let asked = |name: &str| request.metadata.get(name).cloned();
@@ -232,7 +279,9 @@ impl Worker {
             let info = json!({"engine_uuid": line.uuid, "engine_id": line.id});
             metadata.insert("engine_info".to_owned(), info);
         }
-        line.reply(job.socket, request, &content, metadata);
+        metadata.extend(extra);
+        line.reply_with(job.socket, request, &content, metadata, buffers);
+        true
     }
 
     /// Requests of the same client that wait behind one that failed are dropped, if that one says so.
@@ -256,7 +305,7 @@ impl Worker {
 }
 
 /// Broadcasts a snippet's output over whatever connection there is then.
-fn emitter(shared: Arc<Shared>, parent: Header) -> impl FnMut(Output) + Send + 'static {
+pub(super) fn emitter(shared: Arc<Shared>, parent: Header) -> impl FnMut(Output) + Send + 'static {
     move |output| {
         let Some(line) = shared.line.borrow().clone() else {
             return;

@@ -13,15 +13,15 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::time::timeout;
 
-const MUX: SocketId = SocketId(0);
-const IOPUB: SocketId = SocketId(1);
+pub(crate) const MUX: SocketId = SocketId(0);
+pub(crate) const IOPUB: SocketId = SocketId(1);
 const NEWS: SocketId = SocketId(2);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) struct Client {
     pub(crate) file: ClientFile,
-    session: Session,
-    sockets: Sockets,
+    pub(crate) session: Session,
+    pub(crate) sockets: Sockets,
     inbox: UnboundedReceiver<Received>,
 }
 
@@ -76,7 +76,7 @@ impl Client {
         message.header.msg_id
     }
 
-    async fn next(&mut self) -> (SocketId, Message) {
+    pub(crate) async fn next(&mut self) -> (SocketId, Message) {
         let received = timeout(PATIENCE, self.inbox.recv()).await;
         let received = received.expect("a message in time").unwrap();
         (

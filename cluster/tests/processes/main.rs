@@ -5,6 +5,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod calls;
 mod client;
 mod launching;
 mod running;

@@ -227,7 +227,7 @@ impl Course<'_> {
             }
             Event::Input { .. } => self.ready.runtime.input(None),
             Event::Result { text, .. } => self.gatherer.display(text_bundle(text)),
-            Event::Started { .. } | Event::Finished { .. } => {}
+            Event::Started { .. } | Event::Finished { .. } | Event::Called { .. } => {}
         }
     }
 

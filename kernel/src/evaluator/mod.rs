@@ -234,7 +234,10 @@ impl Evaluator {
                             ready.runtime.input(None);
                         }
                     }
-                    Event::Started { .. } | Event::Result { .. } | Event::Finished { .. } => {}
+                    Event::Started { .. }
+                    | Event::Result { .. }
+                    | Event::Finished { .. }
+                    | Event::Called { .. } => {}
                 },
             }
         }

@@ -6,7 +6,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::wire::{Assembler, PACKET, packets};
+use crate::packet;
+use crate::wire::{Assembler, PACKET, Received, packets};
 
 /// One end of a `SOCK_SEQPACKET` pair.
 #[derive(Debug)]
@@ -31,35 +32,33 @@ impl Channel {
 
     /// Sends a message, waiting while the owner is behind.
     pub(super) fn send<M: Serialize>(&self, message: &M) -> io::Result<()> {
-        for packet in packets(message)? {
-            loop {
-                // SAFETY: pointer and length are those of a living buffer.
-                let sent = unsafe {
-                    libc::send(
-                        self.raw(),
-                        packet.as_ptr().cast(),
-                        packet.len(),
-                        libc::MSG_NOSIGNAL,
-                    )
-                };
-                match done_or_again(sent)? {
-                    Some(_) => break,
-                    None => continue,
-                }
-            }
+        self.send_with(message, &[], None)
+    }
+
+    /// As [`Self::send`], with a payload and a descriptor.
+    pub(super) fn send_with<M: Serialize>(
+        &self,
+        message: &M,
+        payload: &[u8],
+        passed: Option<&OwnedFd>,
+    ) -> io::Result<()> {
+        let mut passed = passed.map(AsRawFd::as_raw_fd);
+        for packet in packets(message, payload)? {
+            while done_or_again(packet::send(self.raw(), &packet, passed))?.is_none() {}
+            passed = None;
         }
         Ok(())
     }
 
     /// Waits for a message; `None` when the owner closed its end.
-    pub(super) fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
+    pub(super) fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<Received<M>>> {
         loop {
             match self.receive_packet(0)? {
-                Some(0) => return Ok(None),
-                Some(length) => {
+                Some((0, _)) => return Ok(None),
+                Some((length, passed)) => {
                     let packet = self.buffer.get(..length).unwrap_or_default();
-                    if let Some(message) = self.assembler.push(packet)? {
-                        return Ok(Some(message));
+                    if let Some(received) = self.assembler.push(packet, passed)? {
+                        return Ok(Some(received));
                     }
                 }
                 None => {}
@@ -69,33 +68,26 @@ impl Channel {
 
     /// Throws away what was sent to a worker that is no more.
     pub(super) fn discard(&mut self) {
-        while let Ok(Some(1..) | None) = self.receive_packet(libc::MSG_DONTWAIT) {}
+        while let Ok(Some((1.., _)) | None) = self.receive_packet(libc::MSG_DONTWAIT) {}
         self.assembler = Assembler::default();
     }
 
-    /// The packet's length; 0 at the end; `None` when a signal came between.
-    fn receive_packet(&mut self, flags: i32) -> io::Result<Option<usize>> {
+    /// The packet's length and what came with it; 0 at the end; `None` when a signal came between.
+    fn receive_packet(&mut self, flags: i32) -> io::Result<Option<(usize, Option<OwnedFd>)>> {
         self.buffer.resize(PACKET, 0);
-        // SAFETY: pointer and length are those of a living buffer.
-        let length = unsafe {
-            libc::recv(
-                self.fd.as_raw_fd(),
-                self.buffer.as_mut_ptr().cast(),
-                self.buffer.len(),
-                flags,
-            )
-        };
-        done_or_again(length)
+        done_or_again(packet::receive(
+            self.fd.as_raw_fd(),
+            &mut self.buffer,
+            flags,
+        ))
     }
 }
 
-/// The result of a system call that counts bytes; `None` when a signal interrupted it.
-fn done_or_again(result: isize) -> io::Result<Option<usize>> {
-    match usize::try_from(result) {
-        Ok(length) => Ok(Some(length)),
-        Err(_) => match io::Error::last_os_error() {
-            error if error.kind() == io::ErrorKind::Interrupted => Ok(None),
-            error => Err(error),
-        },
+/// `None` when a signal interrupted the system call.
+fn done_or_again<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(done) => Ok(Some(done)),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+        Err(error) => Err(error),
     }
 }

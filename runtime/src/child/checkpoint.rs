@@ -1,8 +1,8 @@
-//! The copy of the namespace that waits while a snippet runs, from both sides.
+//! The copy of the namespace that waits while a snippet runs, or from the first call of a closure to the next snippet; from both sides.
 //!
 //! The copy holds one end of a socket pair and a descriptor of its parent's process. A byte tells it that it is not needed; the parent's
 //! death makes it the worker. Descriptors that user code has open are open in the copy too: what another process sees as closed
-//! when the last copy closes it (a pipe's end, a lock) shows only after the snippet.
+//! when the last copy closes it (a pipe's end, a lock) shows only when the copy has gone.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -45,8 +45,13 @@ pub(super) struct Family<'a> {
 }
 
 /// Makes a copy of this process, if it is not larger than `limit` bytes (`None`: not wanted). In the copy this
-/// returns only when the parent died.
-pub(super) fn take(limit: Option<u64>, support: &Support, family: &Family<'_>) -> Taken {
+/// returns only when the parent died; it calls `give_up` at once, which lets go of what only the parent needs.
+pub(super) fn take(
+    limit: Option<u64>,
+    support: &Support,
+    family: &Family<'_>,
+    give_up: impl FnOnce(),
+) -> Taken {
     let Some(limit) = limit else {
         return Taken::Parent(None, CheckpointState::Off);
     };
@@ -90,6 +95,7 @@ pub(super) fn take(limit: Option<u64>, support: &Support, family: &Family<'_>) -
         Err(error) => failed(error),
         Ok(0) => {
             drop(ours);
+            give_up();
             wait_as_copy(&theirs, family);
             signals.forget_pending();
             signals.restore();

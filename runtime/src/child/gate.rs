@@ -6,6 +6,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
 
+use crate::wire::WINDOW;
+
 const PREPARING: u64 = 0;
 const RUNNING: u64 = 1;
 const DONE: u64 = 2;
@@ -16,8 +18,8 @@ const KILLED: u64 = 3;
 pub(super) struct Gate {
     /// Ticket times four plus phase.
     state: AtomicU64,
-    /// The ticket that is not to begin.
-    cancelled: AtomicU64,
+    /// Tickets that are not to begin, each in its own place: as many wait at most.
+    cancelled: [AtomicU64; WINDOW],
     /// The waiting copy's process id, or 0.
     copy: AtomicI32,
     /// Whether the worker has loaded what it needs.
@@ -66,7 +68,7 @@ impl Gate {
     /// Worker: from here on the run can be killed. False when it was cancelled; then it is done.
     pub(super) fn begin(&self, ticket: u64) -> bool {
         self.state.store(ticket << 2 | RUNNING, SeqCst);
-        self.cancelled.load(SeqCst) != ticket
+        self.cancelled(ticket).load(SeqCst) != ticket
     }
 
     /// Worker: the run has ended. False when the supervisor is about to kill.
@@ -83,7 +85,7 @@ impl Gate {
             return Verdict::Over;
         }
         // The worker reads this after it went to `Running`, we look for `Running` again after this: one of us sees.
-        self.cancelled.store(ticket, SeqCst);
+        self.cancelled(ticket).store(ticket, SeqCst);
         if self.exchange(ticket, KILLED) {
             return Verdict::Kill;
         }
@@ -93,6 +95,11 @@ impl Gate {
     /// Supervisor: whether the worker was killed on request while it ran.
     pub(super) fn was_killed(&self) -> bool {
         self.state.load(SeqCst) & 3 == KILLED
+    }
+
+    /// Supervisor: what the worker worked on last; 0 when it has done nothing yet.
+    pub(super) fn last_ticket(&self) -> u64 {
+        self.state.load(SeqCst) >> 2
     }
 
     /// Supervisor: whether the worker is still making this ticket ready.
@@ -108,7 +115,9 @@ impl Gate {
     /// Supervisor: an empty worker begins.
     pub(super) fn reset(&self) {
         self.state.store(0, SeqCst);
-        self.cancelled.store(0, SeqCst);
+        for cancelled in &self.cancelled {
+            cancelled.store(0, SeqCst);
+        }
         self.copy.store(0, SeqCst);
         self.ready.store(false, SeqCst);
         self.overflow.store(false, SeqCst);
@@ -138,6 +147,12 @@ impl Gate {
 
     pub(super) fn take_overflow(&self) -> bool {
         self.overflow.swap(false, SeqCst)
+    }
+
+    fn cancelled(&self, ticket: u64) -> &AtomicU64 {
+        let [first, ..] = &self.cancelled;
+        let place = usize::try_from(ticket).unwrap_or(0) % WINDOW;
+        self.cancelled.get(place).unwrap_or(first)
     }
 
     fn exchange(&self, ticket: u64, phase: u64) -> bool {
@@ -183,6 +198,23 @@ mod tests {
         assert!(gate.finish(1));
         gate.prepare(2);
         assert!(gate.begin(2));
+    }
+
+    #[test]
+    fn as_many_can_be_cancelled_as_may_wait() {
+        let gate = Gate::default();
+        let last = WINDOW as u64;
+        for ticket in 1..=last {
+            assert_eq!(gate.kill(ticket), Verdict::Cancelled);
+        }
+        for ticket in 1..=last {
+            gate.prepare(ticket);
+            assert!(!gate.begin(ticket));
+            assert!(gate.finish(ticket));
+            assert_eq!(gate.last_ticket(), ticket);
+        }
+        gate.prepare(last + 1);
+        assert!(gate.begin(last + 1));
     }
 
     #[test]

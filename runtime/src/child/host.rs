@@ -3,6 +3,7 @@
 //! The counterpart is `support/lib.rs`; [`INTERFACE`] is raised with every change.
 
 use std::ffi::{OsStr, c_void};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -15,7 +16,7 @@ use super::system;
 use crate::event::{Location, Panic};
 use crate::wire::{End, FromWorker, Start};
 
-const INTERFACE: u32 = 2;
+const INTERFACE: u32 = 3;
 
 /// Sends to the owner, and keeps what a run reports until it ends.
 #[derive(Debug)]
@@ -55,6 +56,18 @@ impl Reporter {
         }
     }
 
+    /// As [`Self::send`], with a payload and a descriptor.
+    pub(super) fn send_with<M: Serialize>(
+        &self,
+        message: &M,
+        payload: &[u8],
+        passed: Option<&OwnedFd>,
+    ) {
+        if self.channel.send_with(message, payload, passed).is_err() {
+            system::leave(1);
+        }
+    }
+
     pub(super) fn begin(&mut self, ticket: u64) {
         self.ticket = ticket;
         self.take_end();
@@ -81,6 +94,13 @@ struct Text {
 }
 
 impl Text {
+    fn of(text: &str) -> Text {
+        Text {
+            pointer: text.as_ptr(),
+            length: text.len(),
+        }
+    }
+
     fn read(&self) -> String {
         if self.pointer.is_null() {
             return String::new();
@@ -166,6 +186,7 @@ extern "C" fn on_type_changed(name: Text) {
 #[derive(Debug)]
 pub(super) struct Support {
     cell_end: extern "C" fn(),
+    panicked: extern "C" fn(Text),
     flush: extern "C" fn(),
     before_fork: extern "C" fn(),
     after_fork: extern "C" fn(),
@@ -193,6 +214,7 @@ impl Support {
             init(&raw const HOST);
             let support = Support {
                 cell_end: *symbol(&library, c"chorus_support_cell_end")?,
+                panicked: *symbol(&library, c"chorus_support_panicked")?,
                 flush: *symbol(&library, c"chorus_support_flush")?,
                 before_fork: *symbol(&library, c"chorus_support_before_fork")?,
                 after_fork: *symbol(&library, c"chorus_support_after_fork")?,
@@ -206,6 +228,11 @@ impl Support {
     pub(super) fn cell_end(&self) {
         (self.cell_end)();
         flush_c();
+    }
+
+    /// After a closure that panicked: has the panic reported. `fallback` is its message if the hook has not seen it.
+    pub(super) fn panicked(&self, fallback: &str) {
+        (self.panicked)(Text::of(fallback));
     }
 
     /// Writes out what is buffered.
@@ -246,7 +273,7 @@ pub(super) fn load_entry(artifact: &OsStr, entry: &str) -> Result<Entry, String>
 }
 
 /// Loads a shared object and never unloads it: destructors of thread-local values, variables and vtables point into it.
-fn load(path: &OsStr) -> Result<std::mem::ManuallyDrop<Library>, String> {
+pub(super) fn load(path: &OsStr) -> Result<std::mem::ManuallyDrop<Library>, String> {
     // SAFETY: its constructors are the user's own code.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
         .map(std::mem::ManuallyDrop::new)

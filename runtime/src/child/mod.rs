@@ -1,11 +1,13 @@
 //! The runtime's own processes: supervisor, worker, copies. Plain blocking system calls, one thread each.
 
+mod calls;
 mod channel;
 mod checkpoint;
 mod crash;
 mod frames;
 mod gate;
 mod host;
+mod kept;
 mod stdin;
 mod supervisor;
 mod system;

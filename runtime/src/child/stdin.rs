@@ -126,7 +126,7 @@ impl Stdin {
         let request = now();
         host::lock(self.reporter).send(&FromWorker::InputWanted { request });
         loop {
-            let answer: Answer = answers.receive().ok()??;
+            let answer: Answer = answers.receive().ok()??.message;
             if answer.request == request {
                 return answer.line;
             }

@@ -12,7 +12,7 @@ use super::channel::Channel;
 use super::gate::{Gate, Verdict};
 use super::system::{self, Reaped, Stat};
 use super::worker;
-use crate::wire::{FromSupervisor, Generation, Next, Start, ToSupervisor};
+use crate::wire::{FromSupervisor, Generation, Next, Received, Start, ToSupervisor};
 
 /// How long a run may take to get ready before a kill no longer waits for it: it could wait for a lock that
 /// a thread of the namespace holds.
@@ -61,7 +61,10 @@ pub(super) fn main(control: OwnedFd, link: OwnedFd, input: OwnedFd) -> ! {
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
     let start = match link.receive() {
-        Ok(Some(ToSupervisor::Start(start))) => start,
+        Ok(Some(Received {
+            message: ToSupervisor::Start(start),
+            ..
+        })) => start,
         _ => system::leave(0),
     };
     let (Ok(gate), Some(deaths)) = (Gate::shared(), death_signals()) else {
@@ -134,7 +137,7 @@ impl Supervisor {
         }
         if asked {
             match self.link.receive() {
-                Ok(Some(request)) => self.on_request(request),
+                Ok(Some(request)) => self.on_request(request.message),
                 // The owner is gone.
                 Ok(None) | Err(_) => self.end(),
             }
@@ -169,7 +172,11 @@ impl Supervisor {
             ToSupervisor::Start(_) => {}
             ToSupervisor::Kill { ticket } => match self.gate.kill(ticket) {
                 Verdict::Kill => self.kill_worker(),
-                Verdict::Cancelled => self.kill_by = Some((Instant::now() + PREPARATION, ticket)),
+                // Of several that wait, the one that is being made ready is the one that could hang.
+                Verdict::Cancelled if self.kill_by.is_none() || self.gate.is_preparing(ticket) => {
+                    self.kill_by = Some((Instant::now() + PREPARATION, ticket));
+                }
+                Verdict::Cancelled => {}
                 Verdict::Over => {}
             },
             ToSupervisor::Restart { epoch } => {
@@ -221,12 +228,13 @@ impl Supervisor {
         let overflow = self.gate.take_overflow()
             && libc::WIFSIGNALED(worker.status)
             && libc::WTERMSIG(worker.status) == libc::SIGSEGV;
-        let killed = self.gate.was_killed();
+        let (killed, ticket) = (self.gate.was_killed(), self.gate.last_ticket());
         let died = |next| FromSupervisor::Died {
             generation: self.generation,
             status: worker.status,
             killed,
             overflow,
+            ticket,
             next,
         };
         if !self.gate.is_ready() {
@@ -289,6 +297,7 @@ impl Supervisor {
                     status: libc::SIGKILL,
                     killed: false,
                     overflow: false,
+                    ticket: 0,
                     next: Next::Nobody,
                 });
             }

@@ -4,7 +4,11 @@ use std::ffi::{OsStr, c_void};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
+use std::time::SystemTime;
 
+use bytes::Bytes;
+
+use super::calls::{Answer, Calls, Status};
 use super::channel::Channel;
 use super::checkpoint::{self, Copy, Family, Leaving, Taken, likely_victim};
 use super::gate::Gate;
@@ -12,7 +16,9 @@ use super::host::{self, Reporter, Support, lock};
 use super::supervisor::Inheritance;
 use super::system::{self, leave};
 use super::{crash, stdin};
-use crate::wire::{End, FromWorker, Generation, ToWorker};
+use crate::event::Panic;
+use crate::memory;
+use crate::wire::{CallEnd, End, FromWorker, Generation, INLINE, Received, ToWorker, request};
 
 /// How many copies may be on their way out when the next is made: each holds memory until it is gone.
 const MOST_LEAVING: usize = 4;
@@ -32,6 +38,19 @@ struct Worker {
     /// What cells pass on; null before the first.
     variables: *mut c_void,
     leaving: Vec<Leaving>,
+    calls: Calls,
+    guard: Guard,
+    /// How many copies have taken over in this generation.
+    turn: u32,
+}
+
+/// The copy that serves all calls until the next snippet.
+#[derive(Debug)]
+enum Guard {
+    /// No call has come yet.
+    NotYet,
+    /// None where none could be made.
+    Made(Option<Copy>),
 }
 
 /// A request to run, taken apart.
@@ -41,6 +60,15 @@ struct Run<'a> {
     artifact: &'a OsStr,
     entry: &'a str,
     checkpoint: Option<u64>,
+}
+
+/// A closure's call, taken apart.
+#[derive(Debug)]
+struct Call {
+    ticket: u64,
+    checkpoint: Option<u64>,
+    payload: Bytes,
+    memory: Option<OwnedFd>,
 }
 
 /// The worker's whole life.
@@ -88,6 +116,9 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
         own_death: system::pidfd(pid),
         variables: std::ptr::null_mut(),
         leaving: Vec::new(),
+        calls: Calls::new(start.keep),
+        guard: Guard::NotYet,
+        turn: 0,
     };
     loop {
         worker.step();
@@ -97,6 +128,18 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
 impl Worker {
     /// Waits for a request and answers it; meanwhile reaps copies that were dismissed.
     fn step(&mut self) {
+        if !self.leaving.is_empty() && !self.wait_for_request() {
+            return;
+        }
+        match self.control.receive() {
+            Ok(Some(received)) => self.on_request(received),
+            // The owner is gone; the supervisor ends us if we don't.
+            Ok(None) | Err(_) => leave(1),
+        }
+    }
+
+    /// Whether there is a request; otherwise a copy may have gone.
+    fn wait_for_request(&mut self) -> bool {
         let mut polled: Vec<libc::pollfd> = std::iter::once(self.control.raw())
             .chain(self.leaving.iter().map(Leaving::raw))
             .map(system::pollfd)
@@ -105,17 +148,18 @@ impl Worker {
         if polled.iter().skip(1).any(|leaving| leaving.revents != 0) {
             self.leaving.retain(|leaving| !leaving.reap());
         }
-        if polled.first().is_none_or(|control| control.revents == 0) {
-            return;
-        }
-        match self.control.receive() {
-            Ok(Some(ToWorker::Run {
+        polled.first().is_some_and(|control| control.revents != 0)
+    }
+
+    fn on_request(&mut self, received: Received<ToWorker>) {
+        match received.message {
+            ToWorker::Run {
                 generation,
                 ticket,
                 artifact,
                 entry,
                 checkpoint,
-            })) => {
+            } => {
                 // Meant for a worker that died idle: its owner will be told, and this namespace is another one.
                 if generation == self.generation {
                     self.run(&Run {
@@ -126,13 +170,27 @@ impl Worker {
                     });
                 }
             }
-            Ok(Some(ToWorker::Exit)) => {
+            ToWorker::Call {
+                generation,
+                turn,
+                ticket,
+                checkpoint,
+            } => {
+                // What was in the pipe when its reader died comes again.
+                if (generation, turn) == (self.generation, self.turn) {
+                    self.call_closure(Call {
+                        ticket,
+                        checkpoint,
+                        payload: received.payload,
+                        memory: received.passed,
+                    });
+                }
+            }
+            ToWorker::Exit => {
                 self.support.flush();
                 // SAFETY: runs what user code registered, as the end of any program does.
                 unsafe { libc::exit(0) }
             }
-            // The owner is gone; the supervisor ends us if we don't.
-            Ok(None) | Err(_) => leave(1),
         }
     }
 
@@ -141,16 +199,12 @@ impl Worker {
             self.leaving.remove(0).wait();
         }
         self.gate.prepare(run.ticket);
-        let family = Family {
-            gate: self.gate,
-            reporter: self.reporter,
-            supervisor: self.supervisor,
-            worker: self.own_death.as_ref(),
-        };
-        let taken = checkpoint::take(run.checkpoint, self.support, &family);
-        let (copy, checkpoint) = match taken {
+        if let Guard::Made(Some(copy)) = std::mem::replace(&mut self.guard, Guard::NotYet) {
+            self.leaving.push(copy.dismiss(self.gate));
+        }
+        let (copy, checkpoint) = match self.checkpoint(run.checkpoint, || {}) {
             Taken::Parent(copy, checkpoint) => (copy, checkpoint),
-            Taken::Survivor { threads_lost } => return self.take_over(threads_lost),
+            Taken::Survivor { threads_lost } => return self.take_over(threads_lost, false),
         };
         let mut reporter = lock(self.reporter);
         reporter.begin(run.ticket);
@@ -163,6 +217,16 @@ impl Worker {
             End::Cancelled
         };
         self.finish(ticket, end, copy);
+    }
+
+    fn checkpoint(&self, limit: Option<u64>, give_up: impl FnOnce()) -> Taken {
+        let family = Family {
+            gate: self.gate,
+            reporter: self.reporter,
+            supervisor: self.supervisor,
+            worker: self.own_death.as_ref(),
+        };
+        checkpoint::take(limit, self.support, &family, give_up)
     }
 
     fn call(&mut self, run: &Run<'_>) -> End {
@@ -180,6 +244,15 @@ impl Worker {
     }
 
     fn finish(&mut self, ticket: u64, end: End, copy: Option<Copy>) {
+        self.pass_gate(ticket);
+        lock(self.reporter).send(&FromWorker::Finished { ticket, end });
+        if let Some(copy) = copy {
+            self.leaving.push(copy.dismiss(self.gate));
+        }
+    }
+
+    /// Ends a run, unless it is being killed: then this does not return.
+    fn pass_gate(&self, ticket: u64) {
         if !self.gate.finish(ticket) {
             // The supervisor's signal is on its way.
             loop {
@@ -187,18 +260,91 @@ impl Worker {
                 unsafe { libc::pause() };
             }
         }
-        lock(self.reporter).send(&FromWorker::Finished { ticket, end });
-        if let Some(copy) = copy {
-            self.leaving.push(copy.dismiss(self.gate));
+    }
+
+    fn call_closure(&mut self, mut call: Call) {
+        let ticket = call.ticket;
+        self.gate.prepare(ticket);
+        if let Guard::NotYet = self.guard {
+            // Memory that came along would live as long as the copy.
+            let memory = &mut call.memory;
+            match self.checkpoint(call.checkpoint, || drop(memory.take())) {
+                Taken::Parent(copy, checkpoint) => {
+                    self.guard = Guard::Made(copy);
+                    lock(self.reporter).send(&FromWorker::Guarded { checkpoint });
+                }
+                Taken::Survivor { threads_lost } => return self.take_over(threads_lost, true),
+            }
+        }
+        lock(self.reporter).begin(ticket);
+        let mut span = [0; 2];
+        let outgoing = if self.gate.begin(ticket) {
+            span[0] = now();
+            self.enter(&call)
+        } else {
+            Outgoing::only(CallEnd::Cancelled)
+        };
+        if system::own_pid() != self.pid {
+            // User code forked, and its child came back from the closure as well.
+            leave(0);
+        }
+        self.support.cell_end();
+        if span[0] != 0 {
+            span[1] = now();
+        }
+        self.pass_gate(ticket);
+        let Outgoing {
+            end,
+            answer,
+            memory,
+        } = outgoing;
+        let payload = answer.as_ref().map_or(&[][..], Answer::bytes);
+        let called = FromWorker::Called { ticket, span, end };
+        lock(self.reporter).send_with(&called, payload, memory.as_ref());
+    }
+
+    /// Calls the closure and puts its result where it can be had.
+    fn enter(&mut self, call: &Call) -> Outgoing {
+        let (request, inline) = match request(&call.payload) {
+            Ok(parts) => parts,
+            Err(error) => {
+                let error = error.to_string();
+                return Outgoing::only(CallEnd::NotRun { error });
+            }
+        };
+        match self.calls.call(&request, &inline, call.memory.as_ref()) {
+            Err(end) => Outgoing::only(end),
+            Ok(answer) => match answer.status() {
+                Status::Returned => Outgoing::result(answer, request.answer_file.as_deref()),
+                Status::Failed => Outgoing::only(CallEnd::Failed {
+                    error: answer.text(),
+                }),
+                Status::Panicked => {
+                    self.support.panicked(&answer.text());
+                    Outgoing::only(match lock(self.reporter).take_end() {
+                        End::Panicked(panic) => CallEnd::Panicked(panic),
+                        _ => CallEnd::Panicked(Panic {
+                            message: answer.text(),
+                            location: None,
+                            frames: Vec::new(),
+                        }),
+                    })
+                }
+                Status::Unknown(status) => Outgoing::only(CallEnd::Failed {
+                    error: format!("the code at this place is no trampoline: it said {status}"),
+                }),
+            },
         }
     }
 
-    /// In the copy: the worker is dead, be it.
-    fn take_over(&mut self, threads_lost: u32) {
+    /// In the copy: the worker is dead, be it. `of_calls`: the copy was made for calls.
+    fn take_over(&mut self, threads_lost: u32, of_calls: bool) {
         self.pid = system::own_pid();
         self.own_death = system::pidfd(self.pid);
         // The dead worker's children, not ours.
         self.leaving.clear();
+        self.guard = Guard::NotYet;
+        self.turn += 1;
         match self.input.try_clone() {
             Ok(answers) => stdin::take_over(Channel::new(answers)),
             Err(_) => leave(2),
@@ -206,8 +352,60 @@ impl Worker {
         let tokio_lost = self.support.restored();
         lock(self.reporter).send(&FromWorker::TookOver {
             generation: self.generation,
+            turn: self.turn,
             threads_lost,
             tokio_lost,
+            of_calls,
         });
     }
+}
+
+/// How a call ended, and what goes with the message that says so.
+#[derive(Debug)]
+struct Outgoing {
+    end: CallEnd,
+    /// A result that goes in packets.
+    answer: Option<Answer>,
+    memory: Option<OwnedFd>,
+}
+
+impl Outgoing {
+    fn only(end: CallEnd) -> Outgoing {
+        Outgoing {
+            end,
+            answer: None,
+            memory: None,
+        }
+    }
+
+    fn result(answer: Answer, file: Option<&[u8]>) -> Outgoing {
+        let bytes = answer.bytes();
+        if bytes.len() <= INLINE {
+            return Outgoing {
+                answer: Some(answer),
+                ..Outgoing::only(CallEnd::Returned)
+            };
+        }
+        let length = bytes.len() as u64;
+        let put = match file {
+            Some(path) => memory::write_file(OsStr::from_bytes(path), bytes)
+                .map(|()| Outgoing::only(CallEnd::InFile { length })),
+            None => memory::sealed(&[bytes]).map(|(memory, _)| Outgoing {
+                memory: Some(memory),
+                ..Outgoing::only(CallEnd::InMemory { length })
+            }),
+        };
+        put.unwrap_or_else(|error| {
+            let error = format!(
+                "its result of {length} bytes could not be put into shared memory: {error}"
+            );
+            Outgoing::only(CallEnd::Failed { error })
+        })
+    }
+}
+
+/// Nanoseconds since the Unix epoch.
+fn now() -> u64 {
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    elapsed.map_or(1, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(1))
 }

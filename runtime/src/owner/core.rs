@@ -2,12 +2,20 @@
 //!
 //! A worker's death is told twice: by the supervisor (of what it died, who follows) and by the follower itself (an empty worker is ready, or a
 //! copy took over). The two come by different sockets in any order; only both together end the run.
+//!
+//! Calls are sent ahead, so a worker that dies leaves some behind that it never began: they are sent again to who follows it.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
+use bytes::Bytes;
+
+use super::calls::Prepared;
+use crate::call::{CallOutcome, Span};
 use crate::event::{Cause, CheckpointState, Event, Outcome, Restored, RunId, Snippet, WhyNot};
 use crate::wire::{
-    Answer, End, FromSupervisor, FromWorker, Generation, Next, ToSupervisor, ToWorker,
+    Answer, End, FromSupervisor, FromWorker, Generation, Next, ToSupervisor, ToWorker, WINDOW,
 };
 
 /// What is to be done, in this order.
@@ -17,6 +25,12 @@ pub(super) enum Effect {
     /// Ask the user; the prompt is what stdout ends with, if that is `evcxr_input`'s.
     AskInput,
     Worker(ToWorker),
+    /// As `Worker`, with what goes with a call.
+    Call {
+        message: ToWorker,
+        payload: Bytes,
+        memory: Option<Arc<OwnedFd>>,
+    },
     Supervisor(ToSupervisor),
     Answer(Answer),
     /// Kill everything and start an empty worker of this epoch; the supervisor too, if it is gone.
@@ -40,11 +54,82 @@ pub(super) struct Core {
     input: Option<u64>,
     checkpoint: bool,
     limit: u64,
+    /// Whether there is a copy for calls, as far as the worker has said so since the last snippet.
+    guard: Option<CheckpointState>,
+    /// How many copies have taken over in the worker's generation.
+    turn: u32,
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) enum Work {
+    Run(Snippet),
+    Call(Prepared),
+}
+
+impl Work {
+    fn asked(&self) -> Asked {
+        match self {
+            Work::Run(snippet) => Asked::Run(snippet.id),
+            Work::Call(call) => Asked::Call(call.id),
+        }
+    }
+}
+
+/// What is to be told of in the end.
+#[derive(Debug, Clone, Copy)]
+enum Asked {
+    Run(RunId),
+    Call(RunId),
+}
+
+impl Asked {
+    fn id(self) -> RunId {
+        match self {
+            Asked::Run(id) | Asked::Call(id) => id,
+        }
+    }
+
+    fn not_run(self, reason: &str) -> Effect {
+        let error = reason.to_owned();
+        Effect::Emit(match self {
+            Asked::Run(id) => Event::Finished {
+                id,
+                outcome: Outcome::LoadFailed { error },
+            },
+            Asked::Call(id) => called(id, CallOutcome::NotRun { error }),
+        })
+    }
+
+    fn interrupted(self, restored: Restored) -> Effect {
+        Effect::Emit(match self {
+            Asked::Run(id) => Event::Finished {
+                id,
+                outcome: Outcome::Interrupted { restored },
+            },
+            Asked::Call(id) => called(id, CallOutcome::Interrupted { restored }),
+        })
+    }
+
+    fn died(self, cause: Cause, restored: Restored) -> Effect {
+        Effect::Emit(match self {
+            Asked::Run(id) => Event::Finished {
+                id,
+                outcome: Outcome::Died { cause, restored },
+            },
+            Asked::Call(id) => called(id, CallOutcome::Died { cause, restored }),
+        })
+    }
+}
+
+fn called(id: RunId, outcome: CallOutcome) -> Event {
+    let span = None;
+    Event::Called { id, outcome, span }
 }
 
 #[derive(Debug)]
 struct Queued {
-    snippet: Snippet,
+    work: Work,
     /// Interrupted while it waited; it is reported when its turn comes.
     interrupted: bool,
 }
@@ -53,10 +138,12 @@ struct Queued {
 enum Phase {
     /// An empty worker of the current epoch is being started; these runs end when it is ready, and their output is complete.
     Starting {
-        ended: Vec<RunId>,
+        ended: Vec<Asked>,
     },
     Idle(Generation),
     Running(Generation, Active),
+    /// These calls were sent and are not answered, at least one.
+    Calling(Generation, VecDeque<Sent>),
     /// The worker is dead.
     Recovering(Recovery),
     /// There is no worker and will be none until a restart.
@@ -74,9 +161,26 @@ struct Active {
     checkpoint: Option<CheckpointState>,
 }
 
+/// A call that was sent to the worker.
+#[derive(Debug)]
+struct Sent {
+    ticket: u64,
+    call: Prepared,
+    /// Not to begin, should it be sent again.
+    interrupted: bool,
+}
+
+impl Sent {
+    fn asked(&self) -> Asked {
+        Asked::Call(self.call.id)
+    }
+}
+
 #[derive(Debug, Default)]
 struct Recovery {
     active: Option<Active>,
+    /// The calls that were not answered.
+    sent: VecDeque<Sent>,
     /// The first death; a copy that dies in its turn is a consequence.
     death: Option<Death>,
     /// Of the last death: the dead worker's generation, and who follows.
@@ -88,14 +192,17 @@ struct Recovery {
 struct Death {
     cause: Cause,
     killed: bool,
+    /// What the worker had begun last.
+    ticket: u64,
 }
 
 #[derive(Debug)]
 enum Follower {
     Copy {
         generation: Generation,
-        threads_lost: u32,
-        tokio_lost: bool,
+        turn: u32,
+        restored: Restored,
+        of_calls: bool,
     },
     Empty(Generation),
 }
@@ -141,6 +248,8 @@ impl Core {
             input: None,
             checkpoint,
             limit,
+            guard: None,
+            turn: 0,
         }
     }
 
@@ -158,23 +267,32 @@ impl Core {
         (self.checkpoint, self.limit) = (on, limit);
     }
 
-    pub(super) fn run(&mut self, snippet: Snippet) -> Vec<Effect> {
+    pub(super) fn run(&mut self, work: Work) -> Vec<Effect> {
         self.queue.push_back(Queued {
-            snippet,
+            work,
             interrupted: false,
         });
         self.next()
     }
 
     pub(super) fn interrupt(&mut self, id: RunId) -> Vec<Effect> {
-        if let Phase::Running(_, active) = &self.phase
-            && active.id == id
-        {
-            let ticket = active.ticket;
+        let sent = match &mut self.phase {
+            Phase::Running(_, active) if active.id == id => {
+                let ticket = active.ticket;
+                return vec![Effect::Supervisor(ToSupervisor::Kill { ticket })];
+            }
+            Phase::Calling(_, sent) => Some(sent),
+            Phase::Recovering(recovery) => Some(&mut recovery.sent),
+            _ => None,
+        };
+        let mut sent = sent.into_iter().flatten();
+        if let Some(sent) = sent.find(|sent| sent.call.id == id) {
+            sent.interrupted = true;
+            let ticket = sent.ticket;
             return vec![Effect::Supervisor(ToSupervisor::Kill { ticket })];
         }
         for queued in &mut self.queue {
-            queued.interrupted |= queued.snippet.id == id;
+            queued.interrupted |= queued.work.asked().id() == id;
         }
         Vec::new()
     }
@@ -194,6 +312,7 @@ impl Core {
     pub(super) fn supervisor_gone(&mut self) -> Vec<Effect> {
         let cause = Cause::SupervisorGone;
         let mut effects = Vec::new();
+        let mut sent = VecDeque::new();
         let active = match std::mem::replace(&mut self.phase, Phase::Idle(NO_GENERATION)) {
             Phase::Starting { ended } => {
                 // Twice in a row is a reason not to try again and again.
@@ -205,18 +324,25 @@ impl Core {
                 self.phase = Phase::Gone { reason };
                 return effects;
             }
-            Phase::Running(_, active) => Some(active),
-            Phase::Recovering(recovery) => recovery.active,
+            Phase::Running(_, active) => Some(Asked::Run(active.id)),
+            Phase::Calling(_, calls) => {
+                sent = calls;
+                None
+            }
+            Phase::Recovering(recovery) => {
+                sent = recovery.sent;
+                recovery.active.map(|active| Asked::Run(active.id))
+            }
             Phase::Idle(_) => None,
         };
         let restored = lost(WhyNot::CopyDied);
-        effects.push(Effect::Emit(match active {
-            Some(active) => Event::Finished {
-                id: active.id,
-                outcome: Outcome::Died { cause, restored },
-            },
-            None => Event::Lost { cause, restored },
-        }));
+        // Which call was going is not known: the oldest was, most likely, and none runs twice.
+        let active = active.or_else(|| sent.pop_front().map(|sent| Asked::Call(sent.call.id)));
+        effects.push(match active {
+            Some(asked) => asked.died(cause, restored),
+            None => Effect::Emit(Event::Lost { cause, restored }),
+        });
+        self.send_again(sent);
         self.phase = Phase::Starting { ended: Vec::new() };
         self.input = None;
         self.epoch += 1;
@@ -236,7 +362,36 @@ impl Core {
         self.phase = Phase::Gone {
             reason: "the runtime was shut down".to_owned(),
         };
-        ended.into_iter().map(interrupted).collect()
+        ended.into_iter().map(restarted).collect()
+    }
+
+    /// A call's answer, after everything that the call wrote was emitted; no outcome when it was cancelled.
+    pub(super) fn on_called(
+        &mut self,
+        ticket: u64,
+        outcome: Option<CallOutcome>,
+        span: Option<Span>,
+    ) -> Vec<Effect> {
+        let Phase::Calling(generation, sent) = &mut self.phase else {
+            return Vec::new();
+        };
+        let generation = *generation;
+        let Some(Sent { call, .. }) = sent.pop_front_if(|first| first.ticket == ticket) else {
+            return Vec::new();
+        };
+        if sent.is_empty() {
+            self.phase = Phase::Idle(generation);
+        }
+        let mut effects = vec![match outcome {
+            Some(outcome) => Effect::Emit(Event::Called {
+                id: call.id,
+                outcome,
+                span,
+            }),
+            None => Asked::Call(call.id).interrupted(NOTHING_LOST),
+        }];
+        effects.extend(self.next());
+        effects
     }
 
     /// A message from the worker, after everything that it wrote before was emitted.
@@ -260,10 +415,17 @@ impl Core {
                     let id = active.id;
                     vec![Effect::Emit(Event::Result { id, text })]
                 }
+                Phase::Calling(_, sent) => {
+                    let sent = sent.iter().find(|sent| sent.ticket == ticket);
+                    let id = sent.map(|sent| sent.call.id);
+                    id.map(|id| Effect::Emit(Event::Result { id, text }))
+                        .into_iter()
+                        .collect()
+                }
                 _ => Vec::new(),
             },
             FromWorker::InputWanted { request } => match self.phase {
-                Phase::Running(..) | Phase::Idle(_) => {
+                Phase::Running(..) | Phase::Calling(..) | Phase::Idle(_) => {
                     self.input = Some(request);
                     vec![Effect::AskInput]
                 }
@@ -289,18 +451,31 @@ impl Core {
                 }
                 _ => Vec::new(),
             },
+            FromWorker::Guarded { checkpoint } => {
+                self.guard = Some(checkpoint);
+                Vec::new()
+            }
+            // Comes by `on_called`.
+            FromWorker::Called { .. } => Vec::new(),
             FromWorker::TookOver {
                 generation,
+                turn,
                 threads_lost,
                 tokio_lost,
+                of_calls,
             } => {
                 if generation.epoch != self.epoch {
                     return Vec::new();
                 }
                 self.on_follower(Follower::Copy {
                     generation,
-                    threads_lost,
-                    tokio_lost,
+                    turn,
+                    restored: Restored {
+                        threads_lost: threads_lost as usize,
+                        tokio_lost,
+                        ..NOTHING_LOST
+                    },
+                    of_calls,
                 })
             }
         }
@@ -313,6 +488,7 @@ impl Core {
             status,
             killed,
             overflow,
+            ticket,
             next,
         } = message;
         if generation.epoch != self.epoch {
@@ -329,7 +505,11 @@ impl Core {
             return Vec::new();
         }
         self.recover(|recovery| {
-            recovery.death.get_or_insert(Death { cause, killed });
+            recovery.death.get_or_insert(Death {
+                cause,
+                killed,
+                ticket,
+            });
             recovery.next = Some((generation, next));
         })
     }
@@ -341,7 +521,8 @@ impl Core {
         if let Phase::Starting { ended } = &mut self.phase {
             let ended = std::mem::take(ended);
             self.phase = Phase::Idle(generation);
-            let mut effects: Vec<Effect> = ended.into_iter().map(interrupted).collect();
+            self.turn = 0;
+            let mut effects: Vec<Effect> = ended.into_iter().map(restarted).collect();
             effects.push(Effect::Ready(Ok(())));
             effects.extend(self.next());
             return effects;
@@ -351,7 +532,7 @@ impl Core {
 
     fn on_follower(&mut self, follower: Follower) -> Vec<Effect> {
         match self.phase {
-            Phase::Idle(_) | Phase::Running(..) | Phase::Recovering(_) => {
+            Phase::Idle(_) | Phase::Running(..) | Phase::Calling(..) | Phase::Recovering(_) => {
                 self.recover(|recovery| recovery.follower = Some(follower))
             }
             Phase::Starting { .. } | Phase::Gone { .. } => Vec::new(),
@@ -367,6 +548,10 @@ impl Core {
                 active: Some(active),
                 ..Recovery::default()
             },
+            Phase::Calling(_, sent) => Recovery {
+                sent,
+                ..Recovery::default()
+            },
             Phase::Idle(_) | Phase::Starting { .. } | Phase::Gone { .. } => Recovery::default(),
         };
         note(&mut recovery);
@@ -374,105 +559,134 @@ impl Core {
             self.phase = Phase::Recovering(recovery);
             return Vec::new();
         };
-        let mut effects = Vec::new();
-        match (&recovery.active, follower) {
-            (Some(active), follower) => {
-                let (generation, restored) = match *follower {
-                    Follower::Copy {
-                        generation,
-                        threads_lost,
-                        tokio_lost,
-                    } => (
-                        generation,
-                        Restored {
-                            threads_lost: threads_lost as usize,
-                            tokio_lost,
-                            ..NOTHING_LOST
-                        },
-                    ),
-                    Follower::Empty(generation) => {
-                        (generation, lost(why_not(active.checkpoint.clone())))
-                    }
-                };
-                self.phase = Phase::Idle(generation);
-                let outcome = if death.killed {
-                    Outcome::Interrupted { restored }
-                } else {
-                    Outcome::Died {
-                        cause: death.cause,
-                        restored,
-                    }
-                };
-                let id = active.id;
-                effects.push(Effect::Emit(Event::Finished { id, outcome }));
-            }
-            (None, Follower::Empty(generation)) => {
-                self.phase = Phase::Idle(*generation);
-                effects.push(lost_between_runs(death.cause));
-            }
-            (None, Follower::Copy { .. }) => {
+        let checkpoint = match &recovery.active {
+            Some(active) => active.checkpoint.clone(),
+            None => self.guard.take(),
+        };
+        let (generation, turn, restored) = match follower {
+            Follower::Copy {
+                generation,
+                turn,
+                restored,
+                of_calls,
+            } if *of_calls || recovery.active.is_some() => (*generation, *turn, restored.clone()),
+            Follower::Empty(generation) => (*generation, 0, lost(why_not(checkpoint))),
+            Follower::Copy { .. } => {
                 // The worker died after it had reported the end of its run and before it let the copy go: what the copy has is
                 // the namespace before that run, of which the owner thinks that it completed.
-                effects.push(lost_between_runs(death.cause));
+                self.send_again(recovery.sent);
+                let mut effects = vec![lost_between_runs(death.cause)];
                 effects.extend(self.restart());
                 return effects;
             }
-        }
+        };
+        self.phase = Phase::Idle(generation);
+        self.turn = turn;
+        self.guard = None;
+        let mut sent = recovery.sent;
+        let active = match recovery.active {
+            Some(active) => Some(Asked::Run(active.id)),
+            None => sent
+                .pop_front_if(|first| first.ticket == death.ticket)
+                .map(|sent| Asked::Call(sent.call.id)),
+        };
+        let cause = death.cause;
+        let mut effects = vec![match active {
+            Some(asked) if death.killed => asked.interrupted(restored),
+            Some(asked) => asked.died(cause, restored),
+            None => Effect::Emit(Event::Lost { cause, restored }),
+        }];
+        self.send_again(sent);
         effects.extend(self.next());
         effects
     }
 
-    /// Sends the next run, if it is time.
+    /// Puts calls that were not begun back in front of the queue.
+    fn send_again(&mut self, sent: VecDeque<Sent>) {
+        for sent in sent.into_iter().rev() {
+            self.queue.push_front(Queued {
+                work: Work::Call(sent.call),
+                interrupted: sent.interrupted,
+            });
+        }
+    }
+
+    /// Sends what can be sent: one run, or as many calls as may wait.
     fn next(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
         loop {
-            match &self.phase {
-                Phase::Idle(generation) => {
-                    let generation = *generation;
-                    let Some(Queued {
-                        snippet,
-                        interrupted: cancelled,
-                    }) = self.queue.pop_front()
-                    else {
-                        return effects;
-                    };
-                    if cancelled {
-                        let id = snippet.id;
-                        effects.push(Effect::Emit(Event::Finished {
-                            id,
-                            outcome: Outcome::Interrupted {
-                                restored: NOTHING_LOST,
-                            },
-                        }));
-                        continue;
-                    }
-                    self.last_ticket += 1;
-                    let ticket = self.last_ticket;
-                    self.phase = Phase::Running(
-                        generation,
-                        Active {
-                            id: snippet.id,
-                            ticket,
-                            checkpoint: None,
-                        },
-                    );
-                    effects.push(Effect::Worker(ToWorker::Run {
-                        generation,
+            // Whatever is told without being sent waits until what was sent before is answered.
+            let may_join = match self.queue.front() {
+                Some(Queued { work, interrupted }) => {
+                    matches!(work, Work::Call(call) if call.payload.is_ok() && !interrupted)
+                }
+                None => return effects,
+            };
+            let generation = match &self.phase {
+                Phase::Idle(generation) => Some(*generation),
+                Phase::Calling(generation, sent) if may_join && sent.len() < WINDOW => {
+                    Some(*generation)
+                }
+                Phase::Gone { .. } => None,
+                _ => return effects,
+            };
+            let Some(Queued { work, interrupted }) = self.queue.pop_front() else {
+                return effects;
+            };
+            effects.push(match (generation, &self.phase) {
+                (None, Phase::Gone { reason }) => work.asked().not_run(reason),
+                (Some(generation), _) if !interrupted => self.send(generation, work),
+                _ => work.asked().interrupted(NOTHING_LOST),
+            });
+        }
+    }
+
+    fn send(&mut self, generation: Generation, work: Work) -> Effect {
+        self.last_ticket += 1;
+        let ticket = self.last_ticket;
+        match work {
+            Work::Run(snippet) => {
+                self.guard = None;
+                self.phase = Phase::Running(
+                    generation,
+                    Active {
+                        id: snippet.id,
                         ticket,
-                        artifact: snippet.artifact.into_os_string().into_encoded_bytes(),
-                        entry: snippet.entry,
-                        checkpoint: (self.checkpoint && snippet.checkpoint).then_some(self.limit),
-                    }));
-                    return effects;
+                        checkpoint: None,
+                    },
+                );
+                Effect::Worker(ToWorker::Run {
+                    generation,
+                    ticket,
+                    artifact: snippet.artifact.into_os_string().into_encoded_bytes(),
+                    entry: snippet.entry,
+                    checkpoint: (self.checkpoint && snippet.checkpoint).then_some(self.limit),
+                })
+            }
+            Work::Call(call) => {
+                let payload = match &call.payload {
+                    Ok(payload) => payload.clone(),
+                    Err(reason) => return Asked::Call(call.id).not_run(reason),
+                };
+                let memory = call.memory.clone();
+                let sent = Sent {
+                    ticket,
+                    call,
+                    interrupted: false,
+                };
+                match &mut self.phase {
+                    Phase::Calling(_, all) => all.push_back(sent),
+                    phase => *phase = Phase::Calling(generation, VecDeque::from([sent])),
                 }
-                Phase::Gone { reason } => {
-                    let Some(Queued { snippet, .. }) = self.queue.pop_front() else {
-                        return effects;
-                    };
-                    effects.push(load_failed(snippet.id, reason));
-                }
-                Phase::Starting { .. } | Phase::Running(..) | Phase::Recovering(_) => {
-                    return effects;
+                Effect::Call {
+                    message: ToWorker::Call {
+                        generation,
+                        turn: self.turn,
+                        ticket,
+                        checkpoint: self.checkpoint.then_some(self.limit),
+                    },
+                    payload,
+                    memory,
                 }
             }
         }
@@ -486,23 +700,29 @@ impl Core {
     }
 
     /// Everything that was asked for and has not ended, in order.
-    fn take_unfinished(&mut self) -> Vec<RunId> {
+    fn take_unfinished(&mut self) -> Vec<Asked> {
         self.input = None;
         let phase = std::mem::replace(&mut self.phase, Phase::Starting { ended: Vec::new() });
         let mut ended = match phase {
             Phase::Starting { ended } => ended,
-            Phase::Running(_, active) => vec![active.id],
-            Phase::Recovering(recovery) => recovery.active.iter().map(|active| active.id).collect(),
+            Phase::Running(_, active) => vec![Asked::Run(active.id)],
+            Phase::Calling(_, sent) => sent.iter().map(Sent::asked).collect(),
+            Phase::Recovering(recovery) => {
+                let active = recovery.active.iter().map(|active| Asked::Run(active.id));
+                active
+                    .chain(recovery.sent.iter().map(Sent::asked))
+                    .collect()
+            }
             Phase::Idle(_) | Phase::Gone { .. } => Vec::new(),
         };
-        ended.extend(self.queue.drain(..).map(|queued| queued.snippet.id));
+        ended.extend(self.queue.drain(..).map(|queued| queued.work.asked()));
         ended
     }
 
-    fn give_up(&mut self, ended: Vec<RunId>, reason: String) -> Vec<Effect> {
+    fn give_up(&mut self, ended: Vec<Asked>, reason: String) -> Vec<Effect> {
         let mut effects: Vec<Effect> = ended
             .into_iter()
-            .map(|id| load_failed(id, &reason))
+            .map(|asked| asked.not_run(&reason))
             .collect();
         effects.push(Effect::Ready(Err(reason.clone())));
         self.phase = Phase::Gone { reason };
@@ -517,20 +737,8 @@ const NO_GENERATION: Generation = Generation {
     number: 0,
 };
 
-fn interrupted(id: RunId) -> Effect {
-    let restored = lost(WhyNot::Restarted);
-    Effect::Emit(Event::Finished {
-        id,
-        outcome: Outcome::Interrupted { restored },
-    })
-}
-
-fn load_failed(id: RunId, reason: &str) -> Effect {
-    let error = reason.to_owned();
-    Effect::Emit(Event::Finished {
-        id,
-        outcome: Outcome::LoadFailed { error },
-    })
+fn restarted(asked: Asked) -> Effect {
+    asked.interrupted(lost(WhyNot::Restarted))
 }
 
 fn lost_between_runs(cause: Cause) -> Effect {

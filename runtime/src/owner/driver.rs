@@ -10,11 +10,12 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::Config;
-use super::core::{Core, Effect};
+use super::calls::{self, Prepared};
+use super::core::{Core, Effect, Work};
 use super::output::{Budget, PromptFilter};
 use super::processes::Processes;
 use crate::event::{Event, RunId, Snippet, Stream};
-use crate::wire::{FromSupervisor, FromWorker, ToSupervisor, ToWorker};
+use crate::wire::{FromSupervisor, FromWorker, Received, ToSupervisor, ToWorker};
 
 /// How long an idle worker has to end by itself.
 const GRACE: Duration = Duration::from_millis(500);
@@ -26,6 +27,7 @@ const LAST: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(super) enum Order {
     Run(Snippet),
+    Call(Prepared),
     Interrupt(RunId),
     Input(Option<String>),
     SetCheckpoint { on: bool, limit: u64 },
@@ -38,7 +40,7 @@ pub(super) enum Order {
 enum Happening {
     /// `None`: the last handle was dropped.
     Ordered(Option<Order>),
-    Worker(FromWorker),
+    Worker(Received<FromWorker>),
     Supervisor(FromSupervisor),
     SupervisorGone,
     Output(Stream, Vec<u8>),
@@ -88,7 +90,7 @@ impl Driver {
                     return self.shut_down(Some(done)).await;
                 }
                 Happening::Ordered(Some(order)) => self.on_order(order).await,
-                Happening::Worker(message) => self.on_worker(message).await,
+                Happening::Worker(received) => self.on_worker(received).await,
                 Happening::Supervisor(message) => {
                     // The worker is dead, so all that it said is there to be read.
                     self.finish_reading().await;
@@ -127,12 +129,12 @@ impl Driver {
         tokio::select! {
             order = self.orders.recv() => Happening::Ordered(order),
             message = link.next() => match message {
-                Ok(Some(message)) => Happening::Supervisor(message),
+                Ok(Some(received)) => Happening::Supervisor(received.message),
                 Ok(None) => Happening::SupervisorGone,
                 Err(error) => broken("the runtime's supervisor", &error),
             },
             message = control.next() => match message {
-                Ok(Some(message)) => Happening::Worker(message),
+                Ok(Some(received)) => Happening::Worker(received),
                 // The supervisor holds it open too, so it is going as well.
                 Ok(None) => Happening::SupervisorGone,
                 // User code can write anything to any descriptor.
@@ -150,7 +152,8 @@ impl Driver {
 
     async fn on_order(&mut self, order: Order) {
         let effects = match order {
-            Order::Run(snippet) => self.core.run(snippet),
+            Order::Run(snippet) => self.core.run(Work::Run(snippet)),
+            Order::Call(call) => self.core.run(Work::Call(call)),
             Order::Interrupt(run) => self.core.interrupt(run),
             Order::Input(line) => self.core.input(line),
             Order::SetCheckpoint { on, limit } => {
@@ -179,7 +182,7 @@ impl Driver {
             });
         }
         match message {
-            Some(started @ FromWorker::Started { .. }) => {
+            Some(started) if matches!(started.message, FromWorker::Started { .. }) => {
                 self.on_worker(started).await;
                 self.emit_output(stream, bytes);
             }
@@ -191,15 +194,24 @@ impl Driver {
         }
     }
 
-    async fn on_worker(&mut self, message: FromWorker) {
-        match message {
-            // What is in the pipes may have been written after it.
-            FromWorker::Started { .. } => {}
-            // At the end a line that looks like a question was none.
-            FromWorker::Finished { .. } => self.emit_waiting_output(),
-            _ => self.drain(),
-        }
-        let effects = self.core.on_worker(message);
+    async fn on_worker(&mut self, received: Received<FromWorker>) {
+        let effects = match received.message {
+            FromWorker::Called { ticket, span, end } => {
+                self.emit_waiting_output();
+                let outcome = calls::outcome(end, received.payload, received.passed);
+                self.core.on_called(ticket, outcome, calls::span(span))
+            }
+            message => {
+                match message {
+                    // What is in the pipes may have been written after it.
+                    FromWorker::Started { .. } => {}
+                    // At the end a line that looks like a question was none.
+                    FromWorker::Finished { .. } => self.emit_waiting_output(),
+                    _ => self.drain(),
+                }
+                self.core.on_worker(message)
+            }
+        };
         self.apply(effects).await;
     }
 
@@ -234,6 +246,11 @@ impl Driver {
                     });
                 }
                 Effect::Worker(message) => self.send(|processes| processes.control.send(&message)),
+                Effect::Call {
+                    message,
+                    payload,
+                    memory,
+                } => self.send(|processes| processes.control.send_with(&message, &payload, memory)),
                 Effect::Supervisor(message) => self.send(|processes| processes.link.send(&message)),
                 Effect::Answer(answer) => self.send(|processes| processes.input.send(&answer)),
                 Effect::BeginAnew { epoch } if self.processes.is_some() => {
@@ -342,9 +359,12 @@ impl Driver {
             match self.next().await {
                 Happening::SupervisorGone => return,
                 Happening::Output(stream, bytes) => self.emit_output(stream, bytes),
+                // Came in before the orders were closed; it ends with the others.
                 Happening::Ordered(Some(Order::Run(snippet))) => {
-                    // Came in before the orders were closed; it ends with the others.
-                    let _ = self.core.run(snippet);
+                    let _ = self.core.run(Work::Run(snippet));
+                }
+                Happening::Ordered(Some(Order::Call(call))) => {
+                    let _ = self.core.run(Work::Call(call));
                 }
                 Happening::Ordered(None) => {
                     // The branch would be ready for ever.

@@ -1,5 +1,6 @@
-//! The owner's handle: starts the processes, feeds them snippets, gives back events.
+//! The owner's handle: starts the processes, feeds them snippets and calls, gives back events.
 
+mod calls;
 mod core;
 mod driver;
 mod output;
@@ -14,6 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use self::driver::{Driver, Order};
 use self::processes::Processes;
 
+use crate::call::Call;
 use crate::event::{Event, RunId, Snippet};
 
 /// How to start a runtime.
@@ -31,12 +33,14 @@ pub struct Config {
     pub checkpoint: bool,
     /// Resident memory in bytes above which no checkpoint is made.
     pub checkpoint_limit: u64,
+    /// How many bytes are kept for later calls, see [`Piece::Keep`](crate::Piece::Keep).
+    pub keep: u64,
     /// Where user code starts; the owner's own current folder when not given.
     pub current_dir: Option<PathBuf>,
 }
 
 impl Config {
-    /// A runtime with checkpoints for namespaces of up to 4 GB.
+    /// A runtime with checkpoints for namespaces of up to 4 GB, that keeps 1 GB for calls.
     pub fn new(command: Command, support: PathBuf) -> Config {
         Config {
             command,
@@ -44,6 +48,7 @@ impl Config {
             preload: Vec::new(),
             checkpoint: true,
             checkpoint_limit: 4_000_000_000,
+            keep: 1_000_000_000,
             current_dir: None,
         }
     }
@@ -109,7 +114,18 @@ impl Runtime {
         self.order(Order::Run(snippet));
     }
 
-    /// Kills the worker if this run is going, takes it from the queue if it is waiting (it is reported in its turn);
+    /// Queues a call of a closure, which is made when all snippets and calls before it are over. Exactly one [`Event::Called`] comes
+    /// back for it, in the order of the calls. Several calls are with the worker at once: queue the next before the last is answered.
+    ///
+    /// Calls leave the variables as they are: one copy of the namespace, made before the first call after a snippet, serves all of
+    /// them. A call that dies or is interrupted costs nothing but itself.
+    ///
+    /// Copies pieces of more than 256 kB into shared memory before it returns.
+    pub fn call(&self, call: &Call) {
+        self.order(Order::Call(calls::prepare(call)));
+    }
+
+    /// Kills the worker if this run or call is going, takes it from the queue if it is waiting (it is reported in its turn);
     /// nothing if it is over.
     pub fn interrupt(&self, run: RunId) {
         self.order(Order::Interrupt(run));

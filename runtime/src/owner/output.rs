@@ -9,7 +9,8 @@ use bytes::Bytes;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::Notify;
 
-use super::socket::{count, set_nonblocking};
+use super::socket::set_nonblocking;
+use crate::packet::count;
 
 /// Longest read, and the size asked for a pipe, in bytes.
 const PIPE: usize = 1024 * 1024;

@@ -72,6 +72,7 @@ impl Processes {
             epoch,
             support: bytes(&config.support),
             preload: config.preload.iter().map(bytes).collect(),
+            keep: config.keep,
         });
         let supervisor = Supervisor { child: Some(child) };
         link.send(&start)?;

@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
-use crate::wire::{Assembler, PACKET, packets};
+use crate::packet;
+use crate::wire::{Assembler, PACKET, Received, packets};
 
 /// One end of a `SOCK_SEQPACKET` pair. What cannot be sent at once waits in a queue.
 #[derive(Debug)]
@@ -17,7 +19,14 @@ pub(super) struct Socket {
     fd: AsyncFd<OwnedFd>,
     assembler: Assembler,
     buffer: Vec<u8>,
-    outbox: VecDeque<Vec<u8>>,
+    outbox: VecDeque<Packet>,
+}
+
+/// A packet that is to be sent, and the descriptor that goes with it.
+#[derive(Debug)]
+struct Packet {
+    bytes: Vec<u8>,
+    passed: Option<Arc<OwnedFd>>,
 }
 
 /// A connected pair: the owner's end, and the one that the child inherits.
@@ -60,20 +69,10 @@ pub(super) fn set_nonblocking(fd: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// The result of a system call that counts bytes.
-pub(super) fn count(result: isize) -> io::Result<usize> {
-    usize::try_from(result).map_err(|_| io::Error::last_os_error())
-}
-
-fn receive(fd: &OwnedFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: pointer and length are those of a living slice.
-    count(unsafe { libc::recv(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) })
-}
-
 impl Socket {
     /// Waits for a message, and sends meanwhile what is queued; `None` when the other end is closed. Nothing is lost when
     /// the future is dropped.
-    pub(super) async fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
+    pub(super) async fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<Received<M>>> {
         loop {
             let interest = if self.has_queued() {
                 Interest::READABLE | Interest::WRITABLE
@@ -90,9 +89,10 @@ impl Socket {
             if !ready.ready().is_readable() {
                 continue;
             }
-            let packet = match receive(self.fd.get_ref(), &mut self.buffer) {
-                Ok(0) => return Ok(None),
-                Ok(length) => self.buffer.get(..length).unwrap_or_default(),
+            let received = packet::receive(self.fd.as_raw_fd(), &mut self.buffer, 0);
+            let (packet, passed) = match received {
+                Ok((0, _)) => return Ok(None),
+                Ok((length, passed)) => (self.buffer.get(..length).unwrap_or_default(), passed),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     ready.clear_ready_matching(Ready::READABLE | Ready::READ_CLOSED);
                     continue;
@@ -101,20 +101,20 @@ impl Socket {
                 Err(error) if is_closed(&error) => return Ok(None),
                 Err(error) => return Err(error),
             };
-            if let Some(message) = self.assembler.push(packet)? {
+            if let Some(message) = self.assembler.push(packet, passed)? {
                 return Ok(Some(message));
             }
         }
     }
 
     /// A message that is already there.
-    pub(super) fn try_next<M: DeserializeOwned>(&mut self) -> io::Result<Option<M>> {
+    pub(super) fn try_next<M: DeserializeOwned>(&mut self) -> io::Result<Option<Received<M>>> {
         loop {
-            match receive(self.fd.get_ref(), &mut self.buffer) {
-                Ok(0) => return Ok(None),
-                Ok(length) => {
+            match packet::receive(self.fd.as_raw_fd(), &mut self.buffer, 0) {
+                Ok((0, _)) => return Ok(None),
+                Ok((length, passed)) => {
                     let packet = self.buffer.get(..length).unwrap_or_default();
-                    if let Some(message) = self.assembler.push(packet)? {
+                    if let Some(message) = self.assembler.push(packet, passed)? {
                         return Ok(Some(message));
                     }
                 }
@@ -128,7 +128,21 @@ impl Socket {
 
     /// Sends, or queues for [`Self::flush`] what does not fit.
     pub(super) fn send<M: Serialize>(&mut self, message: &M) -> io::Result<()> {
-        self.outbox.extend(packets(message)?);
+        self.send_with(message, &[], None)
+    }
+
+    /// As [`Self::send`], with a payload and a descriptor.
+    pub(super) fn send_with<M: Serialize>(
+        &mut self,
+        message: &M,
+        payload: &[u8],
+        mut passed: Option<Arc<OwnedFd>>,
+    ) -> io::Result<()> {
+        let packets = packets(message, payload)?.into_iter();
+        self.outbox.extend(packets.map(|bytes| Packet {
+            bytes,
+            passed: passed.take(),
+        }));
         send_queued(self.fd.get_ref(), &mut self.outbox)
     }
 
@@ -144,19 +158,11 @@ impl Socket {
     }
 }
 
-fn send_queued(fd: &OwnedFd, outbox: &mut VecDeque<Vec<u8>>) -> io::Result<()> {
-    while let Some(packet) = outbox.front() {
-        // SAFETY: pointer and length are those of a living buffer.
-        let sent = count(unsafe {
-            libc::send(
-                fd.as_raw_fd(),
-                packet.as_ptr().cast(),
-                packet.len(),
-                libc::MSG_NOSIGNAL,
-            )
-        });
-        match sent {
-            Ok(_) => {
+fn send_queued(fd: &OwnedFd, outbox: &mut VecDeque<Packet>) -> io::Result<()> {
+    while let Some(Packet { bytes, passed }) = outbox.front() {
+        let passed = passed.as_ref().map(|passed| passed.as_raw_fd());
+        match packet::send(fd.as_raw_fd(), bytes, passed) {
+            Ok(()) => {
                 outbox.pop_front();
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod calls;
 mod checkpoints;
 mod input;
 mod measure;

@@ -1,0 +1,272 @@
+//! A closure's call as it comes over the wire, and its answer.
+//!
+//! An `apply_request` whose content has `chorus` is a call; any other is a Python function, which an engine cannot apply.
+//!
+//! ```json
+//! {"chorus": {
+//!     "artifact": "/path/of/the/shared/object.so",
+//!     "offset": 4711,
+//!     "pieces": [
+//!         {"buffer": 0},
+//!         {"buffer": 1, "keep": 17},
+//!         {"file": "/dev/shm/name", "length": 1000000},
+//!         {"file": "/dev/shm/other", "length": 1000000, "keep": 18},
+//!         {"kept": 19}
+//!     ],
+//!     "shm": true
+//! }}
+//! ```
+//!
+//! `pieces` are what the trampoline gets, in this order: one of the message's buffers, by index; the start of a file, which the sender may
+//! remove once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
+//! takes at random from 64 bits: clients share an engine. `shm` says that the sender is on this machine and can open files here.
+//! What is not given: no pieces, false.
+//!
+//! The reply's content is, beside `status`:
+//! - `ok`: nothing, and the result is the one buffer; or, only with `shm`, `"file": {"path": .., "length": ..}`, which the receiver removes;
+//! - `aborted`: nothing;
+//! - `error`: `ename`, `evalue`, `traceback` and `engine_info` as ever. `ename` is `panic` for a panic, with `"location": {"file", "line",
+//!   "column"}` as the artifact has it (null when it is not known); `MissingShared` with `"missing": [19]` for pieces that are not
+//!   kept (any more): send the call again with these; `not run` when the closure or a piece could not be had; `error` when the
+//!   closure returned one; otherwise what the process died of.
+//!
+//! Metadata is as in every reply, with `started` and `completed` by the clock of the runtime, and `printed`: whether output, and an `idle`
+//! behind it, went out for this call. Other calls have no status messages, but those that failed have their `idle`.
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use protocol::Message;
+use protocol::message::ErrorInfo;
+use runtime::{Call, CallOutcome, Data, Piece, RunId, Value as Answer};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// What is of interest in an `apply_request`'s content.
+#[derive(Debug, Deserialize)]
+struct Content {
+    chorus: Option<Request>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Request {
+    artifact: PathBuf,
+    offset: u64,
+    #[serde(default)]
+    pieces: Vec<PieceRequest>,
+    #[serde(default)]
+    shm: bool,
+}
+
+/// One of `buffer`, `file` and `kept`; serde's own enums read such a map twice.
+#[derive(Debug, Deserialize)]
+struct PieceRequest {
+    buffer: Option<usize>,
+    file: Option<PathBuf>,
+    length: Option<u64>,
+    keep: Option<NonZeroU64>,
+    kept: Option<NonZeroU64>,
+}
+
+/// The call that a request asks for; `None` when it asks for something else. `file` is where a long result may go.
+///
+/// # Errors
+/// With what is wrong with the request, in words for its sender.
+pub(super) fn parse(
+    message: &Message,
+    id: RunId,
+    file: impl FnOnce() -> PathBuf,
+) -> Result<Option<Call>, String> {
+    let content: Content = message
+        .parse()
+        .map_err(|error| format!("the call's content has {error}"))?;
+    let Some(request) = content.chorus else {
+        return Ok(None);
+    };
+    let pieces = request
+        .pieces
+        .into_iter()
+        .enumerate()
+        .map(|(index, piece)| {
+            let wrong = |what: &str| format!("piece {index} of the call {what}");
+            let data = match piece {
+                PieceRequest {
+                    buffer: None,
+                    file: None,
+                    kept: Some(id),
+                    ..
+                } => return Ok(Piece::Kept { id }),
+                PieceRequest {
+                    buffer: Some(at),
+                    file: None,
+                    kept: None,
+                    ..
+                } => {
+                    let buffer = message.buffers.get(at);
+                    let buffer = buffer.ok_or_else(|| wrong("names a buffer that did not come"));
+                    Data::Bytes(buffer?.clone())
+                }
+                PieceRequest {
+                    buffer: None,
+                    file: Some(path),
+                    length: Some(length),
+                    kept: None,
+                    ..
+                } => Data::File { path, length },
+                _ => {
+                    return Err(wrong(
+                        "is neither a buffer, nor a file with its length, nor a kept one",
+                    ));
+                }
+            };
+            Ok(match piece.keep {
+                Some(id) => Piece::Keep { id, data },
+                None => Piece::Once(data),
+            })
+        })
+        .collect::<Result<_, String>>()?;
+    Ok(Some(Call {
+        id,
+        artifact: request.artifact,
+        offset: request.offset,
+        pieces,
+        answer_file: request.shm.then(file),
+    }))
+}
+
+/// A reply's content, but for what tells the engine, and its buffers. `error` is the outcome's, if it is one.
+pub(super) fn reply(
+    outcome: CallOutcome,
+    error: Option<ErrorInfo>,
+    file: Option<&Path>,
+) -> (Value, Vec<Bytes>) {
+    if let Some(error) = error {
+        let mut content = json!({
+            "status": "error",
+            "ename": error.ename,
+            "evalue": error.evalue,
+            "traceback": error.traceback,
+        });
+        match outcome {
+            CallOutcome::Panicked(panic) => {
+                content["location"] = panic.location.map_or(
+                    Value::Null,
+                    |at| json!({"file": at.file, "line": at.line, "column": at.column}),
+                );
+            }
+            CallOutcome::MissingShared { ids } => content["missing"] = json!(ids),
+            _ => {}
+        }
+        return (content, Vec::new());
+    }
+    let mut content = json!({"status": "ok"});
+    match outcome {
+        CallOutcome::Returned(Answer::Bytes(bytes)) => (content, vec![bytes]),
+        CallOutcome::Returned(Answer::File { length }) => {
+            content["file"] = json!({"path": file, "length": length});
+            (content, Vec::new())
+        }
+        _ => (content, Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::connection::Key;
+    use protocol::{RawJson, Session};
+    use runtime::{Location, Panic};
+
+    use super::*;
+
+    fn parsed(content: &Value) -> Result<Option<Call>, String> {
+        let content = RawJson::from_value(content).unwrap();
+        let message = Session::new(&Key::none())
+            .raw_message("apply_request", content, None)
+            .with_buffers(vec![Bytes::from_static(b"a"), Bytes::from_static(b"bc")]);
+        parse(&message, RunId(5), || "/dev/shm/answer".into())
+    }
+
+    #[test]
+    fn pieces_of_every_kind() {
+        let content = json!({"chorus": {"artifact": "/a.so", "offset": 7, "shm": true, "pieces": [
+            {"buffer": 1},
+            {"buffer": 0, "keep": u64::MAX},
+            {"file": "/dev/shm/x", "length": 3},
+            {"file": "/dev/shm/y", "length": 4, "keep": 2},
+            {"kept": 9},
+        ]}});
+        let call = parsed(&content).unwrap().unwrap();
+        assert_eq!((call.id, call.offset), (RunId(5), 7));
+        assert_eq!(
+            call.answer_file.as_deref(),
+            Some(Path::new("/dev/shm/answer"))
+        );
+        assert!(matches!(
+            &call.pieces[..],
+            [
+                Piece::Once(Data::Bytes(second)),
+                Piece::Keep { id: first, data: Data::Bytes(_) },
+                Piece::Once(Data::File { length: 3, .. }),
+                Piece::Keep { data: Data::File { length: 4, .. }, .. },
+                Piece::Kept { .. },
+            ] if &second[..] == b"bc" && first.get() == u64::MAX
+        ));
+        let bare = json!({"chorus": {"artifact": "/a.so", "offset": 7}});
+        let call = parsed(&bare).unwrap().unwrap();
+        assert!(call.pieces.is_empty() && call.answer_file.is_none());
+    }
+
+    #[test]
+    fn what_is_no_call_is_told_from_what_is_a_bad_one() {
+        assert!(parsed(&json!({})).unwrap().is_none());
+        for piece in [
+            json!({}),
+            json!({"buffer": 2}),
+            json!({"file": "/dev/shm/x"}),
+            json!({"kept": 0}),
+            json!({"buffer": 0, "kept": 1}),
+            json!(5),
+        ] {
+            let content = json!({"chorus": {"artifact": "/a", "offset": 1, "pieces": [piece]}});
+            assert!(parsed(&content).is_err(), "{content}");
+        }
+        assert!(parsed(&json!({"chorus": {"artifact": "/a"}})).is_err());
+    }
+
+    #[test]
+    fn errors_carry_what_their_sender_needs() {
+        let panic = CallOutcome::Panicked(Panic {
+            message: "boom".to_owned(),
+            location: Some(Location {
+                file: "chorus-3/lib.rs".to_owned(),
+                line: 12,
+                column: 5,
+            }),
+            frames: Vec::new(),
+        });
+        let error = crate::failure::call(&panic);
+        let (content, _) = reply(panic, error, None);
+        assert_eq!(
+            (&content["ename"], &content["evalue"]),
+            (&json!("panic"), &json!("boom"))
+        );
+        assert_eq!(content["location"]["line"], 12);
+        let ids = vec![NonZeroU64::new(7).unwrap()];
+        let missing = CallOutcome::MissingShared { ids };
+        let error = crate::failure::call(&missing);
+        let (content, _) = reply(missing, error, None);
+        assert_eq!(
+            (&content["ename"], &content["missing"]),
+            (&json!("MissingShared"), &json!([7]))
+        );
+        let file = Some(Path::new("/dev/shm/x"));
+        let (content, buffers) = reply(
+            CallOutcome::Returned(Answer::File { length: 3 }),
+            None,
+            file,
+        );
+        assert_eq!(content["file"], json!({"path": "/dev/shm/x", "length": 3}));
+        assert!(buffers.is_empty());
+    }
+}

@@ -1,0 +1,237 @@
+//! Calls under way: while one runs the next is with the runtime already.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use protocol::message::iopub::ExecutionState;
+use runtime::{CallOutcome, Event, RunId, Span};
+use serde_json::{Map, Value, json};
+
+use super::Job;
+use super::call;
+use super::worker::{Worker, emitter};
+use crate::failure;
+use crate::output::{Gatherer, text_bundle};
+
+/// How many calls may be with the runtime. More would be begun before an abort can reach them.
+const AHEAD: usize = 2;
+
+/// A call that is with the runtime.
+#[derive(Debug)]
+pub(super) struct Flight {
+    job: Job,
+    id: RunId,
+    sent: jiff::Timestamp,
+    /// Where a long result may be.
+    file: Option<PathBuf>,
+    /// There when it has printed something.
+    gatherer: Option<Gatherer>,
+    aborted: bool,
+}
+
+impl Worker {
+    /// Hands over the calls that are next in line. Everything else waits until they are back.
+    pub(super) async fn depart(&mut self) {
+        while self.flights.len() < AHEAD {
+            let job = match self.waiting.pop_front() {
+                Some(job) => job,
+                None => match self.queue.try_recv() {
+                    Ok(job) => job,
+                    Err(_) => return,
+                },
+            };
+            if job.message.msg_type() != "apply_request" {
+                return self.waiting.push_front(job);
+            }
+            let id = self.namespace.new_id();
+            let file = || PathBuf::from(format!("/dev/shm/chorus-{}-{}", self.uuid(), id.0));
+            let call = match call::parse(&job.message, id, file) {
+                Ok(Some(call)) => call,
+                Ok(None) => return self.waiting.push_front(job),
+                Err(reason) => {
+                    let error = failure::plain("bad request", reason);
+                    let content = self.error(error, "apply");
+                    self.reply(&job, content, jiff::Timestamp::now());
+                    self.status(&job.message.header, ExecutionState::Idle);
+                    continue;
+                }
+            };
+            if self.is_aborted(&job) {
+                self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
+                continue;
+            }
+            if let Err(error) = self.namespace.start().await {
+                let content = self.error(error, "apply");
+                self.reply(&job, content, jiff::Timestamp::now());
+                self.status(&job.message.header, ExecutionState::Idle);
+                continue;
+            }
+            if self.flights.is_empty() {
+                self.interrupts.mark_unchanged();
+            }
+            self.namespace.call(&call);
+            self.flights.push_back(Flight {
+                job,
+                id,
+                sent: jiff::Timestamp::now(),
+                file: call.answer_file,
+                gatherer: None,
+                aborted: false,
+            });
+        }
+    }
+
+    /// Waits for something to happen while calls are under way. False when there will be no further jobs.
+    pub(super) async fn attend(&mut self) -> bool {
+        let deadline = self
+            .flights
+            .front()
+            .and_then(|flight| flight.gatherer.as_ref()?.deadline());
+        let due = async {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = self.interrupts.changed() => {
+                if let Some(first) = self.flights.front() {
+                    self.namespace.interrupt(first.id);
+                }
+            }
+            _ = self.aborts.changed() => self.abort_flights(),
+            event = self.namespace.event() => self.on_event(event),
+            job = self.queue.recv() => match job {
+                Some(job) => self.waiting.push_back(job),
+                None => return false,
+            },
+            () = due => {
+                if let Some(gatherer) = self.flights.front_mut().and_then(|it| it.gatherer.as_mut()) {
+                    gatherer.send();
+                }
+            }
+        }
+        true
+    }
+
+    /// The first is running; those behind it can still be stopped.
+    fn abort_flights(&mut self) {
+        let aborted = self.shared.aborted();
+        for flight in self.flights.iter_mut().skip(1) {
+            if aborted.contains(&flight.job.message.header.msg_id) {
+                flight.aborted = true;
+                self.namespace.interrupt(flight.id);
+            }
+        }
+    }
+
+    fn on_event(&mut self, event: Option<Event>) {
+        match event {
+            Some(Event::Called { id, outcome, span }) => {
+                if let Some(flight) = self.flights.pop_front_if(|flight| flight.id == id) {
+                    self.land(flight, outcome, span);
+                }
+            }
+            Some(Event::Output { stream, bytes }) => {
+                if let Some(gatherer) = self.gatherer() {
+                    gatherer.bytes(stream, &bytes);
+                }
+            }
+            Some(Event::Result { text, .. }) => {
+                if let Some(gatherer) = self.gatherer() {
+                    gatherer.display(text_bundle(text));
+                }
+            }
+            Some(Event::Lost { cause, restored }) => {
+                if let Some(gatherer) = self.gatherer() {
+                    gatherer.note(failure::lost(&cause, &restored));
+                }
+            }
+            Some(Event::Input { .. } | Event::Started { .. } | Event::Finished { .. }) => {}
+            None => {
+                for flight in std::mem::take(&mut self.flights) {
+                    let error = "the runtime has gone".to_owned();
+                    self.land(flight, CallOutcome::NotRun { error }, None);
+                }
+            }
+        }
+    }
+
+    /// What the call that is running prints goes here.
+    fn gatherer(&mut self) -> Option<&mut Gatherer> {
+        let flight = self.flights.front_mut()?;
+        let parent = &flight.job.message.header;
+        let emit = || emitter(Arc::clone(&self.shared), parent.clone());
+        Some(flight.gatherer.get_or_insert_with(|| Gatherer::new(emit())))
+    }
+
+    /// Sends the reply.
+    fn land(&mut self, flight: Flight, outcome: CallOutcome, span: Option<Span>) {
+        let Flight {
+            job,
+            sent,
+            file,
+            gatherer,
+            aborted,
+            ..
+        } = flight;
+        self.is_aborted(&job);
+        let printed = gatherer.is_some();
+        if let Some(gatherer) = gatherer {
+            self.last = Some(job.message.header.clone());
+            gatherer.finish(false);
+        }
+        self.namespace.note_outcome(&outcome);
+        let aborted = aborted && matches!(outcome, CallOutcome::Interrupted { .. });
+        let (mut content, buffers) = match aborted {
+            true => (json!({"status": "aborted"}), Vec::new()),
+            false => {
+                let error = failure::call(&outcome);
+                call::reply(outcome, error, file.as_deref())
+            }
+        };
+        let failed = content["status"] == "error";
+        if failed {
+            self.name_engine(&mut content, "apply");
+        }
+        let (began, ended) = match span {
+            Some(span) => (time(span.began, sent), time(span.ended, sent)),
+            None => (sent, jiff::Timestamp::now()),
+        };
+        let extra = [
+            ("completed".to_owned(), json!(format!("{ended:.6}"))),
+            ("printed".to_owned(), json!(printed)),
+        ];
+        self.answer(&job, content, began, Map::from_iter(extra), buffers, file);
+        if printed || failed {
+            self.status(&job.message.header, ExecutionState::Idle);
+        }
+    }
+
+    /// Sends a call's reply; a result in a file that nobody hears of is removed.
+    fn answer(
+        &self,
+        job: &Job,
+        content: Value,
+        began: jiff::Timestamp,
+        extra: Map<String, Value>,
+        buffers: Vec<Bytes>,
+        file: Option<PathBuf>,
+    ) {
+        let in_file = !content["file"].is_null();
+        let sent = self.reply_with(job, content, began, extra, buffers);
+        if !sent
+            && in_file
+            && let Some(file) = file
+            && let Err(error) = std::fs::remove_file(&file)
+        {
+            tracing::warn!(%error, file = %file.display(), "failed to remove a result that nobody takes");
+        }
+    }
+}
+
+fn time(at: std::time::SystemTime, otherwise: jiff::Timestamp) -> jiff::Timestamp {
+    jiff::Timestamp::try_from(at).unwrap_or(otherwise)
+}
