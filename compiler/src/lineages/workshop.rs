@@ -19,6 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::mpsc;
+use std::time::Duration;
 
 /// States in memory. Others are compiled again when they are needed.
 const STATES: usize = 64;
@@ -26,6 +27,9 @@ const STATES: usize = 64;
 const SESSION_CACHE: u64 = 500;
 /// After this many compiles the store is brought under its limit.
 const SWEEP: u64 = 50;
+
+/// Who has just asked may ask again at once: so long he is not made to wait for a step of the warm-up.
+const PAUSE: Duration = Duration::from_millis(300);
 
 /// Takes every value out of the store of an engine's runtime.
 const CLEAR: &str = "*evcxr_variable_store = Default::default();";
@@ -89,17 +93,18 @@ pub(super) fn serve(
     tracing::info!("evcxr is open");
     let mut warming: Vec<fn(&mut Workshop)> =
         vec![Workshop::sweep, Workshop::warm_up, Workshop::warm_up_build];
+    let mut pause = Duration::ZERO;
     loop {
         let job = match warming.last() {
             None => jobs.recv().ok(),
-            Some(step) => match jobs.try_recv() {
+            Some(step) => match jobs.recv_timeout(pause) {
                 Ok(job) => Some(job),
-                Err(mpsc::TryRecvError::Empty) => {
+                Err(mpsc::RecvTimeoutError::Timeout) => {
                     step(&mut workshop);
                     warming.pop();
                     continue;
                 }
-                Err(mpsc::TryRecvError::Disconnected) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => None,
             },
         };
         let Some(job) = job else { return };
@@ -107,6 +112,7 @@ pub(super) fn serve(
             .unwrap_or_else(|_| Err(Failure::Panicked("no answer".to_owned())));
         let _ = job.answer.send(answer);
         workshop.tidy_up();
+        pause = PAUSE;
     }
 }
 
