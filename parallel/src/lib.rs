@@ -1,0 +1,2 @@
+//! chorus
+pub mod codec;
