@@ -16,7 +16,9 @@ pub enum Error {
         reason: String,
     },
     /// The connection ended. What has arrived before stays readable.
-    #[error("lost the connection to the cluster: {reason}. Make a new client with `Client::connect()`")]
+    #[error(
+        "lost the connection to the cluster: {reason}. Make a new client with `Client::connect()`"
+    )]
     Lost {
         /// What the carrier said, or how the connection ended.
         reason: String,
@@ -42,6 +44,16 @@ pub enum Error {
         #[source]
         source: CodecError,
     },
+    /// A variable can't be moved to or from an engine.
+    #[error("failed to {action} the variable `{name}`: {reason}")]
+    Variable {
+        /// What was being done.
+        action: &'static str,
+        /// Its name.
+        name: String,
+        /// What is in the way.
+        reason: String,
+    },
     /// A task failed.
     #[error("{0}")]
     Task(Arc<TaskError>),
@@ -49,7 +61,9 @@ pub enum Error {
     #[error("{0}")]
     Composite(Arc<CompositeError>),
     /// It takes longer than the caller wanted to wait. The tasks go on.
-    #[error("not done after {waited:?}: {done} of {total} are; the rest goes on, ask again later or `abort()` it")]
+    #[error(
+        "not done after {waited:?}: {done} of {total} are; the rest goes on, ask again later or `abort()` it"
+    )]
     TimedOut {
         /// How long was waited.
         waited: Duration,
@@ -93,7 +107,9 @@ impl Error {
                 failed.push(last);
                 Error::Composite(Arc::new(CompositeError { failed, total }))
             }
-            None => Error::Refused { reason: "a task failed without saying why".to_owned() },
+            None => Error::Refused {
+                reason: "a task failed without saying why".to_owned(),
+            },
         }
     }
 }
@@ -185,7 +201,12 @@ const SHOWN: usize = 8;
 
 impl fmt::Display for CompositeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of {} failed; `results()` has the others", self.failed.len(), self.total)?;
+        write!(
+            f,
+            "{} of {} failed; `results()` has the others",
+            self.failed.len(),
+            self.total
+        )?;
         let mut different: Vec<(String, &TaskError, usize)> = Vec::new();
         let mut more = 0;
         for task in &self.failed {
@@ -236,13 +257,18 @@ mod tests {
     #[test]
     fn one_failure_says_where() {
         let error = Error::of_tasks(vec![panic(7, "no")], 10);
-        assert_eq!(format!("{error:?}"), "[item 7, engine 1] panicked: no\n    at In[3], line 2: panic!()");
+        assert_eq!(
+            format!("{error:?}"),
+            "[item 7, engine 1] panicked: no\n    at In[3], line 2: panic!()"
+        );
         assert_eq!(error.tasks().len(), 1);
     }
 
     #[test]
     fn equal_failures_are_told_once() {
-        let failed = (0..20).map(|n| panic(n, if n < 5 { "a" } else { "b" })).collect();
+        let failed = (0..20)
+            .map(|n| panic(n, if n < 5 { "a" } else { "b" }))
+            .collect();
         let error = Error::of_tasks(failed, 30);
         assert_eq!(
             error.to_string(),

@@ -9,12 +9,16 @@ use std::any::TypeId;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 
-pub(super) fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+pub(super) fn front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
     let mut decoder = Decoder { input: bytes };
     let value = decoder.value(PhantomData::<T>)?;
-    match decoder.input.len() {
-        0 => Ok(value),
-        excess => Err(CodecError::Excess { excess }),
+    Ok((value, decoder.input))
+}
+
+pub(super) fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match front(bytes)? {
+        (value, []) => Ok(value),
+        (_, rest) => Err(CodecError::Excess { excess: rest.len() }),
     }
 }
 
@@ -322,8 +326,8 @@ impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
         self,
         seed: S,
     ) -> Result<(S::Value, Self), CodecError> {
-        let index = u32::try_from(self.length()?)
-            .map_err(|_| CodecError::Invalid { kind: "variant" })?;
+        let index =
+            u32::try_from(self.length()?).map_err(|_| CodecError::Invalid { kind: "variant" })?;
         let value = seed.deserialize(IntoDeserializer::<CodecError>::into_deserializer(index))?;
         Ok((value, self))
     }

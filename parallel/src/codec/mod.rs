@@ -125,5 +125,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
     decode::whole(bytes)
 }
 
+/// The value at the beginning of `bytes`, and what is behind it.
+///
+/// # Errors
+/// When the bytes don't begin with a value of this type.
+pub fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
+    decode::front(bytes)
+}
+
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,10 @@ use std::collections::{BTreeMap, HashMap};
 enum Shape {
     Nothing,
     Circle(f64),
-    Box { width: f32, corners: Vec<(i16, char)> },
+    Box {
+        width: f32,
+        corners: Vec<(i16, char)>,
+    },
     Cloud(Vec<f64>, Option<Vec<u32>>),
 }
 
@@ -78,10 +81,15 @@ proptest! {
 
 #[test]
 fn cut_bytes_are_an_error() {
-    let whole = encode(&(vec![1u64; 300], "text".to_owned())).unwrap().into_vec();
+    let whole = encode(&(vec![1u64; 300], "text".to_owned()))
+        .unwrap()
+        .into_vec();
     for length in 0..whole.len() {
         let cut = decode::<(Vec<u64>, String)>(&whole[..length]);
-        assert!(matches!(cut, Err(CodecError::Short { .. })), "{length}: {cut:?}");
+        assert!(
+            matches!(cut, Err(CodecError::Short { .. })),
+            "{length}: {cut:?}"
+        );
     }
 }
 
@@ -103,7 +111,10 @@ fn numbers_are_borrowed_and_lie_as_in_memory() {
     assert_eq!(encoded.head, [255, 44, 1, 0, 0, 0, 0, 0, 0]);
     assert_eq!(encoded.len(), 9 + 1200);
     let slice = encode(&values[..7]).unwrap();
-    assert_eq!((slice.head.as_slice(), slice.bulk.len()), ([7].as_slice(), 28));
+    assert_eq!(
+        (slice.head.as_slice(), slice.bulk.len()),
+        ([7].as_slice(), 28)
+    );
     assert_eq!(decode::<Vec<u32>>(&encoded.into_vec()).unwrap(), values);
 }
 
@@ -111,15 +122,30 @@ fn numbers_are_borrowed_and_lie_as_in_memory() {
 fn from_any_alignment() {
     let mut bytes = vec![0];
     encode_into(&(1u8, vec![1.5f64, 2.5]), &mut bytes).unwrap();
-    assert_eq!(decode::<(u8, Vec<f64>)>(&bytes[1..]).unwrap(), (1, vec![1.5, 2.5]));
+    assert_eq!(
+        decode::<(u8, Vec<f64>)>(&bytes[1..]).unwrap(),
+        (1, vec![1.5, 2.5])
+    );
 }
 
 #[test]
 fn what_is_left_over_is_told() {
-    assert_eq!(decode::<u16>(&[1, 2, 3]), Err(CodecError::Excess { excess: 1 }));
-    assert_eq!(decode::<bool>(&[2]), Err(CodecError::Invalid { kind: "bool" }));
-    assert_eq!(decode::<char>(&[0, 0xD8, 0, 0]), Err(CodecError::Invalid { kind: "char" }));
-    assert_eq!(decode::<String>(&[1, 0xFF]), Err(CodecError::Invalid { kind: "text" }));
+    assert_eq!(
+        decode::<u16>(&[1, 2, 3]),
+        Err(CodecError::Excess { excess: 1 })
+    );
+    assert_eq!(
+        decode::<bool>(&[2]),
+        Err(CodecError::Invalid { kind: "bool" })
+    );
+    assert_eq!(
+        decode::<char>(&[0, 0xD8, 0, 0]),
+        Err(CodecError::Invalid { kind: "char" })
+    );
+    assert_eq!(
+        decode::<String>(&[1, 0xFF]),
+        Err(CodecError::Invalid { kind: "text" })
+    );
 }
 
 /// Three integers that serde sees one by one, of a vector's size: the size alone must not choose the short way.

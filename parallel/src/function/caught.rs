@@ -39,9 +39,9 @@ pub(super) fn catching() -> Catching {
 }
 
 fn panicked(info: &PanicHookInfo<'_>) -> Panicked {
-    let (file, line) = info
-        .location()
-        .map_or((String::new(), 0), |place| (place.file().to_owned(), place.line()));
+    let (file, line) = info.location().map_or((String::new(), 0), |place| {
+        (place.file().to_owned(), place.line())
+    });
     Panicked {
         message: info.payload_as_str().unwrap_or_default().to_owned(),
         file,

@@ -111,7 +111,10 @@ fn object(address: usize) -> Option<(PathBuf, usize)> {
     }
     // SAFETY: the linker's own string, which lives as long as the file is loaded; cells are never unloaded.
     let name = unsafe { CStr::from_ptr(info.dli_fname) };
-    Some((OsStr::from_bytes(name.to_bytes()).into(), info.dli_fbase as usize))
+    Some((
+        OsStr::from_bytes(name.to_bytes()).into(),
+        info.dli_fbase as usize,
+    ))
 }
 
 #[cfg(test)]

@@ -10,7 +10,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 fn call(trampoline: Trampoline, pieces: &[(&[u8], u64)]) -> (u32, Vec<u8>) {
     let slices: Vec<Slice> = pieces
         .iter()
-        .map(|(bytes, id)| Slice { data: bytes.as_ptr(), len: bytes.len(), id: *id })
+        .map(|(bytes, id)| Slice {
+            data: bytes.as_ptr(),
+            len: bytes.len(),
+            id: *id,
+        })
         .collect();
     let mut answer = MaybeUninit::<Answer>::uninit();
     // SAFETY: as the runtime does it.
@@ -44,7 +48,10 @@ fn twice<T: std::ops::Add<Output = T> + Copy>(value: T) -> T {
 #[test]
 fn closures_functions_and_generic_ones() {
     assert_eq!(call(of_apply(|x: u8| x + 1), &[(&[4], 0)]), (0, vec![5]));
-    assert_eq!(call(of_apply(u16::swap_bytes), &[(&[1, 0], 0)]), (0, vec![0, 1]));
+    assert_eq!(
+        call(of_apply(u16::swap_bytes), &[(&[1, 0], 0)]),
+        (0, vec![0, 1])
+    );
     assert_eq!(call(of_apply(twice::<u8>), &[(&[4], 0)]), (0, vec![8]));
     assert_eq!(call(of_apply(|()| ()), &[(&[], 0)]), (0, vec![]));
 }
@@ -52,7 +59,10 @@ fn closures_functions_and_generic_ones() {
 #[test]
 fn panics_and_bad_bytes_are_answers() {
     let (status, text) = call(of_apply(|x: u8| 10 / x), &[(&[0], 0)]);
-    assert_eq!((status, text.as_slice()), (2, b"attempt to divide by zero".as_slice()));
+    assert_eq!(
+        (status, text.as_slice()),
+        (2, b"attempt to divide by zero".as_slice())
+    );
     let (status, text) = call(of_apply(|x: u8| x), &[(&[], 0)]);
     assert_eq!(status, 1, "{}", String::from_utf8_lossy(&text));
     let (status, _) = call(of_apply(|x: u8| x), &[]);
@@ -69,9 +79,16 @@ fn one_item_fails_and_the_others_are_kept() {
     assert_eq!(status, 0);
     let chunk: Chunk<u32> = codec::decode(&answer).unwrap();
     assert_eq!(chunk.values, [0, 20, 30]);
-    let failed: Vec<_> = chunk.failed.iter().map(|mark| (mark.index, mark.message.as_str())).collect();
+    let failed: Vec<_> = chunk
+        .failed
+        .iter()
+        .map(|mark| (mark.index, mark.message.as_str()))
+        .collect();
     assert_eq!(failed, [(1, "bad 1"), (4, "bad 4")]);
-    assert!(chunk.failed[0].file.ends_with("tests.rs") && chunk.failed[0].line > 50, "{chunk:?}");
+    assert!(
+        chunk.failed[0].file.ends_with("tests.rs") && chunk.failed[0].line > 50,
+        "{chunk:?}"
+    );
 }
 
 #[test]
@@ -85,7 +102,9 @@ fn a_shared_value_is_decoded_once() {
             u32::deserialize(deserializer).map(Costly)
         }
     }
-    fn of<F: Fn(&S, A) -> R, S: Portable + Send + Sync, A: Portable, R: Portable>(function: F) -> Trampoline {
+    fn of<F: Fn(&S, A) -> R, S: Portable + Send + Sync, A: Portable, R: Portable>(
+        function: F,
+    ) -> Trampoline {
         Code::take(function);
         map_with::<F, S, A, R>
     }

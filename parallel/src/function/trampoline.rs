@@ -46,11 +46,12 @@ const OK: u32 = 0;
 const ERROR: u32 = 1;
 const PANICKED: u32 = 2;
 
-/// What a call over several items gave: the values of those that went well, in their order, and the others.
+/// What a call over several items gave: the values of those that went well, in their order, and the others. The failures come
+/// first, since they can be read without knowing what the values are.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Chunk<R> {
-    pub(crate) values: Vec<R>,
     pub(crate) failed: Vec<Mark>,
+    pub(crate) values: Vec<R>,
 }
 
 /// An item whose call panicked.
@@ -99,7 +100,10 @@ unsafe fn answer(
     };
     let (status, bytes) = match catch_unwind(AssertUnwindSafe(|| call(slices))) {
         Ok(Ok(bytes)) => (OK, bytes),
-        Ok(Err(error)) => (ERROR, format!("the call's values could not be read or written: {error}").into_bytes()),
+        Ok(Err(error)) => (
+            ERROR,
+            format!("the call's values could not be read or written: {error}").into_bytes(),
+        ),
         Err(payload) => (PANICKED, caught::message(payload).into_bytes()),
     };
     let mut bytes = std::mem::ManuallyDrop::new(bytes);
@@ -121,7 +125,9 @@ fn piece(slices: &[Slice], index: usize) -> Result<(&[u8], u64), CodecError> {
         None => Err(CodecError::Custom(format!("argument {index} was not sent"))),
         Some(Slice { len: 0, id, .. }) => Ok((&[], *id)),
         // SAFETY: the runtime lends it for the length of the call.
-        Some(Slice { data, len, id }) => Ok((unsafe { std::slice::from_raw_parts(*data, *len) }, *id)),
+        Some(Slice { data, len, id }) => {
+            Ok((unsafe { std::slice::from_raw_parts(*data, *len) }, *id))
+        }
     }
 }
 
@@ -156,7 +162,9 @@ fn each<A, R>(items: Vec<A>, call: impl Fn(A) -> R) -> Chunk<R> {
     for (index, item) in items.into_iter().enumerate() {
         match catch_unwind(AssertUnwindSafe(|| call(item))) {
             Ok(value) => chunk.values.push(value),
-            Err(payload) => chunk.failed.push(Mark::new(index, catching.panicked(payload))),
+            Err(payload) => chunk
+                .failed
+                .push(Mark::new(index, catching.panicked(payload))),
         }
     }
     chunk
@@ -180,8 +188,11 @@ where
 }
 
 /// Calls `F` for each of the items in the first slice, together with the value in the second.
-pub(crate) unsafe extern "C" fn map_with<F, S, A, R>(slices: *const Slice, count: usize, out: *mut Answer)
-where
+pub(crate) unsafe extern "C" fn map_with<F, S, A, R>(
+    slices: *const Slice,
+    count: usize,
+    out: *mut Answer,
+) where
     F: Fn(&S, A) -> R,
     S: Portable + Send + Sync,
     A: Portable,
@@ -230,7 +241,10 @@ pub(crate) unsafe extern "C" fn map_reduce<F, M, A, R>(
                 Err(payload) => failed.push(Mark::new(index, catching.panicked(payload))),
             }
         }
-        encoded(&Chunk { values: merged.into_iter().collect(), failed })
+        encoded(&Chunk {
+            values: merged.into_iter().collect(),
+            failed,
+        })
     };
     // SAFETY: the caller's promise.
     unsafe { answer(slices, count, out, &mut call) }

@@ -23,7 +23,9 @@ pub fn write<T: Serialize>(mut stream: impl Write, message: &T) -> Result<()> {
     if length > MOST {
         return Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("a message of {length} bytes is longer than the {MOST} bytes that can be sent at once"),
+            format!(
+                "a message of {length} bytes is longer than the {MOST} bytes that can be sent at once"
+            ),
         ));
     }
     for (to, from) in frame.iter_mut().zip((length as u32).to_le_bytes()) {
@@ -44,7 +46,10 @@ pub fn read<T: DeserializeOwned>(mut stream: impl Read) -> Result<Option<T>> {
     }
     let length = u32::from_le_bytes(length);
     if length as usize > MOST {
-        return Err(Error::new(ErrorKind::InvalidData, "a frame is longer than frames can be"));
+        return Err(Error::new(
+            ErrorKind::InvalidData,
+            "a frame is longer than frames can be",
+        ));
     }
     let mut frame = Vec::with_capacity(u64::from(length).min(STEP) as usize);
     let got = stream.take(length.into()).read_to_end(&mut frame)?;
@@ -65,7 +70,11 @@ mod tests {
     fn frames_follow_each_other() {
         let frames = [
             Down::Engines(vec![0, 1, 7]),
-            Down::Tasks(vec![News::Started { id: 3, engine: 1, at: 1.5 }]),
+            Down::Tasks(vec![News::Started {
+                id: 3,
+                engine: 1,
+                at: 1.5,
+            }]),
         ];
         let mut bytes = Vec::new();
         for frame in &frames {

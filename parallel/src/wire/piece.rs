@@ -149,7 +149,10 @@ impl Mapping {
             });
         }
         if file.metadata()?.len() < length as u64 {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a piece's file is shorter than was said"));
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a piece's file is shorter than was said",
+            ));
         }
         // SAFETY: a new mapping of a file that is as long, at a place that the system chooses.
         let start = unsafe {
@@ -163,7 +166,9 @@ impl Mapping {
             )
         };
         match NonNull::new(start.cast::<u8>()) {
-            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => Ok(Mapping { start, length }),
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => {
+                Ok(Mapping { start, length })
+            }
             _ => Err(io::Error::last_os_error()),
         }
     }
@@ -216,7 +221,10 @@ mod tests {
         let Piece::File { path, length } = Piece::of(codec::encode(&value).unwrap()) else {
             panic!("not in a file");
         };
-        let longer = Piece::File { path, length: length + 1 };
+        let longer = Piece::File {
+            path,
+            length: length + 1,
+        };
         assert!(longer.clone().take().is_err());
         assert!(longer.take().is_err());
     }
