@@ -11,7 +11,7 @@ mod words;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use chorus::client::{Connection, Error, Lost};
+use chorus::controller::{Connection, Error, Lost};
 use cluster::launcher::{self, Lifetime, Options, State};
 use cluster::profile::{self, Profile};
 use magics::options::Signal;
@@ -109,9 +109,9 @@ fn ids(connection: &Connection) -> Vec<EngineId> {
     ids.map(|id| EngineId(id.0)).collect()
 }
 
-fn numbers(targets: &[EngineId]) -> Vec<chorus::client::EngineId> {
+fn numbers(targets: &[EngineId]) -> Vec<chorus::controller::EngineId> {
     let ids = targets.iter();
-    ids.map(|id| chorus::client::EngineId(id.0)).collect()
+    ids.map(|id| chorus::controller::EngineId(id.0)).collect()
 }
 
 /// What the launcher is to do with a cluster.

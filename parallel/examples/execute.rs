@@ -9,7 +9,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use chorus::client::{Connection, Ending, Output, Said};
+use chorus::controller::{Connection, Ending, Output, Said};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

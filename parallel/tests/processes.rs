@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use chorus::client::{Connection, Ending, EngineId, Error, Lost, Output, Request, Said, To};
+use chorus::controller::{Connection, Ending, EngineId, Error, Lost, Output, Request, Said, To};
 use protocol::RawJson;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;

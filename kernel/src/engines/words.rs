@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use chorus::client::{Ending, Error, Lost, Output, Said};
+use chorus::controller::{Ending, Error, Lost, Output, Said};
 use magics::{EngineEvent, Failure, StreamName};
 use protocol::message::iopub;
 
@@ -121,7 +121,7 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use chorus::client::EngineId;
+    use chorus::controller::EngineId;
     use protocol::message::ErrorInfo;
     use protocol::message::iopub::{DisplayData, Stream, Transient, UpdateDisplayData};
 

@@ -6,7 +6,7 @@ use protocol::{Key, RawJson, Session};
 use serde_json::json;
 
 use super::*;
-use crate::client::request::Output;
+use crate::controller::request::Output;
 
 /// What listeners heard: a request's place and words for the event.
 type Heard = Arc<Mutex<Vec<String>>>;

@@ -1,0 +1,365 @@
+//! The deserializer.
+
+use super::{CodecError, LONG};
+use serde::de::{
+    DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
+use std::any::TypeId;
+use std::marker::PhantomData;
+use std::mem::ManuallyDrop;
+
+pub(super) fn front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
+    let mut decoder = Decoder { input: bytes };
+    let value = decoder.value(PhantomData::<T>)?;
+    Ok((value, decoder.input))
+}
+
+pub(super) fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    match front(bytes)? {
+        (value, []) => Ok(value),
+        (_, rest) => Err(CodecError::Excess { excess: rest.len() }),
+    }
+}
+
+struct Decoder<'de> {
+    input: &'de [u8],
+}
+
+impl<'de> Decoder<'de> {
+    #[inline(always)]
+    fn take(&mut self, length: usize) -> Result<&'de [u8], CodecError> {
+        match self.input.split_at_checked(length) {
+            Some((taken, rest)) => {
+                self.input = rest;
+                Ok(taken)
+            }
+            None => Err(CodecError::Short {
+                missing: length - self.input.len(),
+            }),
+        }
+    }
+
+    #[inline(always)]
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], CodecError> {
+        match self.input.split_first_chunk::<N>() {
+            Some((taken, rest)) => {
+                self.input = rest;
+                Ok(*taken)
+            }
+            None => Err(CodecError::Short {
+                missing: N - self.input.len(),
+            }),
+        }
+    }
+
+    #[inline(always)]
+    fn byte(&mut self) -> Result<u8, CodecError> {
+        let [byte] = self.array()?;
+        Ok(byte)
+    }
+
+    #[inline]
+    fn length(&mut self) -> Result<usize, CodecError> {
+        match self.byte()? {
+            LONG => usize::try_from(u64::from_le_bytes(self.array()?))
+                .map_err(|_| CodecError::Invalid { kind: "length" }),
+            short => Ok(short.into()),
+        }
+    }
+
+    fn text(&mut self) -> Result<&'de str, CodecError> {
+        let length = self.length()?;
+        std::str::from_utf8(self.take(length)?).map_err(|_| CodecError::Invalid { kind: "text" })
+    }
+
+    /// The next value, by the short way if it is a vector of numbers.
+    #[inline(always)]
+    fn value<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, CodecError> {
+        macro_rules! among {
+            ($kind:ident: $($number:ty),*) => {$(
+                if $kind == TypeId::of::<PhantomData<Vec<$number>>>() {
+                    let vector = ManuallyDrop::new(self.numbers::<$number>()?);
+                    // SAFETY: the seed is `PhantomData<Vec<_>>`, whose value is this vector type, and the vector is given away.
+                    return Ok(unsafe { std::mem::transmute_copy::<ManuallyDrop<Vec<$number>>, S::Value>(&vector) });
+                }
+            )*};
+        }
+        if size_of::<S>() == 0 && size_of::<S::Value>() == size_of::<Vec<u8>>() {
+            let kind = typeid::of::<S>();
+            among!(kind: f64, f32, u8, i32, u32, i64, u64, usize, isize, i8, i16, u16, i128, u128);
+        }
+        seed.deserialize(self)
+    }
+
+    /// A vector of numbers, in one copy. `N` is a type for which all bytes are values.
+    fn numbers<N: Copy>(&mut self) -> Result<Vec<N>, CodecError> {
+        let count = self.length()?;
+        let length = count
+            .checked_mul(size_of::<N>())
+            .ok_or(CodecError::Invalid { kind: "length" })?;
+        let bytes = self.take(length)?;
+        let mut vector = Vec::<N>::with_capacity(count);
+        // SAFETY: `bytes` are `count` elements long, there is room for as many, and all bytes are values of `N`.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), vector.as_mut_ptr().cast::<u8>(), length);
+            vector.set_len(count);
+        }
+        Ok(vector)
+    }
+}
+
+macro_rules! fixed {
+    ($($name:ident $visit:ident $kind:ty),*) => {$(
+        #[inline(always)]
+        fn $name<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+            visitor.$visit(<$kind>::from_le_bytes(self.array()?))
+        }
+    )*};
+}
+
+impl<'de> serde::Deserializer<'de> for &mut Decoder<'de> {
+    type Error = CodecError;
+
+    fixed!(
+        deserialize_i8 visit_i8 i8, deserialize_i16 visit_i16 i16, deserialize_i32 visit_i32 i32,
+        deserialize_i64 visit_i64 i64, deserialize_i128 visit_i128 i128, deserialize_u8 visit_u8 u8,
+        deserialize_u16 visit_u16 u16, deserialize_u32 visit_u32 u32, deserialize_u64 visit_u64 u64,
+        deserialize_u128 visit_u128 u128, deserialize_f32 visit_f32 f32, deserialize_f64 visit_f64 f64
+    );
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, CodecError> {
+        Err(CodecError::NotSelfDescribing)
+    }
+
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, CodecError> {
+        Err(CodecError::NotSelfDescribing)
+    }
+
+    #[inline(always)]
+    fn deserialize_bool<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        match self.byte()? {
+            0 => visitor.visit_bool(false),
+            1 => visitor.visit_bool(true),
+            _ => Err(CodecError::Invalid { kind: "bool" }),
+        }
+    }
+
+    fn deserialize_char<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        match char::from_u32(u32::from_le_bytes(self.array()?)) {
+            Some(char) => visitor.visit_char(char),
+            None => Err(CodecError::Invalid { kind: "char" }),
+        }
+    }
+
+    #[inline]
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        visitor.visit_borrowed_str(self.text()?)
+    }
+
+    #[inline]
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        visitor.visit_borrowed_str(self.text()?)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        let length = self.length()?;
+        visitor.visit_borrowed_bytes(self.take(length)?)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        self.deserialize_bytes(visitor)
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        match self.byte()? {
+            0 => visitor.visit_none(),
+            1 => visitor.visit_some(self),
+            _ => Err(CodecError::Invalid { kind: "option" }),
+        }
+    }
+
+    fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        visitor.visit_unit()
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    #[inline]
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        let left = self.length()?;
+        visitor.visit_seq(Parts {
+            decoder: self,
+            left,
+        })
+    }
+
+    #[inline(always)]
+    fn deserialize_tuple<V: Visitor<'de>>(
+        self,
+        left: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        visitor.visit_seq(Parts {
+            decoder: self,
+            left,
+        })
+    }
+
+    #[inline]
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        left: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.deserialize_tuple(left, visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, CodecError> {
+        let left = self.length()?;
+        visitor.visit_map(Parts {
+            decoder: self,
+            left,
+        })
+    }
+
+    #[inline]
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        self.deserialize_tuple(fields.len(), visitor)
+    }
+
+    #[inline]
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        visitor.visit_enum(self)
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, _: V) -> Result<V::Value, CodecError> {
+        Err(CodecError::NotSelfDescribing)
+    }
+
+    fn is_human_readable(&self) -> bool {
+        false
+    }
+}
+
+struct Parts<'a, 'de> {
+    decoder: &'a mut Decoder<'de>,
+    left: usize,
+}
+
+impl<'de> SeqAccess<'de> for Parts<'_, 'de> {
+    type Error = CodecError;
+
+    #[inline(always)]
+    fn next_element_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, CodecError> {
+        match self.left.checked_sub(1) {
+            Some(left) => {
+                self.left = left;
+                self.decoder.value(seed).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+impl<'de> MapAccess<'de> for Parts<'_, 'de> {
+    type Error = CodecError;
+
+    #[inline]
+    fn next_key_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<Option<S::Value>, CodecError> {
+        self.next_element_seed(seed)
+    }
+
+    #[inline]
+    fn next_value_seed<S: DeserializeSeed<'de>>(
+        &mut self,
+        seed: S,
+    ) -> Result<S::Value, CodecError> {
+        self.decoder.value(seed)
+    }
+
+    fn size_hint(&self) -> Option<usize> {
+        Some(self.left)
+    }
+}
+
+impl<'de> EnumAccess<'de> for &mut Decoder<'de> {
+    type Error = CodecError;
+    type Variant = Self;
+
+    fn variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<(S::Value, Self), CodecError> {
+        let index =
+            u32::try_from(self.length()?).map_err(|_| CodecError::Invalid { kind: "variant" })?;
+        let value = seed.deserialize(IntoDeserializer::<CodecError>::into_deserializer(index))?;
+        Ok((value, self))
+    }
+}
+
+impl<'de> VariantAccess<'de> for &mut Decoder<'de> {
+    type Error = CodecError;
+
+    fn unit_variant(self) -> Result<(), CodecError> {
+        Ok(())
+    }
+
+    fn newtype_variant_seed<S: DeserializeSeed<'de>>(
+        self,
+        seed: S,
+    ) -> Result<S::Value, CodecError> {
+        self.value(seed)
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(
+        self,
+        left: usize,
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        serde::Deserializer::deserialize_tuple(self, left, visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, CodecError> {
+        serde::Deserializer::deserialize_tuple(self, fields.len(), visitor)
+    }
+}

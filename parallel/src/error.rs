@@ -1,0 +1,280 @@
+//! Everything that can go wrong for a user of this crate, in words that a notebook shows as they are.
+
+use crate::codec::CodecError;
+use crate::wire::FailureKind;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why there is no result. `Debug` is `Display`, so that `unwrap()` in a cell shows sentences.
+#[derive(Clone, thiserror::Error)]
+pub enum Error {
+    /// There is nothing to connect to.
+    #[error("failed to connect to a cluster: {reason}")]
+    Connect {
+        /// What was tried, and what to do.
+        reason: String,
+    },
+    /// The connection ended. What has arrived before stays readable.
+    #[error(
+        "lost the connection to the cluster: {reason}. Make a new client with `Client::connect()`"
+    )]
+    Lost {
+        /// What the carrier said, or how the connection ended.
+        reason: String,
+    },
+    /// The targets name no engines.
+    #[error("{reason}")]
+    Targets {
+        /// Which, and which engines there are.
+        reason: String,
+    },
+    /// A function's code can't be named to an engine.
+    #[error("failed to find the code of a function: {reason}")]
+    Function {
+        /// Why.
+        reason: String,
+    },
+    /// A value can't be turned into bytes, or a result's bytes into a value.
+    #[error("failed to {action}: {source}")]
+    Codec {
+        /// What was being done.
+        action: &'static str,
+        /// What is wrong with the value or the bytes.
+        #[source]
+        source: CodecError,
+    },
+    /// A variable can't be moved to or from an engine.
+    #[error("failed to {action} the variable `{name}`: {reason}")]
+    Variable {
+        /// What was being done.
+        action: &'static str,
+        /// Its name.
+        name: String,
+        /// What is in the way.
+        reason: String,
+    },
+    /// A task failed.
+    #[error("{0}")]
+    Task(Arc<TaskError>),
+    /// Several tasks, or items of a map, failed.
+    #[error("{0}")]
+    Composite(Arc<CompositeError>),
+    /// It takes longer than the caller wanted to wait. The tasks go on.
+    #[error(
+        "not done after {waited:?}: {done} of {total} are; the rest goes on, ask again later or `abort()` it"
+    )]
+    TimedOut {
+        /// How long was waited.
+        waited: Duration,
+        /// Items that are done.
+        done: usize,
+        /// All items.
+        total: usize,
+    },
+    /// `map_reduce` over nothing has no value.
+    #[error("there is no value, since there were no items to reduce")]
+    Empty,
+    /// The cluster refused a request.
+    #[error("the cluster refused: {reason}")]
+    Refused {
+        /// In its words.
+        reason: String,
+    },
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Error {
+    /// The failures behind this error, each with its input's index and its engine; empty if no task was run.
+    pub fn tasks(&self) -> &[TaskError] {
+        match self {
+            Error::Task(task) => std::slice::from_ref(task),
+            Error::Composite(composite) => &composite.failed,
+            _ => &[],
+        }
+    }
+
+    /// One error of many. `total` counts what could have failed.
+    pub(crate) fn of_tasks(mut failed: Vec<TaskError>, total: usize) -> Error {
+        match failed.pop() {
+            Some(only) if failed.is_empty() => Error::Task(Arc::new(only)),
+            Some(last) => {
+                failed.push(last);
+                Error::Composite(Arc::new(CompositeError { failed, total }))
+            }
+            None => Error::Refused {
+                reason: "a task failed without saying why".to_owned(),
+            },
+        }
+    }
+}
+
+/// A task, or an item of a map, that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskError {
+    /// What kind of failure it is.
+    pub kind: FailureKind,
+    /// The number of the input, from 0, if it was one of several.
+    pub index: Option<usize>,
+    /// The engine it ran on, if it got to one.
+    pub engine: Option<u32>,
+    /// The error's name: `panic` for a panic.
+    pub ename: String,
+    /// Its message.
+    pub evalue: String,
+    /// Its frames, already laid out for a terminal.
+    pub traceback: Vec<String>,
+    /// Where it happened, as far as that is known.
+    pub location: Option<Location>,
+}
+
+/// A place in a cell or a source file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Location {
+    /// `In[3]`, or a file's name.
+    pub file: String,
+    /// The line, from 1.
+    pub line: u32,
+    /// That line's text, if it is known.
+    pub text: Option<String>,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, line {}", self.file, self.line)?;
+        match &self.text {
+            Some(text) => write!(f, ": {}", text.trim()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TaskError {
+    /// Its place among the inputs and engines, for a list: `[item 7, engine 1]`.
+    fn origin(&self) -> String {
+        match (self.index, self.engine) {
+            (Some(index), Some(engine)) => format!("[item {index}, engine {engine}] "),
+            (Some(index), None) => format!("[item {index}] "),
+            (None, Some(engine)) => format!("[engine {engine}] "),
+            (None, None) => String::new(),
+        }
+    }
+
+    /// What happened, without where it ran.
+    fn what(&self) -> String {
+        let mut text = match self.kind {
+            FailureKind::Panic => format!("panicked: {}", self.evalue),
+            _ if self.ename.is_empty() => self.evalue.clone(),
+            _ => format!("{}: {}", self.ename, self.evalue),
+        };
+        if let Some(location) = &self.location {
+            text.push_str(&format!("\n    at {location}"));
+        }
+        text
+    }
+}
+
+impl fmt::Display for TaskError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.origin(), self.what())
+    }
+}
+
+impl std::error::Error for TaskError {}
+
+/// Several failures; equal ones are shown once.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CompositeError {
+    /// All of them, in the order of the inputs.
+    pub failed: Vec<TaskError>,
+    /// How many could have failed.
+    pub total: usize,
+}
+
+/// Different failures that are shown.
+const SHOWN: usize = 8;
+
+impl fmt::Display for CompositeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} failed; `results()` has the others",
+            self.failed.len(),
+            self.total
+        )?;
+        let mut different: Vec<(String, &TaskError, usize)> = Vec::new();
+        let mut more = 0;
+        for task in &self.failed {
+            let what = task.what();
+            if let Some((.., times)) = different.iter_mut().find(|(known, ..)| *known == what) {
+                *times += 1;
+            } else if different.len() < SHOWN {
+                different.push((what, task, 1));
+            } else {
+                more += 1;
+            }
+        }
+        for (what, first, times) in different {
+            write!(f, "\n  {}{what}", first.origin())?;
+            if times > 1 {
+                write!(f, "\n    and {} more like it", times - 1)?;
+            }
+        }
+        if more > 0 {
+            write!(f, "\n  and {more} others")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for CompositeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn panic(index: usize, message: &str) -> TaskError {
+        TaskError {
+            kind: FailureKind::Panic,
+            index: Some(index),
+            engine: Some(1),
+            ename: "panic".to_owned(),
+            evalue: message.to_owned(),
+            traceback: Vec::new(),
+            location: Some(Location {
+                file: "In[3]".to_owned(),
+                line: 2,
+                text: Some("    panic!()".to_owned()),
+            }),
+        }
+    }
+
+    #[test]
+    fn one_failure_says_where() {
+        let error = Error::of_tasks(vec![panic(7, "no")], 10);
+        assert_eq!(
+            format!("{error:?}"),
+            "[item 7, engine 1] panicked: no\n    at In[3], line 2: panic!()"
+        );
+        assert_eq!(error.tasks().len(), 1);
+    }
+
+    #[test]
+    fn equal_failures_are_told_once() {
+        let failed = (0..20)
+            .map(|n| panic(n, if n < 5 { "a" } else { "b" }))
+            .collect();
+        let error = Error::of_tasks(failed, 30);
+        assert_eq!(
+            error.to_string(),
+            "20 of 30 failed; `results()` has the others\n  \
+             [item 0, engine 1] panicked: a\n    at In[3], line 2: panic!()\n    and 4 more like it\n  \
+             [item 5, engine 1] panicked: b\n    at In[3], line 2: panic!()\n    and 14 more like it"
+        );
+    }
+}

@@ -1,0 +1,30 @@
+//! What can travel between processes.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A type whose values can be sent to an engine and back: it can be serialized, deserialized, and borrows nothing.
+///
+/// Implemented for all such types. For a type of your own write
+///
+/// ```
+/// use chorus::serde::{Deserialize, Serialize};
+///
+/// #[derive(Serialize, Deserialize)]
+/// #[serde(crate = "chorus::serde")]
+/// struct Point { x: f64, y: f64 }
+/// # fn portable<T: chorus::Portable>() {}
+/// # portable::<Point>();
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't travel to an engine and back",
+    label = "this value would have to be sent to another process",
+    note = "if `{Self}` is a type of yours, or holds one, derive its serialization: \
+            `#[derive(chorus::serde::Serialize, chorus::serde::Deserialize)]` and `#[serde(crate = \"chorus::serde\")]` above it",
+    note = "if it borrows (`&str`, `&[T]`, a struct with a lifetime), send the owned value instead (`String`, `Vec<T>`)",
+    note = "files, sockets, locks, threads and `Rc`s stay where they are: open or make them inside the closure"
+)]
+pub trait Portable: Serialize + DeserializeOwned + 'static {}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize + DeserializeOwned + 'static> Portable for T {}

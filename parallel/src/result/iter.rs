@@ -1,0 +1,106 @@
+//! Results one by one, as they come.
+
+use super::Handle;
+use super::read::{self, Kind, Places};
+use crate::error::Error;
+use crate::portable::Portable;
+use std::collections::VecDeque;
+
+/// The results of a call, in the order of its inputs, each as soon as it is there. Each step waits as long as it has to.
+///
+/// Of a chunk of inputs the results come together.
+#[derive(Debug)]
+pub struct Iter<R> {
+    tasks: Option<Result<Handle, Error>>,
+    kind: Kind,
+    /// Tasks that were taken.
+    taken: usize,
+    /// As they end, and not in the order of the inputs.
+    unordered: bool,
+    ready: VecDeque<(usize, Result<R, Error>)>,
+}
+
+impl<R: Portable> Iter<R> {
+    pub(crate) fn new(tasks: Result<Handle, Error>, kind: Kind) -> Iter<R> {
+        Iter {
+            tasks: Some(tasks),
+            kind,
+            taken: 0,
+            unordered: false,
+            ready: VecDeque::new(),
+        }
+    }
+
+    /// The results in the order in which they come.
+    #[must_use = "this makes another iterator of it"]
+    pub fn unordered(mut self) -> Iter<R> {
+        self.unordered = true;
+        self
+    }
+
+    /// The next result with its input's number.
+    fn numbered(&mut self) -> Option<(usize, Result<R, Error>)> {
+        loop {
+            if let Some(ready) = self.ready.pop_front() {
+                return Some(ready);
+            }
+            let handle = match self.tasks.take()? {
+                Ok(handle) => handle,
+                Err(error) => return Some((0, Err(error))),
+            };
+            let batch = handle.batch();
+            if self.taken >= batch.len() {
+                return None;
+            }
+            let waited = handle.link.wait(None, |_| {
+                let index = if self.unordered {
+                    batch.nth_ended(self.taken)?
+                } else {
+                    self.taken
+                };
+                Some((index, batch.get(index)?))
+            });
+            let (index, ended) = match waited {
+                Ok(Some(found)) => found,
+                Ok(None) => {
+                    return Some((
+                        0,
+                        Err(Error::Lost {
+                            reason: "the result can't come any more".to_owned(),
+                        }),
+                    ));
+                }
+                Err(error) => return Some((0, Err(error))),
+            };
+            let mut places = Places::new(&handle.link);
+            match read::part(&handle, index, &ended, self.kind, &mut places) {
+                Ok(part) => read::weave(part, &mut |at, result| self.ready.push_back((at, result))),
+                Err(error) => self
+                    .ready
+                    .push_back((batch.inputs(index).start, Err(error))),
+            }
+            self.taken += 1;
+            self.tasks = Some(Ok(handle));
+        }
+    }
+}
+
+impl<R: Portable> Iterator for Iter<R> {
+    type Item = Result<R, Error>;
+
+    fn next(&mut self) -> Option<Result<R, Error>> {
+        self.numbered().map(|(_, result)| result)
+    }
+}
+
+/// The results of a call in the order in which they come, each with its input's number.
+#[derive(Debug)]
+pub struct Completed<R>(pub(super) Iter<R>);
+
+impl<R: Portable> Iterator for Completed<R> {
+    type Item = (usize, Result<R, Error>);
+
+    fn next(&mut self) -> Option<(usize, Result<R, Error>)> {
+        self.0.numbered()
+    }
+}

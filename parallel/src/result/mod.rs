@@ -1,0 +1,308 @@
+//! Results that are still on their way.
+
+mod iter;
+mod read;
+mod show;
+mod table;
+pub(crate) mod timeline;
+
+pub use iter::{Completed, Iter};
+pub(crate) use read::{Kind, merge, nothing, one, vector};
+
+use crate::batch::{Batch, Metadata, Printed};
+use crate::error::Error;
+use crate::link::Link;
+use crate::portable::Portable;
+use crate::wire::Question;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// The tasks of one call and the connection by which their results come. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Handle {
+    link: Arc<Link>,
+    batch: Arc<Batch>,
+}
+
+impl Handle {
+    pub(crate) fn new(link: Arc<Link>, batch: Arc<Batch>) -> Handle {
+        Handle { link, batch }
+    }
+
+    pub(crate) fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Waits until all tasks have ended; whether they have.
+    fn wait(&self, deadline: Option<Instant>) -> Result<bool, Error> {
+        let done = self
+            .link
+            .wait(deadline, |_| self.batch.is_done().then_some(()))?;
+        Ok(done.is_some())
+    }
+
+    /// Waits until `check` gives something; nothing if the connection is lost before.
+    pub(crate) fn wait_until<T>(&self, check: impl Fn() -> Option<T>) -> Option<T> {
+        self.link.wait(None, |_| check()).ok().flatten()
+    }
+}
+
+/// What a call on a view gives at once: a promise of its result. The call goes on while the program does something else.
+///
+/// Dropping it doesn't stop the tasks; [`abort`](AsyncResult::abort) drops those that wait. Results are kept as they came, so
+/// [`get`](AsyncResult::get) can be called more than once.
+///
+/// In a notebook, a cell that ends in it shows how far it is, waits, and then shows what ran where.
+#[must_use = "the result is on its way: wait for it with `get()`"]
+pub struct AsyncResult<T> {
+    tasks: Result<Handle, Error>,
+    read: fn(&Handle) -> Result<T, Error>,
+    kind: Kind,
+    name: &'static str,
+    result: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for AsyncResult<T> {
+    fn clone(&self) -> AsyncResult<T> {
+        AsyncResult {
+            tasks: self.tasks.clone(),
+            read: self.read,
+            kind: self.kind,
+            name: self.name,
+            result: PhantomData,
+        }
+    }
+}
+
+impl<T> AsyncResult<T> {
+    pub(crate) fn new(
+        name: &'static str,
+        tasks: Result<Handle, Error>,
+        kind: Kind,
+        read: fn(&Handle) -> Result<T, Error>,
+    ) -> AsyncResult<T> {
+        AsyncResult {
+            tasks,
+            read,
+            kind,
+            name,
+            result: PhantomData,
+        }
+    }
+
+    pub(crate) fn handle(&self) -> Result<&Handle, Error> {
+        self.tasks.as_ref().map_err(Error::clone)
+    }
+
+    /// Waits for the result.
+    ///
+    /// # Errors
+    /// When the call could not be made, a task failed or the connection was lost.
+    pub fn get(&self) -> Result<T, Error> {
+        let handle = self.handle()?;
+        handle.wait(None)?;
+        (self.read)(handle)
+    }
+
+    /// Waits for the result, but not longer than this.
+    ///
+    /// # Errors
+    /// As [`get`](AsyncResult::get), and [`Error::TimedOut`]; then the tasks go on.
+    pub fn get_timeout(&self, within: Duration) -> Result<T, Error> {
+        let handle = self.handle()?;
+        if handle.wait(Instant::now().checked_add(within))? {
+            return (self.read)(handle);
+        }
+        let (done, total) = self.progress();
+        Err(Error::TimedOut {
+            waited: within,
+            done,
+            total,
+        })
+    }
+
+    /// Whether everything has ended, well or not.
+    pub fn ready(&self) -> bool {
+        self.wait_timeout(Duration::ZERO)
+    }
+
+    /// Waits until everything has ended, well or not.
+    pub fn wait(&self) {
+        if let Ok(handle) = &self.tasks {
+            // What went wrong is told by whoever asks for the result.
+            let _ = handle.wait(None);
+        }
+    }
+
+    /// Waits until everything has ended, but not longer than this; whether it has.
+    pub fn wait_timeout(&self, within: Duration) -> bool {
+        match &self.tasks {
+            Ok(handle) => handle
+                .wait(Instant::now().checked_add(within))
+                .unwrap_or(true),
+            Err(_) => true,
+        }
+    }
+
+    /// Whether everything has ended, and ended well. Does not wait.
+    pub fn successful(&self) -> bool {
+        match &self.tasks {
+            Ok(handle) => self.ready() && read::failures(handle, self.kind) == 0,
+            Err(_) => false,
+        }
+    }
+
+    /// Drops those of its tasks that no engine has begun; they fail as aborted. Running ones go on.
+    ///
+    /// # Errors
+    /// When the carrier can't be asked.
+    pub fn abort(&self) -> Result<(), Error> {
+        let handle = self.handle()?;
+        let tasks = handle.batch.open();
+        if tasks.is_empty() {
+            return Ok(());
+        }
+        handle
+            .link
+            .ask(Question::Abort { tasks: Some(tasks) })
+            .map(drop)
+    }
+
+    /// Inputs that are done, and all. For a call without inputs, its tasks.
+    pub fn progress(&self) -> (usize, usize) {
+        match &self.tasks {
+            Ok(handle) => {
+                // If the connection is lost, the tasks say so.
+                let _ = handle.link.poll();
+                (handle.batch.progress().1, handle.batch.items())
+            }
+            Err(_) => (0, 0),
+        }
+    }
+
+    /// How many tasks it is.
+    pub fn tasks(&self) -> usize {
+        self.tasks.as_ref().map_or(0, |handle| handle.batch.len())
+    }
+
+    /// What each of its tasks did: for which inputs, where and when.
+    pub fn metadata(&self) -> Vec<Metadata> {
+        match &self.tasks {
+            Ok(handle) => {
+                let _ = handle.link.poll();
+                handle.batch.metadata()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// When the call was made, in seconds since 1970.
+    pub fn submitted(&self) -> Option<f64> {
+        Some(self.tasks.as_ref().ok()?.batch.created)
+    }
+
+    /// When the first task began, in seconds since 1970 by the engine's clock.
+    pub fn started(&self) -> Option<f64> {
+        self.metadata()
+            .iter()
+            .filter_map(|task| task.started)
+            .reduce(f64::min)
+    }
+
+    /// When the last task ended, once all have, in seconds since 1970 by the engine's clock.
+    pub fn completed(&self) -> Option<f64> {
+        let tasks = self.metadata();
+        if tasks.iter().any(|task| task.success.is_none()) {
+            return None;
+        }
+        tasks
+            .iter()
+            .filter_map(|task| task.completed)
+            .reduce(f64::max)
+    }
+
+    /// The engines its tasks ran on, in ascending order.
+    pub fn engines(&self) -> Vec<u32> {
+        let mut engines: Vec<u32> = self
+            .metadata()
+            .iter()
+            .filter_map(|task| task.engine)
+            .collect();
+        engines.sort_unstable();
+        engines.dedup();
+        engines
+    }
+
+    /// From the call to the end of the last task, once all have ended.
+    pub fn wall_time(&self) -> Option<Duration> {
+        let length = self.completed()? - self.submitted()?;
+        Some(Duration::try_from_secs_f64(length).unwrap_or_default())
+    }
+
+    /// How long the engines worked, all together.
+    pub fn serial_time(&self) -> Duration {
+        let tasks = self.metadata();
+        let worked = tasks
+            .iter()
+            .filter_map(|task| Some(task.completed? - task.started?));
+        Duration::try_from_secs_f64(worked.sum()).unwrap_or_default()
+    }
+
+    /// How many times faster than one engine alone: `serial_time / wall_time`, once all have ended.
+    pub fn speedup(&self) -> Option<f64> {
+        let wall = self.wall_time()?.as_secs_f64();
+        (wall > 0.0).then(|| self.serial_time().as_secs_f64() / wall)
+    }
+
+    /// What its tasks have printed so far, as far as the carrier passes it on (up to a megabyte).
+    pub fn output(&self) -> Vec<Printed> {
+        match &self.tasks {
+            Ok(handle) => {
+                let _ = handle.link.poll();
+                handle.batch.output()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+}
+
+impl<R: Portable> AsyncResult<Vec<R>> {
+    /// Waits, and gives each result or what went wrong with it, in the order of the inputs (for a call on all engines: of the engines).
+    ///
+    /// # Errors
+    /// When the call could not be made at all.
+    pub fn results(&self) -> Result<Vec<Result<R, Error>>, Error> {
+        let handle = self.handle()?;
+        handle.wait(None)?;
+        read::results(handle, self.kind)
+    }
+
+    /// The results in the order of the inputs, each as soon as it and those before it are there.
+    pub fn iter(&self) -> Iter<R> {
+        Iter::new(self.tasks.clone(), self.kind)
+    }
+
+    /// The results as they come, each with its input's number.
+    pub fn as_completed(&self) -> Completed<R> {
+        Completed(self.iter().unordered())
+    }
+}
+
+impl<R: Portable> IntoIterator for AsyncResult<Vec<R>> {
+    type Item = Result<R, Error>;
+    type IntoIter = Iter<R>;
+
+    fn into_iter(self) -> Iter<R> {
+        self.iter()
+    }
+}
+
+impl<R: Portable> IntoIterator for &AsyncResult<Vec<R>> {
+    type Item = Result<R, Error>;
+    type IntoIter = Iter<R>;
+
+    fn into_iter(self) -> Iter<R> {
+        self.iter()
+    }
+}

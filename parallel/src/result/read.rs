@@ -1,0 +1,332 @@
+//! From the bytes that came to values and errors.
+
+use super::Handle;
+use crate::batch::Ended;
+use crate::codec;
+use crate::error::{Error, Location, TaskError};
+use crate::function::{Chunk, Code, Mark};
+use crate::link::{Link, Session};
+use crate::portable::Portable;
+use crate::wire::{Answer, Failure, FailureKind, Place, Question};
+use std::collections::HashMap;
+
+/// How the tasks' bytes make up the result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Each task gives one value.
+    Each,
+    /// Each task gives a [`Chunk`], of as many values as it had inputs.
+    Chunks,
+    /// Each task gives a vector, and the result is all of them.
+    Joined,
+}
+
+/// What one task gave.
+#[derive(Debug)]
+pub(super) struct Part<R> {
+    /// The number of its first input; without inputs, of the task.
+    pub(super) start: usize,
+    pub(super) values: Vec<R>,
+    /// By input, in ascending order. Without inputs, by task.
+    pub(super) failed: Vec<(usize, TaskError)>,
+}
+
+/// So many places are looked up for one result; an error shows fewer.
+const PLACES: usize = 32;
+
+/// Asks what is at a panic's place, each only once.
+pub(super) struct Places<'a> {
+    link: &'a Link,
+    known: HashMap<(String, u32), Location>,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn new(link: &'a Link) -> Places<'a> {
+        Places {
+            link,
+            known: HashMap::new(),
+        }
+    }
+
+    fn find(&mut self, mark: &Mark) -> Option<Location> {
+        if mark.file.is_empty() {
+            return None;
+        }
+        let key = (mark.file.clone(), mark.line);
+        if let Some(location) = self.known.get(&key) {
+            return Some(location.clone());
+        }
+        let question = || Question::Locate {
+            file: mark.file.clone(),
+            line: mark.line,
+        };
+        let place = match (self.known.len() < PLACES).then(|| self.link.ask(question())) {
+            Some(Ok(Answer::Place(Some(place)))) => place,
+            _ => Place {
+                file: mark.file.clone(),
+                line: mark.line,
+                text: None,
+            },
+        };
+        let location = Location::from(place);
+        self.known.insert(key, location.clone());
+        Some(location)
+    }
+}
+
+impl From<Place> for Location {
+    fn from(place: Place) -> Location {
+        Location {
+            file: place.file,
+            line: place.line,
+            text: place.text,
+        }
+    }
+}
+
+fn error_of(failure: &Failure, index: Option<usize>, engine: Option<u32>) -> TaskError {
+    TaskError {
+        kind: failure.kind,
+        index,
+        engine,
+        ename: failure.ename.clone(),
+        evalue: failure.evalue.clone(),
+        traceback: failure.traceback.clone(),
+        location: failure.place.clone().map(Location::from),
+    }
+}
+
+fn unreadable(source: codec::CodecError) -> Error {
+    Error::Codec {
+        action: "read a result",
+        source,
+    }
+}
+
+/// What a task that ended gave.
+pub(super) fn part<R: Portable>(
+    handle: &Handle,
+    index: usize,
+    ended: &Ended,
+    kind: Kind,
+    places: &mut Places<'_>,
+) -> Result<Part<R>, Error> {
+    let inputs = handle.batch.inputs(index);
+    let bytes = match (&ended.outcome, kind) {
+        (Ok(bytes), _) => bytes,
+        (Err(failure), Kind::Chunks) => {
+            let failed = inputs
+                .clone()
+                .map(|input| (input, error_of(failure, Some(input), ended.engine)))
+                .collect();
+            return Ok(Part {
+                start: inputs.start,
+                values: Vec::new(),
+                failed,
+            });
+        }
+        (Err(failure), Kind::Each | Kind::Joined) => {
+            let failed = vec![(index, error_of(failure, None, ended.engine))];
+            return Ok(Part {
+                start: index,
+                values: Vec::new(),
+                failed,
+            });
+        }
+    };
+    match kind {
+        Kind::Each => Ok(Part {
+            start: index,
+            values: vec![codec::decode(bytes).map_err(unreadable)?],
+            failed: Vec::new(),
+        }),
+        Kind::Joined => Ok(Part {
+            start: index,
+            values: codec::decode(bytes).map_err(unreadable)?,
+            failed: Vec::new(),
+        }),
+        Kind::Chunks => {
+            let chunk: Chunk<R> = codec::decode(bytes).map_err(unreadable)?;
+            let failed = chunk
+                .failed
+                .into_iter()
+                .map(|mark| {
+                    let input = inputs.start.saturating_add(mark.index as usize);
+                    let location = places.find(&mark);
+                    (
+                        input,
+                        TaskError {
+                            kind: FailureKind::Panic,
+                            index: Some(input),
+                            engine: ended.engine,
+                            ename: "panic".to_owned(),
+                            evalue: mark.message,
+                            traceback: Vec::new(),
+                            location,
+                        },
+                    )
+                })
+                .collect();
+            Ok(Part {
+                start: inputs.start,
+                values: chunk.values,
+                failed,
+            })
+        }
+    }
+}
+
+/// How many inputs (or tasks) of a call that ended failed.
+pub(super) fn failures(handle: &Handle, kind: Kind) -> usize {
+    (0..handle.batch.len())
+        .filter_map(|index| Some((index, handle.batch.get(index)?)))
+        .map(|(index, ended)| match (&ended.outcome, kind) {
+            (Err(_), Kind::Chunks) => handle.batch.inputs(index).len(),
+            (Err(_), _) => 1,
+            (Ok(bytes), Kind::Chunks) => {
+                codec::decode_front::<Vec<Mark>>(bytes).map_or(1, |(failed, _)| failed.len())
+            }
+            (Ok(_), _) => 0,
+        })
+        .sum()
+}
+
+/// All parts in their order. The tasks have ended.
+fn parts<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<Part<R>>, Error> {
+    let mut places = Places::new(&handle.link);
+    (0..handle.batch.len())
+        .filter_map(|index| Some((index, handle.batch.get(index)?)))
+        .map(|(index, ended)| part(handle, index, &ended, kind, &mut places))
+        .collect()
+}
+
+/// One error for all that failed; a lost connection is told as such and not a hundred times.
+fn failed(handle: &Handle, failed: Vec<TaskError>) -> Error {
+    if failed.iter().all(|task| task.kind == FailureKind::Lost)
+        && let Ok(Some(reason)) = handle
+            .link
+            .with(|session: &mut Session| session.lost.clone())
+    {
+        return Error::Lost { reason };
+    }
+    Error::of_tasks(failed, handle.batch.items())
+}
+
+fn all<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<R>, Error> {
+    let mut values = Vec::new();
+    let mut errors = Vec::new();
+    let parts = parts::<R>(handle, kind)?;
+    values.reserve(parts.iter().map(|part| part.values.len()).sum());
+    for mut part in parts {
+        values.append(&mut part.values);
+        errors.extend(part.failed.into_iter().map(|(_, error)| error));
+    }
+    if errors.is_empty() {
+        Ok(values)
+    } else {
+        Err(failed(handle, errors))
+    }
+}
+
+/// The only task's value.
+pub(crate) fn one<R: Portable>(handle: &Handle) -> Result<R, Error> {
+    let values = all(handle, Kind::Each)?;
+    values.into_iter().next().ok_or(Error::Empty)
+}
+
+/// How a vector is read.
+pub(crate) fn vector<R: Portable>(kind: Kind) -> fn(&Handle) -> Result<Vec<R>, Error> {
+    match kind {
+        Kind::Each => |handle| all(handle, Kind::Each),
+        Kind::Chunks => |handle| all(handle, Kind::Chunks),
+        Kind::Joined => |handle| all(handle, Kind::Joined),
+    }
+}
+
+/// For tasks whose value is that they went well.
+pub(crate) fn nothing(handle: &Handle) -> Result<(), Error> {
+    let batch = handle.batch();
+    let errors: Vec<TaskError> = (0..batch.len())
+        .filter_map(|index| batch.get(index))
+        .filter_map(|ended| Some(error_of(ended.outcome.as_ref().err()?, None, ended.engine)))
+        .collect();
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(failed(handle, errors))
+    }
+}
+
+/// The chunks' values made into one.
+pub(crate) fn merge<M: Fn(R, R) -> R, R: Portable>(handle: &Handle) -> Result<R, Error> {
+    let values: Vec<R> = all(handle, Kind::Chunks)?;
+    // SAFETY: the call that this is the result of was given an `M`.
+    let merge = unsafe { Code::<M>::get() };
+    values.into_iter().reduce(merge).ok_or(Error::Empty)
+}
+
+/// Each input's result.
+pub(super) fn results<R: Portable>(
+    handle: &Handle,
+    kind: Kind,
+) -> Result<Vec<Result<R, Error>>, Error> {
+    let mut all = Vec::with_capacity(handle.batch.items());
+    for part in parts(handle, kind)? {
+        weave(part, &mut |_, result| all.push(result));
+    }
+    Ok(all)
+}
+
+/// A part's values and failures in the order of its inputs, each with its number.
+pub(super) fn weave<R>(part: Part<R>, give: &mut dyn FnMut(usize, Result<R, Error>)) {
+    let mut values = part.values.into_iter();
+    let mut at = part.start;
+    for (input, error) in part.failed {
+        for value in values.by_ref().take(input.saturating_sub(at)) {
+            give(at, Ok(value));
+            at += 1;
+        }
+        give(input, Err(Error::of_tasks(vec![error], 1)));
+        at = input + 1;
+    }
+    for value in values {
+        give(at, Ok(value));
+        at += 1;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_and_failures_are_woven() {
+        let error = |index| TaskError {
+            kind: FailureKind::Panic,
+            index: Some(index),
+            engine: None,
+            ename: String::new(),
+            evalue: index.to_string(),
+            traceback: Vec::new(),
+            location: None,
+        };
+        let part = Part {
+            start: 10,
+            values: vec!['a', 'b', 'c'],
+            failed: vec![(10, error(10)), (12, error(12)), (13, error(13))],
+        };
+        let mut all = Vec::new();
+        weave(part, &mut |at, result| all.push((at, result.ok())));
+        assert_eq!(
+            all,
+            [
+                (10, None),
+                (11, Some('a')),
+                (12, None),
+                (13, None),
+                (14, Some('b')),
+                (15, Some('c')),
+            ]
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! From a call of the user's to frames.
+
+use crate::batch::Batch;
+use crate::codec::{self, Encoded};
+use crate::error::Error;
+use crate::function::{Trampoline, locate};
+use crate::link::{Link, Session};
+use crate::result::Handle;
+use crate::wire::{LARGE, Piece, Route, Submission, Task, Up, Work};
+use serde::Serialize;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A frame with tasks is sent when it has so many bytes, so that engines begin before the last task is encoded.
+const FRAME: usize = 1 << 20;
+/// Or so many tasks.
+const TASKS: usize = 4096;
+
+/// What tasks of one call have in common.
+#[derive(Debug)]
+pub(crate) struct Job {
+    pub(crate) work: Work,
+    pub(crate) route: Route,
+    pub(crate) label: Option<String>,
+    pub(crate) shared: Vec<u64>,
+}
+
+impl Job {
+    /// Calls a trampoline.
+    pub(crate) fn call(
+        trampoline: Trampoline,
+        route: Route,
+        label: Option<String>,
+    ) -> Result<Job, Error> {
+        let place = locate(trampoline)?;
+        Ok(Job {
+            work: Work::Call {
+                artifact: place.artifact.clone(),
+                offset: place.offset,
+            },
+            route,
+            label,
+            shared: Vec::new(),
+        })
+    }
+
+    /// Submits tasks for so many inputs each. `make` gives a task's engine and arguments.
+    pub(crate) fn submit(
+        self,
+        link: &Arc<Link>,
+        items: Vec<usize>,
+        mut make: impl FnMut(usize) -> Result<(Option<u32>, Piece), Error>,
+    ) -> Result<Handle, Error> {
+        let count = items.len();
+        let batch = link.with(|session| session.add(items))?;
+        let handle = Handle::new(Arc::clone(link), batch);
+        let mut submission = Submission {
+            work: self.work,
+            shared: self.shared,
+            route: self.route,
+            label: self.label,
+            tasks: Vec::with_capacity(count.min(TASKS)),
+        };
+        let mut bytes = 0;
+        for (index, id) in handle.batch().span().ids().enumerate() {
+            let (engine, arguments) = make(index)?;
+            bytes += match &arguments {
+                Piece::Inline(inline) => inline.len(),
+                _ => 0,
+            };
+            submission.tasks.push(Task {
+                id,
+                engine,
+                arguments,
+            });
+            if bytes >= FRAME || submission.tasks.len() >= TASKS || index + 1 == count {
+                submission = flush(link, submission)?;
+                bytes = 0;
+            }
+        }
+        Ok(handle)
+    }
+}
+
+/// Sends the submission; gives it back without tasks.
+fn flush(link: &Link, submission: Submission) -> Result<Submission, Error> {
+    let up = Up::Submit(submission);
+    let sent = link.send(&up);
+    let Up::Submit(mut submission) = up else {
+        return Err(Error::Refused {
+            reason: "a submission became something else".to_owned(),
+        });
+    };
+    match sent {
+        Ok(()) => submission.tasks.clear(),
+        Err(error) => {
+            submission
+                .tasks
+                .drain(..)
+                .for_each(|task| task.arguments.discard());
+            return Err(error);
+        }
+    }
+    Ok(submission)
+}
+
+pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded<'_>, Error> {
+    codec::encode(value).map_err(|source| Error::Codec {
+        action: "encode a value that is to be sent",
+        source,
+    })
+}
+
+/// A value that several tasks use: sent to the carrier once, and by it once to each engine.
+#[derive(Debug)]
+pub(crate) struct Shared<'a> {
+    link: &'a Link,
+    pub(crate) id: u64,
+}
+
+impl<'a> Shared<'a> {
+    pub(crate) fn new(link: &'a Link, value: Encoded<'_>) -> Result<Shared<'a>, Error> {
+        let id = link.with(Session::share)?;
+        let shared = Shared { link, id };
+        let up = Up::Share {
+            id,
+            piece: Piece::of(value),
+        };
+        link.send(&up).inspect_err(|_| {
+            if let Up::Share { piece, .. } = up {
+                piece.discard();
+            }
+        })?;
+        Ok(shared)
+    }
+}
+
+impl Drop for Shared<'_> {
+    /// Tasks that were submitted keep it until they are done.
+    fn drop(&mut self) {
+        let id = self.id;
+        // If the connection is lost, the carrier has forgotten it anyway.
+        let _ = self.link.with(|session| session.unshare(id));
+        let _ = self.link.send(&Up::Unshare { ids: vec![id] });
+    }
+}
+
+/// The same bytes for several tasks.
+pub(crate) enum Same<'a> {
+    Small(Vec<u8>),
+    Large(Shared<'a>),
+}
+
+impl<'a> Same<'a> {
+    pub(crate) fn new(link: &'a Link, value: Encoded<'_>) -> Result<Same<'a>, Error> {
+        if value.len() > LARGE {
+            Shared::new(link, value).map(Same::Large)
+        } else {
+            Ok(Same::Small(value.into_vec()))
+        }
+    }
+
+    pub(crate) fn piece(&self) -> Piece {
+        match self {
+            Same::Small(bytes) => Piece::Inline(bytes.clone()),
+            Same::Large(shared) => Piece::Shared { id: shared.id },
+        }
+    }
+}
+
+/// `items` in so many parts of almost equal size; fewer if there are fewer items.
+pub(crate) fn parts(items: usize, parts: usize) -> Vec<Range<usize>> {
+    let parts = parts.min(items);
+    (0..parts)
+        .map(|part| part * items / parts..(part + 1) * items / parts)
+        .collect()
+}
+
+/// `items` in parts of so many; the last may be smaller.
+pub(crate) fn chunks(items: usize, size: usize) -> Vec<Range<usize>> {
+    let size = size.max(1);
+    (0..items)
+        .step_by(size)
+        .map(|start| start..items.min(start.saturating_add(size)))
+        .collect()
+}
+
+/// A part of the items, encoded as a vector of them.
+pub(crate) fn part_of<A: Serialize>(items: &[A], range: Range<usize>) -> Result<Piece, Error> {
+    let part = items.get(range).unwrap_or_default();
+    encode(part).map(Piece::of)
+}
+
+/// Nothing was submitted: tasks for no input are done at once.
+pub(crate) fn nothing(link: &Arc<Link>) -> Result<Handle, Error> {
+    let batch = Arc::new(Batch::new(0, Vec::new()));
+    Ok(Handle::new(Arc::clone(link), batch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_cover_all_items() {
+        assert_eq!(parts(10, 4), [0..2, 2..5, 5..7, 7..10]);
+        assert_eq!(parts(2, 4), [0..1, 1..2]);
+        assert_eq!(parts(0, 4), []);
+        assert_eq!(chunks(10, 4), [0..4, 4..8, 8..10]);
+        assert_eq!(chunks(1, usize::MAX), [0..1]);
+        assert_eq!(chunks(2, 0), [0..1, 1..2]);
+    }
+}

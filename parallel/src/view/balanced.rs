@@ -1,0 +1,361 @@
+//! A view on which each task runs on the engine that has least to do.
+
+use super::imap::Imap;
+use crate::error::Error;
+use crate::function::{self, Code, Trampoline};
+use crate::items::Items;
+use crate::link::Link;
+use crate::portable::Portable;
+use crate::result::{self, AsyncResult, Handle, Kind};
+use crate::submit::{self, Job, Shared};
+use crate::targets::Targets;
+use crate::wire::{Dependency, Piece, Route, Span};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Chunks that a `map` makes for each engine, if nobody says otherwise: enough that uneven ones even out (an engine that is late is late by
+/// a 32nd of its work), and so few that their cost doesn't count.
+const CHUNKS: usize = 32;
+
+/// All engines, or some, of which the scheduler chooses one for each task.
+///
+/// How tasks are to be run is set on the view, which gives another view:
+/// `client.load_balanced_view().retries(2).timeout(Duration::from_secs(60))`.
+#[derive(Clone)]
+pub struct LoadBalancedView {
+    link: Arc<Link>,
+    targets: Option<Targets>,
+    retries: u32,
+    timeout: Option<Duration>,
+    after: Option<After>,
+    follow: Option<After>,
+    label: Option<String>,
+    chunk_size: Option<usize>,
+}
+
+impl fmt::Debug for LoadBalancedView {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LoadBalancedView(")?;
+        match (&self.targets, self.link.engines()) {
+            (Some(targets), _) => write!(f, "{targets}")?,
+            (None, Ok(engines)) => write!(f, "engines {engines:?}")?,
+            (None, Err(error)) => write!(f, "{error}")?,
+        }
+        if self.retries > 0 {
+            write!(f, ", {} retries", self.retries)?;
+        }
+        if let Some(timeout) = self.timeout {
+            write!(f, ", timeout {timeout:?}")?;
+        }
+        for (name, given) in [("after", &self.after), ("follow", &self.follow)] {
+            if let Some(After(dependency)) = given {
+                let tasks: u64 = dependency.tasks.iter().map(|span| span.count).sum();
+                write!(f, ", {name} {tasks} tasks")?;
+            }
+        }
+        f.write_str(")")
+    }
+}
+
+/// Tasks that come before others, and when that counts as done: when [all](After::all) of them or [any](After::any) one has ended; well, unless
+/// [said otherwise](After::when).
+#[derive(Clone, Debug)]
+pub struct After(Dependency);
+
+impl After {
+    /// All tasks of these calls.
+    pub fn all<T>(calls: &[&AsyncResult<T>]) -> After {
+        After::new(calls.iter().flat_map(|call| spans(call)).collect(), true)
+    }
+
+    /// Any one task of these calls.
+    pub fn any<T>(calls: &[&AsyncResult<T>]) -> After {
+        After::new(calls.iter().flat_map(|call| spans(call)).collect(), false)
+    }
+
+    fn new(tasks: Vec<Span>, all: bool) -> After {
+        After(Dependency {
+            tasks,
+            all,
+            success: true,
+            failure: false,
+        })
+    }
+
+    /// These, and those.
+    #[must_use = "this makes another condition of it"]
+    pub fn and<T>(mut self, call: &AsyncResult<T>) -> After {
+        self.0.tasks.extend(spans(call));
+        self
+    }
+
+    /// Whether a task counts that ended well, and one that failed.
+    #[must_use = "this makes another condition of it"]
+    pub fn when(mut self, success: bool, failure: bool) -> After {
+        self.0.success = success;
+        self.0.failure = failure;
+        self
+    }
+}
+
+/// A call that was never submitted has no tasks; what depends on it runs at once, and the call's own error tells.
+fn spans<T>(call: &AsyncResult<T>) -> Option<Span> {
+    call.handle()
+        .ok()
+        .map(|handle| handle.batch().span())
+        .filter(|span| span.count > 0)
+}
+
+impl<T> From<&AsyncResult<T>> for After {
+    fn from(call: &AsyncResult<T>) -> After {
+        After::all(&[call])
+    }
+}
+
+impl LoadBalancedView {
+    pub(crate) fn new(link: Arc<Link>) -> LoadBalancedView {
+        LoadBalancedView {
+            link,
+            targets: None,
+            retries: 0,
+            timeout: None,
+            after: None,
+            follow: None,
+            label: None,
+            chunk_size: None,
+        }
+    }
+
+    /// Only these engines.
+    #[must_use = "this makes another view of it"]
+    pub fn targets(mut self, targets: impl Into<Targets>) -> LoadBalancedView {
+        self.targets = Some(targets.into());
+        self
+    }
+
+    /// A task whose engine dies, or that fails, is run again, up to so many times.
+    #[must_use = "this makes another view of it"]
+    pub fn retries(mut self, retries: u32) -> LoadBalancedView {
+        self.retries = retries;
+        self
+    }
+
+    /// A task that hasn't ended after this time fails.
+    #[must_use = "this makes another view of it"]
+    pub fn timeout(mut self, timeout: Duration) -> LoadBalancedView {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Tasks wait for these; should these become impossible, they fail.
+    #[must_use = "this makes another view of it"]
+    pub fn after(mut self, tasks: impl Into<After>) -> LoadBalancedView {
+        self.after = Some(tasks.into());
+        self
+    }
+
+    /// Tasks run where these ran, after them.
+    #[must_use = "this makes another view of it"]
+    pub fn follow(mut self, tasks: impl Into<After>) -> LoadBalancedView {
+        self.follow = Some(tasks.into());
+        self
+    }
+
+    /// Tasks bear this name, for people to read.
+    #[must_use = "this makes another view of it"]
+    pub fn label(mut self, label: impl Into<String>) -> LoadBalancedView {
+        self.label = Some(label.into());
+        self
+    }
+
+    /// How many items of a `map` make one task. Without: such that there are 32 tasks for each engine.
+    #[must_use = "this makes another view of it"]
+    pub fn chunk_size(mut self, items: usize) -> LoadBalancedView {
+        self.chunk_size = Some(items.max(1));
+        self
+    }
+
+    /// Calls `function(argument)` on one engine. Several arguments are a tuple: `view.apply(|(a, b)| a + b, (1, 2))`.
+    pub fn apply<F, A, R>(&self, function: F, argument: A) -> AsyncResult<R>
+    where
+        F: Fn(A) -> R,
+        A: Portable,
+        R: Portable,
+    {
+        Code::take(function);
+        let tasks = self.job(function::apply::<F, A, R>).and_then(|job| {
+            let mut piece = Piece::of(submit::encode(&argument)?);
+            job.submit(&self.link, vec![1], |_| {
+                Ok((
+                    None,
+                    std::mem::replace(&mut piece, Piece::Inline(Vec::new())),
+                ))
+            })
+        });
+        AsyncResult::new("apply", tasks, Kind::Each, result::one)
+    }
+
+    /// As [`apply`](LoadBalancedView::apply), and waits.
+    ///
+    /// # Errors
+    /// When the call could not be made or failed.
+    pub fn apply_sync<F, A, R>(&self, function: F, argument: A) -> Result<R, Error>
+    where
+        F: Fn(A) -> R,
+        A: Portable,
+        R: Portable,
+    {
+        self.apply(function, argument).get()
+    }
+
+    /// Calls the function for each item, in chunks of items. An item's panic costs its own result only:
+    /// [`results`](AsyncResult::results) has the others.
+    pub fn map<I, F, R>(&self, items: I, function: F) -> AsyncResult<Vec<R>>
+    where
+        I: Items,
+        F: Fn(I::Item) -> R,
+        R: Portable,
+    {
+        Code::take(function);
+        let tasks = self
+            .job(function::map::<F, I::Item, R>)
+            .and_then(|job| self.split(job, items));
+        AsyncResult::new("map", tasks, Kind::Chunks, result::vector(Kind::Chunks))
+    }
+
+    /// As [`map`](LoadBalancedView::map), and waits.
+    ///
+    /// # Errors
+    /// When the call could not be made or an item failed.
+    pub fn map_sync<I, F, R>(&self, items: I, function: F) -> Result<Vec<R>, Error>
+    where
+        I: Items,
+        F: Fn(I::Item) -> R,
+        R: Portable,
+    {
+        self.map(items, function).get()
+    }
+
+    /// As [`map`](LoadBalancedView::map), with a value that every call can look at: it is sent once to each engine.
+    pub fn map_with<S, I, F, R>(&self, shared: &S, items: I, function: F) -> AsyncResult<Vec<R>>
+    where
+        S: Portable + Send + Sync,
+        I: Items,
+        F: Fn(&S, I::Item) -> R,
+        R: Portable,
+    {
+        Code::take(function);
+        let tasks = self
+            .job(function::map_with::<F, S, I::Item, R>)
+            .and_then(|mut job| {
+                let shared = Shared::new(&self.link, submit::encode(shared)?)?;
+                job.shared.push(shared.id);
+                self.split(job, items)
+            });
+        AsyncResult::new(
+            "map_with",
+            tasks,
+            Kind::Chunks,
+            result::vector(Kind::Chunks),
+        )
+    }
+
+    /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`
+    /// gets neighbours in the items' order; it has to be associative.
+    pub fn map_reduce<I, F, M, R>(&self, items: I, function: F, merge: M) -> AsyncResult<R>
+    where
+        I: Items,
+        F: Fn(I::Item) -> R,
+        M: Fn(R, R) -> R,
+        R: Portable,
+    {
+        Code::take(function);
+        Code::take(merge);
+        let tasks = self
+            .job(function::map_reduce::<F, M, I::Item, R>)
+            .and_then(|job| self.split(job, items));
+        AsyncResult::new("map_reduce", tasks, Kind::Chunks, result::merge::<M, R>)
+    }
+
+    /// Calls the function for what an iterator gives, endless ones too: inputs are taken from it as results are taken from what this
+    /// returns. In the order of the inputs, or with [`unordered`](Imap::unordered) as they come.
+    pub fn imap<'a, I, F, R>(&self, items: I, function: F) -> Imap<'a, R>
+    where
+        I: IntoIterator<IntoIter: 'a>,
+        I::Item: Portable,
+        F: Fn(I::Item) -> R,
+        R: Portable,
+    {
+        Code::take(function);
+        let engines = self
+            .link
+            .engines()
+            .map_or(1, |engines| engines.len().max(1));
+        let items = items.into_iter();
+        let size = self.chunk_size.unwrap_or_else(|| match items.size_hint() {
+            (_, Some(most)) => most.div_ceil(CHUNKS * engines).max(1),
+            (_, None) => 1,
+        });
+        let view = self.clone();
+        let mut items = items.fuse();
+        Imap::new(2 * CHUNKS * engines / size.min(CHUNKS), move || {
+            let chunk: Vec<I::Item> = items.by_ref().take(size).collect();
+            if chunk.is_empty() {
+                return None;
+            }
+            let count = chunk.len();
+            let tasks = view.job(function::map::<F, I::Item, R>).and_then(|job| {
+                let piece = submit::part_of(&chunk, 0..count);
+                let mut piece = Some(piece);
+                job.submit(&view.link, vec![count], |_| {
+                    let piece = piece.take().unwrap_or(Ok(Piece::Inline(Vec::new())))?;
+                    Ok((None, piece))
+                })
+            });
+            Some((count, tasks))
+        })
+    }
+
+    fn job(&self, trampoline: Trampoline) -> Result<Job, Error> {
+        let targets = match &self.targets {
+            Some(targets) => Some(targets.resolve(&self.link.engines()?)?),
+            None => None,
+        };
+        let dependency =
+            |after: &Option<After>| after.as_ref().map(|After(dependency)| dependency.clone());
+        let route = Route::Balanced {
+            targets,
+            retries: self.retries,
+            timeout: self.timeout.map(|timeout| timeout.as_secs_f64()),
+            after: dependency(&self.after),
+            follow: dependency(&self.follow),
+        };
+        Job::call(trampoline, route, self.label.clone())
+    }
+
+    fn split<I: Items>(&self, job: Job, items: I) -> Result<Handle, Error> {
+        let engines = match &job.route {
+            Route::Balanced {
+                targets: Some(targets),
+                ..
+            } => targets.len(),
+            _ => self.link.engines()?.len().max(1),
+        };
+        items.with(|items| {
+            let size = self
+                .chunk_size
+                .unwrap_or_else(|| items.len().div_ceil(CHUNKS * engines));
+            let chunks: Vec<Range<usize>> = submit::chunks(items.len(), size);
+            if chunks.is_empty() {
+                return submit::nothing(&self.link);
+            }
+            let sizes = chunks.iter().map(ExactSizeIterator::len).collect();
+            job.submit(&self.link, sizes, |index| {
+                let chunk = chunks.get(index).cloned().unwrap_or_default();
+                Ok((None, submit::part_of(items, chunk)?))
+            })
+        })
+    }
+}

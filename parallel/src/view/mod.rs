@@ -1,0 +1,11 @@
+//! Views: some engines, and a way to have them work.
+
+mod balanced;
+mod direct;
+mod imap;
+mod remote;
+
+pub use balanced::{After, LoadBalancedView};
+pub use direct::DirectView;
+pub use imap::Imap;
+pub use remote::{ParallelFunction, RemoteFunction};

@@ -1,0 +1,231 @@
+//! The bytes of a value on their way: in the frame, or beside it in a file that lives in memory.
+
+use crate::codec::Encoded;
+use serde::{Deserialize, Serialize};
+use std::fs::{File, OpenOptions};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// More bytes than that go beside the frame.
+pub const LARGE: usize = 256 * 1024;
+/// How the files' names begin; the process id of the maker and a `-` follow.
+pub const FILES: &str = "chorus-piece-";
+
+/// Where such files are: memory, whatever else is true of the machine's disks.
+const FOLDER: &str = "/dev/shm";
+
+/// A value's bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Piece {
+    /// Here they are.
+    Inline(Vec<u8>),
+    /// They are a file of the machine; it belongs to the receiver.
+    File {
+        /// Its path.
+        path: PathBuf,
+        /// How many there are, from the beginning.
+        length: u64,
+    },
+    /// They came before, as the shared value of this number.
+    Shared {
+        /// The value's number.
+        id: u64,
+    },
+}
+
+impl Piece {
+    /// Large values are put into a file, if the machine has the means; otherwise they are copied.
+    pub fn of(value: Encoded<'_>) -> Piece {
+        if value.len() > LARGE
+            && let Ok(piece) = Piece::file(&value)
+        {
+            return piece;
+        }
+        Piece::Inline(value.into_vec())
+    }
+
+    fn file(value: &Encoded<'_>) -> io::Result<Piece> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let noise = RandomState::new().build_hasher().finish();
+        let name = format!("{FILES}{}-{count}-{noise:016x}", std::process::id());
+        let path = Path::new(FOLDER).join(name);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(&path)?;
+        let written = file
+            .write_all(&value.head)
+            .and_then(|()| file.write_all(value.bulk));
+        match written {
+            Ok(()) => Ok(Piece::File {
+                path,
+                length: value.len() as u64,
+            }),
+            Err(error) => {
+                // The memory is full, most likely; the file would keep it so.
+                let _ = std::fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes the bytes. A file is mapped, not copied, and removed: its memory is free when the bytes are dropped.
+    ///
+    /// # Errors
+    /// When the file can't be mapped, or the piece is a shared one.
+    pub fn take(self) -> io::Result<Bytes> {
+        match self {
+            Piece::Inline(bytes) => Ok(Bytes::Owned(bytes)),
+            Piece::File { path, length } => {
+                let mapped = Mapping::of(&path, length);
+                let removed = std::fs::remove_file(&path);
+                let mapped = mapped?;
+                removed?;
+                Ok(Bytes::Mapped(mapped))
+            }
+            Piece::Shared { id } => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("the shared value {id} came where its bytes should be"),
+            )),
+        }
+    }
+
+    /// Removes what the piece has besides itself.
+    pub fn discard(self) {
+        if let Piece::File { path, .. } = self {
+            // Nobody is left who could be told.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Bytes that were taken. `Deref` gives them.
+#[derive(Debug)]
+pub enum Bytes {
+    /// In the program's memory.
+    Owned(Vec<u8>),
+    /// In memory that is shared with whoever wrote them.
+    Mapped(Mapping),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Bytes::Owned(bytes) => bytes,
+            Bytes::Mapped(mapping) => mapping.bytes(),
+        }
+    }
+}
+
+/// A file in memory, read only.
+#[derive(Debug)]
+pub struct Mapping {
+    start: NonNull<u8>,
+    length: usize,
+}
+
+// SAFETY: nobody writes through it.
+unsafe impl Send for Mapping {}
+// SAFETY: as above.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    fn of(path: &Path, length: u64) -> io::Result<Mapping> {
+        let file = File::open(path)?;
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        if length == 0 {
+            return Ok(Mapping {
+                start: NonNull::dangling(),
+                length,
+            });
+        }
+        if file.metadata()?.len() < length as u64 {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                "a piece's file is shorter than was said",
+            ));
+        }
+        // SAFETY: a new mapping of a file that is as long, at a place that the system chooses.
+        let start = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                length,
+                libc::PROT_READ,
+                libc::MAP_SHARED | libc::MAP_POPULATE,
+                file.as_raw_fd(),
+                0,
+            )
+        };
+        match NonNull::new(start.cast::<u8>()) {
+            Some(start) if start.as_ptr().cast() != libc::MAP_FAILED => {
+                Ok(Mapping { start, length })
+            }
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: mapped as long as this lives (or of length 0); by the protocol its maker writes no more.
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        if self.length > 0 {
+            // SAFETY: mapped by `of` with this length; nobody has a reference any more.
+            unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+    use std::os::unix::fs::MetadataExt;
+
+    #[test]
+    fn small_values_stay_in_the_frame() {
+        let piece = Piece::of(codec::encode(&vec![1u8, 2]).unwrap());
+        assert_eq!(piece, Piece::Inline(vec![2, 1, 2]));
+        assert_eq!(&*piece.take().unwrap(), [2, 1, 2]);
+    }
+
+    #[test]
+    fn large_values_lie_in_a_private_file_until_they_are_taken() {
+        let value: Vec<f64> = (0..100_000).map(f64::from).collect();
+        let piece = Piece::of(codec::encode(&value).unwrap());
+        let Piece::File { path, length } = piece.clone() else {
+            panic!("{piece:?}");
+        };
+        let metadata = std::fs::metadata(&path).unwrap();
+        assert_eq!((metadata.mode() & 0o777, metadata.len()), (0o600, length));
+        let bytes = piece.take().unwrap();
+        assert!(!path.exists());
+        assert_eq!(codec::decode::<Vec<f64>>(&bytes).unwrap(), value);
+    }
+
+    #[test]
+    fn a_file_that_is_cut_or_gone_is_an_error() {
+        let value = vec![0u8; 2 * LARGE];
+        let Piece::File { path, length } = Piece::of(codec::encode(&value).unwrap()) else {
+            panic!("not in a file");
+        };
+        let longer = Piece::File {
+            path,
+            length: length + 1,
+        };
+        assert!(longer.clone().take().is_err());
+        assert!(longer.take().is_err());
+    }
+}
