@@ -1,7 +1,7 @@
 //! How many load-balanced tasks a controller passes on: one client and two engines that do nothing, over Unix sockets.
 //!
-//! `cargo run --release -p cluster --example task_rate -- [TASKS [WINDOW]]` with 100000 tasks, of which 2000 are on their way at a time,
-//! unless told otherwise. The controller is a process of its own on the first core, client and engines share one on the second; their
+//! `cargo run --release -p cluster --example task_rate -- [TASKS [WINDOW [SETTING]..]]` with 100000 tasks, of which 2000 are on their way
+//! at a time, unless told otherwise. Settings are lines for the profile's `[scheduler]`, such as `hwm=1`. The controller is a process of its own on the first core, client and engines share one on the second; their
 //! messages are made and signed beforehand. Told are tasks a second, and the processor time that the controller took for each.
 
 use std::collections::HashMap;
@@ -52,7 +52,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let (tasks, window) = (number(0, 100_000)?, number(1, 2000)?);
     let folder = tempfile::tempdir()?;
-    std::fs::write(Profile::at(folder.path()).settings_path(), "")?;
+    let settings = arguments.get(2..).unwrap_or_default().join("\n");
+    std::fs::write(
+        Profile::at(folder.path()).settings_path(),
+        format!("[scheduler]\n{settings}\n"),
+    )?;
     let mut child = Command::new(std::env::current_exe()?)
         .arg("controller")
         .arg(folder.path())

@@ -1,8 +1,8 @@
 //! Which engine runs which load-balanced task, and when. A synchronous core: no socket and no clock in it.
 //!
 //! A task is blocked (by its dependencies), ready (it waits for room) or running (an engine has it); then it ends, once. How tasks
-//! wait is `queue`, how engines are chosen `engines`, how many tasks an engine holds `prefetch`, what tasks wait for `dependency`,
-//! what is remembered of those that ended `done`. Here are the events and what holds between them:
+//! wait is `queue`, how engines are chosen `engines`, how many tasks an engine holds `prefetch`, what restricts a task `limits`,
+//! what it waits for `dependency`, what is remembered of those that ended `done`. Here are the events and what holds between them:
 //!
 //! - no engine has room while a task is ready that it may run;
 //! - a step costs at most the logarithm of the number of tasks, plus what it changes: a task's own engines and dependents.
@@ -14,12 +14,16 @@
 mod dependency;
 mod done;
 mod engines;
+mod limits;
 mod prefetch;
 mod queue;
+mod status;
 mod task;
 
 #[cfg(test)]
 mod properties;
+#[cfg(test)]
+mod sanity;
 #[cfg(test)]
 mod tests;
 
@@ -34,12 +38,13 @@ pub use task::{Answer, Conditions, Decision, Submission, Verdict, WhyNot};
 
 use crate::MessageId;
 use crate::profile::Scheme;
-use dependency::{Ended, Progress, Standing};
+use dependency::{Ended, Progress};
 use done::Done;
 use engines::{EngineKey, Engines};
+use limits::{Chance, Limits};
 use prefetch::Prefetch;
 use queue::{Queues, Where};
-use task::{Limits, State, Task, TaskNumber};
+use task::{State, Task, TaskNumber};
 
 /// How many ended tasks can be named as dependencies.
 pub const REMEMBERED: usize = 1 << 18;
@@ -72,13 +77,6 @@ pub struct Scheduler<P> {
     /// Tasks that have ended, and those whose dependencies this changes.
     ends: VecDeque<(TaskNumber, Ended, BTreeSet<TaskNumber>)>,
     next: u64,
-}
-
-/// What can be done with a task that no engine has.
-enum Chance {
-    Wait,
-    Go(Where),
-    Never(WhyNot),
 }
 
 impl<P: Clone> Scheduler<P> {
@@ -344,48 +342,6 @@ impl<P: Clone> Scheduler<P> {
         self.spread(now, out);
     }
 
-    /// How many tasks no engine has.
-    pub fn unassigned_count(&self) -> usize {
-        self.tasks.len() - self.running
-    }
-
-    /// The tasks that no engine has, in the order in which they came.
-    pub fn unassigned(&self) -> Vec<&MessageId> {
-        let tasks = self.tasks.iter();
-        let waiting = tasks.filter(|(_, task)| !matches!(task.state, State::Running { .. }));
-        let mut waiting: Vec<_> = waiting.map(|(number, task)| (*number, &task.id)).collect();
-        waiting.sort_unstable();
-        waiting.into_iter().map(|(_, id)| id).collect()
-    }
-
-    /// The tasks that an engine has, in the order in which they came.
-    pub fn running(&self, engine: &[u8]) -> impl ExactSizeIterator<Item = &MessageId> {
-        let key = self.engines.key(engine);
-        let engine = key.and_then(|key| self.engines.get(key));
-        let numbers = engine.map(|engine| &engine.running);
-        let ids = numbers.into_iter().flatten();
-        let ids = ids.filter_map(|number| self.tasks.get(number).map(|task| &task.id));
-        ids.collect::<Vec<_>>().into_iter()
-    }
-
-    /// How many tasks an engine has.
-    pub fn load(&self, engine: &[u8]) -> usize {
-        let engine = self.engines.key(engine);
-        engine
-            .and_then(|key| self.engines.get(key))
-            .map_or(0, |engine| engine.running.len())
-    }
-
-    /// Bytes of all tasks that have not ended.
-    pub fn bytes(&self) -> u64 {
-        self.queues.bytes
-    }
-
-    /// The most tasks that an engine is given at present; `usize::MAX` without a limit.
-    pub fn depth(&self) -> usize {
-        self.prefetch.depth()
-    }
-
     fn limits(
         &self,
         number: TaskNumber,
@@ -574,123 +530,5 @@ impl<P: Clone> Scheduler<P> {
                 }
             }
         }
-    }
-}
-
-impl Limits {
-    /// Tasks that have not ended and that this one depends on; some of them twice.
-    fn open(&self) -> impl Iterator<Item = TaskNumber> + use<> {
-        let open: Vec<_> = self.after.open.iter().chain(&self.follow.open).collect();
-        let open: Vec<TaskNumber> = open.into_iter().copied().collect();
-        open.into_iter()
-    }
-
-    /// Whether an engine that comes may run it.
-    fn may_roam(&self) -> bool {
-        self.targets.is_none() && !self.follow.is_real()
-    }
-
-    fn chance(&mut self, engines: &Engines) -> Chance {
-        match self.after.in_time() {
-            Standing::Open => return Chance::Wait,
-            Standing::Impossible => return Chance::Never(WhyNot::After),
-            Standing::Met => {}
-        }
-        match self.follow.in_place() {
-            Standing::Open => return Chance::Wait,
-            Standing::Impossible => return Chance::Never(WhyNot::Follow),
-            Standing::Met => {}
-        }
-        let follows = self.follow.is_real();
-        let is_free = self.failed_on.is_empty() && self.refused_by.is_empty();
-        if self.may_roam() && (is_free || engines.is_empty()) {
-            return Chance::Go(Where::Anywhere);
-        }
-        let targets = |key: &EngineKey| self.targets.as_ref().is_none_or(|it| it.contains(key));
-        if !engines.keys().any(|key| targets(&key)) {
-            return Chance::Never(WhyNot::NoTarget);
-        }
-        let mut places: BTreeSet<EngineKey> = engines
-            .keys()
-            .filter(|key| targets(key) && (!follows || self.follow.engines.contains(key)))
-            .collect();
-        if places.is_empty() {
-            return match self.follow.may_widen() {
-                true => Chance::Wait,
-                false => Chance::Never(WhyNot::Follow),
-            };
-        }
-        places.retain(|key| !self.refused_by.contains(key));
-        if places.is_empty() {
-            return match self.follow.may_widen() {
-                true => Chance::Wait,
-                false => Chance::Never(WhyNot::Refused),
-            };
-        }
-        if places.iter().all(|key| self.failed_on.contains(key)) {
-            self.failed_on.clear();
-        }
-        places.retain(|key| !self.failed_on.contains(key));
-        Chance::Go(Where::Among(places))
-    }
-}
-
-#[cfg(test)]
-impl<P: Clone> Scheduler<P> {
-    /// Holds between all events.
-    fn sanity_check(&self) {
-        self.engines.sanity_check();
-        self.queues.sanity_check();
-        assert!(self.ends.is_empty());
-        assert_eq!(self.tasks.len(), self.by_id.len());
-        assert_eq!(self.tasks.len(), self.queues.count());
-        let mut running = 0;
-        let mut timeouts = BTreeSet::new();
-        for (number, task) in &self.tasks {
-            assert_eq!(self.by_id.get(&task.id), Some(number));
-            for dependent in &task.dependents {
-                let limits = self.tasks[dependent].limits.as_ref().unwrap();
-                assert!(limits.open().any(|open| open == *number));
-            }
-            let limits = task.limits.as_ref();
-            for open in limits.iter().flat_map(|limits| limits.open()) {
-                assert!(self.tasks[&open].dependents.contains(number));
-            }
-            if let Some(due) = limits.and_then(|limits| limits.due) {
-                assert!(!matches!(task.state, State::Running { .. }));
-                timeouts.insert((due, *number));
-            }
-            match &task.state {
-                State::Blocked => {
-                    let limits = limits.unwrap();
-                    assert!(limits.open().next().is_some(), "blocked by nothing");
-                }
-                State::Ready(places) => {
-                    let may_run = |key: &EngineKey| match places {
-                        Where::Anywhere => true,
-                        Where::Among(some) => some.contains(key),
-                    };
-                    let idle = |key: &EngineKey| self.engines.has_room(*key);
-                    let mut keys = self.engines.keys();
-                    assert!(!keys.any(|key| may_run(&key) && idle(&key)), "{number:?}");
-                    if let Where::Among(some) = places {
-                        assert!(!some.is_empty());
-                        assert!(some.iter().all(|key| self.engines.get(*key).is_some()));
-                        let roams = limits.unwrap().may_roam();
-                        assert_eq!(roams, self.roaming.contains(number));
-                    }
-                }
-                State::Running { engine, .. } => {
-                    running += 1;
-                    assert!(self.engines.get(*engine).unwrap().running.contains(number));
-                }
-            }
-        }
-        assert_eq!(timeouts, self.timeouts);
-        assert_eq!(running, self.running);
-        let loads = self.engines.keys().filter_map(|key| self.engines.get(key));
-        assert_eq!(loads.map(|it| it.running.len()).sum::<usize>(), running);
-        let bytes: u64 = self.tasks.values().map(|task| task.bytes).sum();
-        assert_eq!(bytes, self.bytes());
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::dependency::{Dependency, Progress};
+use super::dependency::Dependency;
 use super::engines::EngineKey;
+use super::limits::Limits;
 use super::queue::{ClientKey, Where};
 use crate::MessageId;
 
@@ -191,35 +192,4 @@ pub(super) struct Task<P> {
     pub(super) limits: Option<Box<Limits>>,
     /// The tasks that wait for its end.
     pub(super) dependents: BTreeSet<TaskNumber>,
-}
-
-/// What restricts a task.
-#[derive(Debug)]
-pub(super) struct Limits {
-    /// Those that were there when it came; any if none were named.
-    pub(super) targets: Option<BTreeSet<EngineKey>>,
-    pub(super) after: Progress,
-    pub(super) follow: Progress,
-    pub(super) timeout: Option<Duration>,
-    /// When it times out, while it waits.
-    pub(super) due: Option<Duration>,
-    /// Others are tried first.
-    pub(super) failed_on: BTreeSet<EngineKey>,
-    /// Never tried again.
-    pub(super) refused_by: BTreeSet<EngineKey>,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        let none = Dependency::default();
-        Self {
-            targets: None,
-            after: Progress::new(&none),
-            follow: Progress::new(&none),
-            timeout: None,
-            due: None,
-            failed_on: BTreeSet::new(),
-            refused_by: BTreeSet::new(),
-        }
-    }
 }
