@@ -18,6 +18,7 @@ mod event;
 mod memory;
 mod owner;
 mod packet;
+mod tally;
 mod wire;
 
 pub use call::{Call, CallOutcome, Data, Piece, Span, Value};

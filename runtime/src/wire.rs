@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::event::{CheckpointState, Panic};
 
-/// Names the fds of control, link and input, in this order, separated by commas, for the started process.
+/// Names the fds of control, link, input and tally, in this order, separated by commas, for the started process.
 pub(crate) const FDS_VARIABLE: &str = "CHORUS_RUNTIME_FDS";
 
 /// Longest packet, in bytes: well below Linux's default send buffer of 208 kB.
@@ -186,6 +186,8 @@ pub(crate) enum FromWorker {
         ticket: u64,
         /// When it began and ended, in nanoseconds since the Unix epoch; zeros if it did not begin.
         span: [u64; 2],
+        /// How many bytes went to stdout and stderr before it ended, since the pipes were made.
+        written: [u64; 2],
         end: CallEnd,
     },
 }

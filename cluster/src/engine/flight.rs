@@ -1,4 +1,4 @@
-//! Calls under way: while one runs the next is with the runtime already.
+//! Calls under way: while one runs the next ones are with the runtime already.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,8 +14,9 @@ use super::worker::{Worker, emitter};
 use crate::failure;
 use crate::output::{Gatherer, text_bundle};
 
-/// How many calls may be with the runtime. More would be begun before an abort can reach them.
-const AHEAD: usize = 2;
+/// How many calls may be with the runtime: short ones follow each other without anybody having to wake up in between. Those
+/// that have not begun can still be aborted.
+const AHEAD: usize = 8;
 
 /// A call that is with the runtime.
 #[derive(Debug)]

@@ -20,15 +20,15 @@ use crate::wire::FDS_VARIABLE;
 /// The whole life of a process started by [`Runtime::start`](crate::Runtime::start): call it first thing in `main`, before any thread
 /// is started.
 pub fn child_main() -> ! {
-    let Some([control, link, input]) = inherited() else {
+    let Some([control, link, input, tally]) = inherited() else {
         eprintln!("this command is for chorus itself: a kernel or an engine starts it");
         std::process::exit(2)
     };
-    supervisor::main(control, link, input)
+    supervisor::main(control, link, input, &tally)
 }
 
 /// The sockets that the owner left open for us.
-fn inherited() -> Option<[OwnedFd; 3]> {
+fn inherited() -> Option<[OwnedFd; 4]> {
     let variable = std::env::var(FDS_VARIABLE).ok()?;
     // SAFETY: no other thread exists yet.
     unsafe { std::env::remove_var(FDS_VARIABLE) };
@@ -36,7 +36,7 @@ fn inherited() -> Option<[OwnedFd; 3]> {
         .split(',')
         .map(|fd| fd.parse().ok().filter(|fd| *fd > 2))
         .collect::<Option<_>>()?;
-    let fds: [RawFd; 3] = fds.try_into().ok()?;
+    let fds: [RawFd; 4] = fds.try_into().ok()?;
     let fds = fds.map(|fd| {
         // SAFETY: the owner made them for us, and nothing else in this process knows them.
         unsafe { OwnedFd::from_raw_fd(fd) }

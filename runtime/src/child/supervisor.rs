@@ -12,6 +12,7 @@ use super::channel::Channel;
 use super::gate::{Gate, Verdict};
 use super::system::{self, Reaped, Stat};
 use super::worker;
+use crate::tally::{self, Tally};
 use crate::wire::{FromSupervisor, Generation, Next, Received, Start, ToSupervisor};
 
 /// How long a run may take to get ready before a kill no longer waits for it: it could wait for a lock that
@@ -24,6 +25,7 @@ pub(super) struct Inheritance {
     pub(super) control: OwnedFd,
     pub(super) input: OwnedFd,
     pub(super) gate: &'static Gate,
+    pub(super) tally: &'static Tally,
     pub(super) start: Start,
     pub(super) generation: Generation,
     pub(super) supervisor: pid_t,
@@ -37,6 +39,7 @@ struct Supervisor {
     control: OwnedFd,
     input: OwnedFd,
     gate: &'static Gate,
+    tally: &'static Tally,
     start: Start,
     generation: Generation,
     worker: Option<pid_t>,
@@ -47,7 +50,7 @@ struct Supervisor {
 }
 
 /// The supervisor's whole life.
-pub(super) fn main(control: OwnedFd, link: OwnedFd, input: OwnedFd) -> ! {
+pub(super) fn main(control: OwnedFd, link: OwnedFd, input: OwnedFd, tally: &OwnedFd) -> ! {
     system::set_name(c"chorus-superv");
     let mut link = Channel::new(link);
     // SAFETY: both calls set attributes of this process only.
@@ -67,7 +70,9 @@ pub(super) fn main(control: OwnedFd, link: OwnedFd, input: OwnedFd) -> ! {
         })) => start,
         _ => system::leave(0),
     };
-    let (Ok(gate), Some(deaths)) = (Gate::shared(), death_signals()) else {
+    let (Ok(gate), Ok(tally), Some(deaths)) =
+        (Gate::shared(), tally::Shared::map(tally), death_signals())
+    else {
         system::leave(2)
     };
     let mut supervisor = Supervisor {
@@ -76,6 +81,7 @@ pub(super) fn main(control: OwnedFd, link: OwnedFd, input: OwnedFd) -> ! {
         control,
         input,
         gate,
+        tally: Box::leak(Box::new(tally)),
         generation: Generation {
             epoch: start.epoch,
             number: 0,
@@ -285,6 +291,7 @@ impl Supervisor {
                     control,
                     input,
                     gate: self.gate,
+                    tally: self.tally,
                     start: self.start.clone(),
                     generation: self.generation,
                     supervisor,

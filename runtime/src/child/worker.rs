@@ -1,7 +1,7 @@
 //! The worker: loads snippets and runs them on the main thread, one after the other.
 
 use std::ffi::{OsStr, c_void};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -18,6 +18,7 @@ use super::system::{self, leave};
 use super::{crash, stdin};
 use crate::event::Panic;
 use crate::memory;
+use crate::tally::Tally;
 use crate::wire::{CallEnd, End, FromWorker, Generation, INLINE, Received, ToWorker, request};
 
 /// How many copies may be on their way out when the next is made: each holds memory until it is gone.
@@ -42,6 +43,9 @@ struct Worker {
     guard: Guard,
     /// How many copies have taken over in this generation.
     turn: u32,
+    tally: &'static Tally,
+    /// The writing ends of stdout's and stderr's pipes.
+    pipes: [OwnedFd; 2],
 }
 
 /// The copy that serves all calls until the next snippet.
@@ -77,6 +81,7 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
         control,
         input,
         gate,
+        tally,
         start,
         generation,
         supervisor,
@@ -89,6 +94,13 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
     likely_victim(true);
     crash::watch(gate);
     let (Ok(sender), Ok(answers)) = (control.try_clone(), input.try_clone()) else {
+        leave(2)
+    };
+    // User code may put something else in their places.
+    let (Ok(stdout), Ok(stderr)) = (
+        std::io::stdout().as_fd().try_clone_to_owned(),
+        std::io::stderr().as_fd().try_clone_to_owned(),
+    ) else {
         leave(2)
     };
     let control = Channel::new(control);
@@ -119,6 +131,8 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
         calls: Calls::new(start.keep),
         guard: Guard::NotYet,
         turn: 0,
+        tally,
+        pipes: [stdout, stderr],
     };
     loop {
         worker.step();
@@ -299,7 +313,15 @@ impl Worker {
             memory,
         } = outgoing;
         let payload = answer.as_ref().map_or(&[][..], Answer::bytes);
-        let called = FromWorker::Called { ticket, span, end };
+        let written = self
+            .tally
+            .written(self.pipes.each_ref().map(AsRawFd::as_raw_fd));
+        let called = FromWorker::Called {
+            ticket,
+            span,
+            written,
+            end,
+        };
         lock(self.reporter).send_with(&called, payload, memory.as_ref());
     }
 

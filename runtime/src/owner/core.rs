@@ -258,6 +258,11 @@ impl Core {
         matches!(self.phase, Phase::Idle(_))
     }
 
+    /// Whether calls are under way.
+    pub(super) fn is_calling(&self) -> bool {
+        matches!(self.phase, Phase::Calling(..))
+    }
+
     /// Whether a run was sent that has not started yet.
     pub(super) fn awaits_start(&self) -> bool {
         matches!(&self.phase, Phase::Running(_, active) if active.checkpoint.is_none())

@@ -59,6 +59,8 @@ pub(super) struct Driver {
     waiting: Vec<oneshot::Sender<Result<(), String>>>,
     budget: Arc<Budget>,
     prompts: PromptFilter,
+    /// What was read from stdout and stderr, while it is being found out which call wrote it.
+    unclaimed: [Vec<u8>; 2],
 }
 
 impl Driver {
@@ -78,6 +80,7 @@ impl Driver {
             waiting: vec![ready],
             budget: Arc::default(),
             prompts: PromptFilter::new(),
+            unclaimed: [Vec::new(), Vec::new()],
         }
     }
 
@@ -90,7 +93,10 @@ impl Driver {
                     return self.shut_down(Some(done)).await;
                 }
                 Happening::Ordered(Some(order)) => self.on_order(order).await,
-                Happening::Worker(received) => self.on_worker(received).await,
+                Happening::Worker(received) => {
+                    self.on_worker(received).await;
+                    self.settle_claims().await;
+                }
                 Happening::Supervisor(message) => {
                     // The worker is dead, so all that it said is there to be read.
                     self.finish_reading().await;
@@ -172,6 +178,14 @@ impl Driver {
 
     /// The worker says `Started` before its snippet writes anything, but by another way: it is to come out first.
     async fn on_output(&mut self, stream: Stream, bytes: Vec<u8>) {
+        if self.core.is_calling() {
+            let [stdout, stderr] = &mut self.unclaimed;
+            match stream {
+                Stream::Stdout => stdout.extend(bytes),
+                Stream::Stderr => stderr.extend(bytes),
+            }
+            return self.settle_claims().await;
+        }
         let mut message = None;
         if self.core.awaits_start()
             && let Some(processes) = &mut self.processes
@@ -196,8 +210,13 @@ impl Driver {
 
     async fn on_worker(&mut self, received: Received<FromWorker>) {
         let effects = match received.message {
-            FromWorker::Called { ticket, span, end } => {
-                self.emit_waiting_output();
+            FromWorker::Called {
+                ticket,
+                span,
+                written,
+                end,
+            } => {
+                self.claim(written);
                 let outcome = calls::outcome(end, received.payload, received.passed);
                 self.core.on_called(ticket, outcome, calls::span(span))
             }
@@ -213,6 +232,56 @@ impl Driver {
             }
         };
         self.apply(effects).await;
+    }
+
+    /// Emits what was written before a call ended, and reads it first if need be; what is behind it is not the call's.
+    fn claim(&mut self, written: [u64; 2]) {
+        let Some(processes) = &mut self.processes else {
+            return;
+        };
+        let pipes = [&mut processes.stdout, &mut processes.stderr];
+        let mut claimed = [Vec::new(), Vec::new()];
+        let unclaimed = self.unclaimed.iter_mut();
+        for (((pipe, bytes), until), claimed) in pipes
+            .into_iter()
+            .zip(unclaimed)
+            .zip(written)
+            .zip(&mut claimed)
+        {
+            if pipe.total() < until {
+                bytes.extend(pipe.drain());
+            }
+            let behind = usize::try_from(pipe.total().saturating_sub(until)).unwrap_or(usize::MAX);
+            let theirs = bytes.len().saturating_sub(behind);
+            *claimed = bytes.drain(..theirs).collect();
+        }
+        let [stdout, stderr] = claimed;
+        self.emit_output(Stream::Stdout, stdout);
+        self.emit_output(Stream::Stderr, stderr);
+        self.release_prompt();
+    }
+
+    /// What was read before anything else is heard from the worker was written by the call that is running now.
+    async fn settle_claims(&mut self) {
+        while self.unclaimed.iter().any(|bytes| !bytes.is_empty()) {
+            let Some(processes) = &mut self.processes else {
+                return;
+            };
+            match processes.control.try_next() {
+                Ok(Some(message)) => self.on_worker(message).await,
+                Ok(None) => self.emit_unclaimed(),
+                Err(error) => {
+                    broken("the runtime", &error);
+                    self.emit_unclaimed();
+                }
+            }
+        }
+    }
+
+    fn emit_unclaimed(&mut self) {
+        let [stdout, stderr] = std::mem::take(&mut self.unclaimed);
+        self.emit_output(Stream::Stdout, stdout);
+        self.emit_output(Stream::Stderr, stderr);
     }
 
     /// Handles what is left to read on the control socket.
@@ -283,6 +352,7 @@ impl Driver {
 
     /// Emits what is in the pipes; a line that may be a question is held back.
     fn drain(&mut self) {
+        self.emit_unclaimed();
         let Some(processes) = &mut self.processes else {
             return;
         };
@@ -306,6 +376,9 @@ impl Driver {
     }
 
     fn emit_output(&mut self, stream: Stream, bytes: Vec<u8>) {
+        if bytes.is_empty() {
+            return;
+        }
         let bytes = match stream {
             Stream::Stdout => self.prompts.push(bytes),
             Stream::Stderr => bytes,

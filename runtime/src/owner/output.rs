@@ -1,7 +1,7 @@
 //! What user code writes to stdout and stderr: read, counted, and searched for `evcxr_input`'s requests.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::socket::set_nonblocking;
 use crate::packet::count;
+use crate::tally::{self, Shared, Which};
 
 /// Longest read, and the size asked for a pipe, in bytes.
 const PIPE: usize = 1024 * 1024;
@@ -67,11 +68,20 @@ impl Drop for Counted {
 #[derive(Debug)]
 pub(super) struct Pipe {
     fd: AsyncFd<OwnedFd>,
+    counter: Counter,
     is_open: bool,
 }
 
+/// Counts what is read from a pipe.
+#[derive(Debug)]
+struct Counter {
+    which: Which,
+    tally: Arc<Shared>,
+    total: u64,
+}
+
 impl Pipe {
-    pub(super) fn new(fd: OwnedFd) -> io::Result<Pipe> {
+    pub(super) fn new(fd: OwnedFd, which: Which, tally: Arc<Shared>) -> io::Result<Pipe> {
         set_nonblocking(&fd)?;
         // A refusal (the user has many pipes) costs speed only.
         // SAFETY: changes the size of a pipe that we own.
@@ -79,8 +89,18 @@ impl Pipe {
         Ok(Pipe {
             // SAFETY: the descriptor is owned and stays open for as long as it is registered.
             fd: unsafe { AsyncFd::register(fd) }?,
+            counter: Counter {
+                which,
+                tally,
+                total: 0,
+            },
             is_open: true,
         })
+    }
+
+    /// How many bytes were read so far.
+    pub(super) fn total(&self) -> u64 {
+        self.counter.total
     }
 
     /// False when nobody can write any more.
@@ -92,7 +112,7 @@ impl Pipe {
     pub(super) async fn read(&mut self) -> io::Result<Vec<u8>> {
         loop {
             let mut ready = self.fd.readable().await?;
-            let Ok(read) = ready.try_io(|fd| read_some(fd.get_ref(), PIPE)) else {
+            let Ok(read) = ready.try_io(|fd| self.counter.read_some(fd.get_ref(), PIPE)) else {
                 continue;
             };
             let bytes = read?;
@@ -103,10 +123,10 @@ impl Pipe {
 
     /// What is in the pipe now, and nothing that is written later: there may be no end to that.
     pub(super) fn drain(&mut self) -> Vec<u8> {
-        let mut left = waiting(self.fd.get_ref());
+        let mut left = waiting(self.fd.as_raw_fd());
         let mut drained = Vec::new();
         while left > 0 {
-            match read_some(self.fd.get_ref(), left) {
+            match self.counter.read_some(self.fd.get_ref(), left) {
                 Ok(bytes) if !bytes.is_empty() => {
                     left = left.saturating_sub(bytes.len());
                     if drained.is_empty() {
@@ -122,27 +142,30 @@ impl Pipe {
     }
 }
 
-/// How many bytes are in the pipe.
-fn waiting(fd: &OwnedFd) -> usize {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: FIONREAD writes an int.
-    unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
-    usize::try_from(bytes).unwrap_or(0)
+fn waiting(pipe: RawFd) -> usize {
+    usize::try_from(tally::waiting(pipe)).unwrap_or(0)
 }
 
-fn read_some(fd: &OwnedFd, most: usize) -> io::Result<Vec<u8>> {
-    // At least one byte, so that the end of the pipe is seen.
-    let mut buffer = vec![0; waiting(fd).clamp(1, most.min(PIPE))];
-    loop {
-        // SAFETY: pointer and length are those of a living buffer.
-        let read = unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) };
-        match count(read) {
-            Ok(length) => {
-                buffer.truncate(length);
-                return Ok(buffer);
+impl Counter {
+    fn read_some(&mut self, fd: &OwnedFd, most: usize) -> io::Result<Vec<u8>> {
+        // At least one byte, so that the end of the pipe is seen.
+        let mut buffer = vec![0; waiting(fd.as_raw_fd()).clamp(1, most.min(PIPE))];
+        loop {
+            let read = self.tally.count(self.which, || {
+                // SAFETY: pointer and length are those of a living buffer.
+                count(unsafe {
+                    libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len())
+                })
+            });
+            match read {
+                Ok(length) => {
+                    buffer.truncate(length);
+                    self.total += length as u64;
+                    return Ok(buffer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
         }
     }
 }

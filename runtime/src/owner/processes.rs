@@ -6,10 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 
 use super::Config;
 use super::output::Pipe;
 use super::socket::{self, Socket};
+use crate::tally::{self, Which};
 use crate::wire::{FDS_VARIABLE, Start, ToSupervisor};
 
 /// Stack of the thread that runs cells, in bytes. Only what is used takes memory.
@@ -38,9 +40,11 @@ impl Processes {
         let (control, control_child) = socket::pair()?;
         let (mut link, link_child) = socket::pair()?;
         let (input, input_child) = socket::pair()?;
+        let (tally, tally_child) = tally::Shared::new()?;
+        let tally = Arc::new(tally);
         let (stdout, stdout_child) = pipe()?;
         let (stderr, stderr_child) = pipe()?;
-        let inherited = [control_child, link_child, input_child];
+        let inherited = [control_child, link_child, input_child, tally_child];
         let numbers = inherited.each_ref().map(AsRawFd::as_raw_fd);
         // A new one every time: what is set on a `Command` for a start cannot be unset for the next.
         let mut command = Command::new(config.command.get_program());
@@ -80,8 +84,8 @@ impl Processes {
             control,
             link,
             input,
-            stdout: Pipe::new(stdout)?,
-            stderr: Pipe::new(stderr)?,
+            stdout: Pipe::new(stdout, Which::Stdout, Arc::clone(&tally))?,
+            stderr: Pipe::new(stderr, Which::Stderr, tally)?,
             supervisor,
         })
     }
@@ -125,7 +129,7 @@ fn finish(mut child: Child) {
 }
 
 /// Runs in the child between fork and exec.
-fn prepare(inherited: [i32; 3]) -> io::Result<()> {
+fn prepare(inherited: [i32; 4]) -> io::Result<()> {
     for fd in inherited {
         // SAFETY: clears the close-on-exec flag of a descriptor that this process inherited.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } < 0 {

@@ -117,9 +117,9 @@ impl Namespace {
         RunId(self.last)
     }
 
-    /// The outcome and what was printed.
+    /// The outcome, and what was printed: first to stdout, then to stderr.
     async fn called(&mut self, id: RunId) -> (CallOutcome, String) {
-        let mut printed = String::new();
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::<u8>::new());
         loop {
             match self.event().await {
                 Event::Called {
@@ -131,11 +131,13 @@ impl Namespace {
                     if let Some(span) = span {
                         assert!(span.ended >= span.began);
                     }
-                    return (outcome, printed);
+                    stdout.extend(stderr);
+                    return (outcome, String::from_utf8(stdout).unwrap());
                 }
-                Event::Output { bytes, .. } => {
-                    printed.push_str(std::str::from_utf8(&bytes).unwrap())
-                }
+                Event::Output { stream, bytes } => match stream {
+                    Stream::Stdout => stdout.extend(&bytes[..]),
+                    Stream::Stderr => stderr.extend(&bytes[..]),
+                },
                 other => panic!("unexpected {other:?}"),
             }
         }
@@ -316,16 +318,23 @@ async fn what_is_no_code_is_not_called() {
 }
 
 #[tokio::test]
-async fn output_comes_before_the_answer() {
+async fn output_comes_before_the_answer_and_is_that_calls_own() {
     let mut namespace = Namespace::start().await;
-    for round in 0..20 {
-        let text = round.to_string();
-        let id = namespace.call("prints", vec![once(text.clone())]);
-        let (_, printed) = namespace.called(id).await;
-        assert!(
-            printed == format!("<{text}>({text})") || printed == format!("({text})<{text}>"),
-            "{printed}"
-        );
+    for ahead in [1, 50] {
+        for round in 0..20 {
+            let ids: Vec<_> = (0..ahead)
+                .map(|n| {
+                    (
+                        n,
+                        namespace.call("prints", vec![once(format!("{round} {n}"))]),
+                    )
+                })
+                .collect();
+            for (n, id) in ids {
+                let (_, printed) = namespace.called(id).await;
+                assert_eq!(printed, format!("<{round} {n}>({round} {n})"));
+            }
+        }
     }
 }
 
