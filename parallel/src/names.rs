@@ -3,7 +3,7 @@
 use crate::error::Error;
 
 /// Where types of std are that call themselves by private paths.
-const HOMES: [(&str, &str); 12] = [
+const HOMES: [(&str, &str); 13] = [
     ("std::collections::hash::map::", "std::collections::"),
     ("std::collections::hash::set::", "std::collections::"),
     ("alloc::collections::btree::map::", "std::collections::"),
@@ -13,6 +13,7 @@ const HOMES: [(&str, &str); 12] = [
     ("alloc::collections::linked_list::", "std::collections::"),
     ("core::ops::range::", "std::ops::"),
     ("core::num::nonzero::", "std::num::"),
+    ("core::num::wrapping::", "std::num::"),
     ("core::net::ip_addr::", "std::net::"),
     ("core::net::socket_addr::", "std::net::"),
     ("std::hash::random::", "std::hash::"),

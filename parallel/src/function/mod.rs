@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// Where a function's code is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub(crate) struct Place {
     /// The shared object or program that holds it.
     pub artifact: PathBuf,
     /// The distance of its trampoline from where the file is loaded, in bytes.

@@ -189,7 +189,7 @@ mod tests {
         assert!(picture.contains("<title>0 &lt; 1</title>"));
         assert!(
             picture.contains(">0<")
-                && picture.contains(">500 ms<")
+                && picture.contains(">200 ms<")
                 && picture.contains(">2000 ms<"),
             "{picture}"
         );

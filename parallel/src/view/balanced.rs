@@ -181,7 +181,7 @@ impl LoadBalancedView {
     pub fn apply<F, A, R>(&self, function: F, argument: A) -> AsyncResult<R>
     where
         F: Fn(A) -> R,
-        A: Portable,
+        A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
         Code::take(function);
@@ -204,7 +204,7 @@ impl LoadBalancedView {
     pub fn apply_sync<F, A, R>(&self, function: F, argument: A) -> Result<R, Error>
     where
         F: Fn(A) -> R,
-        A: Portable,
+        A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
         self.apply(function, argument).get()
@@ -214,7 +214,7 @@ impl LoadBalancedView {
     /// [`results`](AsyncResult::results) has the others.
     pub fn map<I, F, R>(&self, items: I, function: F) -> AsyncResult<Vec<R>>
     where
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(I::Item) -> R,
         R: Portable,
     {
@@ -231,7 +231,7 @@ impl LoadBalancedView {
     /// When the call could not be made or an item failed.
     pub fn map_sync<I, F, R>(&self, items: I, function: F) -> Result<Vec<R>, Error>
     where
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(I::Item) -> R,
         R: Portable,
     {
@@ -242,7 +242,7 @@ impl LoadBalancedView {
     pub fn map_with<S, I, F, R>(&self, shared: &S, items: I, function: F) -> AsyncResult<Vec<R>>
     where
         S: Portable + Send + Sync,
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(&S, I::Item) -> R,
         R: Portable,
     {
@@ -266,7 +266,7 @@ impl LoadBalancedView {
     /// gets neighbours in the items' order; it has to be associative.
     pub fn map_reduce<I, F, M, R>(&self, items: I, function: F, merge: M) -> AsyncResult<R>
     where
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(I::Item) -> R,
         M: Fn(R, R) -> R,
         R: Portable,

@@ -65,7 +65,7 @@ impl DirectView {
     pub fn apply<F, A, R>(&self, function: F, argument: A) -> AsyncResult<Vec<R>>
     where
         F: Fn(A) -> R,
-        A: Portable,
+        A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
         Code::take(function);
@@ -90,7 +90,7 @@ impl DirectView {
     pub fn apply_sync<F, A, R>(&self, function: F, argument: A) -> Result<Vec<R>, Error>
     where
         F: Fn(A) -> R,
-        A: Portable,
+        A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
         self.apply(function, argument).get()
@@ -100,7 +100,7 @@ impl DirectView {
     /// its own result only: [`results`](AsyncResult::results) has the others.
     pub fn map<I, F, R>(&self, items: I, function: F) -> AsyncResult<Vec<R>>
     where
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(I::Item) -> R,
         R: Portable,
     {
@@ -123,7 +123,7 @@ impl DirectView {
     /// When the call could not be made or an item failed.
     pub fn map_sync<I, F, R>(&self, items: I, function: F) -> Result<Vec<R>, Error>
     where
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(I::Item) -> R,
         R: Portable,
     {
@@ -134,7 +134,7 @@ impl DirectView {
     pub fn map_with<S, I, F, R>(&self, shared: &S, items: I, function: F) -> AsyncResult<Vec<R>>
     where
         S: Portable + Send + Sync,
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(&S, I::Item) -> R,
         R: Portable,
     {
@@ -158,7 +158,7 @@ impl DirectView {
     /// gets neighbours in the items' order; it has to be associative.
     pub fn map_reduce<I, F, M, R>(&self, items: I, function: F, merge: M) -> AsyncResult<R>
     where
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(I::Item) -> R,
         M: Fn(R, R) -> R,
         R: Portable,
@@ -175,7 +175,7 @@ impl DirectView {
     /// [`unordered`](Iter::unordered): as they come.
     pub fn imap<I, F, R>(&self, items: I, function: F) -> Iter<R>
     where
-        I: Items,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(I::Item) -> R,
         R: Portable,
     {
@@ -232,7 +232,7 @@ impl DirectView {
     pub fn remote<F, A, R>(&self, function: F) -> RemoteFunction<A, R>
     where
         F: Fn(A) -> R,
-        A: Portable,
+        A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
         Code::take(function);
@@ -243,7 +243,7 @@ impl DirectView {
     pub fn parallel<F, A, R>(&self, function: F) -> ParallelFunction<A, R>
     where
         F: Fn(A) -> R,
-        A: Portable,
+        A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
         Code::take(function);

@@ -1,5 +1,7 @@
 //! A carrier without a cluster: its engines are threads of this process, where the trampolines are as well.
 
+#![allow(dead_code, reason = "each of the test programs uses a part of it")]
+
 use chorus::__private::{Answer as Called, Slice, Trampoline};
 use chorus::codec::{self, Encoded};
 use chorus::wire::*;
@@ -35,7 +37,6 @@ struct State {
     highest: u64,
     hellos: Vec<Hello>,
     purged: usize,
-    silent: bool,
 }
 
 #[derive(Default)]
@@ -141,11 +142,6 @@ impl Carrier {
         self.send(&Down::Engines(ids));
     }
 
-    /// From now on nothing is sent.
-    pub(crate) fn silence(&self) {
-        self.lock().silent = true;
-    }
-
     pub(crate) fn hang_up(&self) {
         let stream = self.lock().stream.take().unwrap();
         stream.shutdown(std::net::Shutdown::Both).unwrap();
@@ -167,20 +163,9 @@ impl Carrier {
         self.lock().purged
     }
 
-    /// Waits until a task ran.
-    pub(crate) fn wait_for_end(&self, id: u64) {
-        let mut state = self.lock();
-        while !state.ended.contains_key(&id) {
-            state = self.0.changed.wait(state).unwrap();
-        }
-    }
-
     pub(crate) fn send(&self, down: &Down) {
         let _turn = self.0.writing.lock().unwrap();
-        let stream = {
-            let state = self.lock();
-            state.stream.clone().filter(|_| !state.silent)
-        };
+        let stream = self.lock().stream.clone();
         if let Some(stream) = stream {
             // A program that is gone doesn't matter.
             let _ = write(&*stream, down);
@@ -192,8 +177,13 @@ impl Carrier {
         while let Ok(Some(up)) = read::<Up>(&*stream) {
             match up {
                 Up::Hello(hello) => {
-                    let welcome = self.hello(hello, &stream);
-                    self.send(&welcome);
+                    let (welcome, known) = self.hello(hello);
+                    // Nothing comes before the welcome.
+                    let turn = self.0.writing.lock().unwrap();
+                    self.lock().stream = Some(Arc::clone(&stream));
+                    write(&*stream, &welcome).unwrap();
+                    drop(turn);
+                    self.send(&Down::Tasks(known));
                 }
                 Up::Share { id, piece } => {
                     let bytes = Arc::new(piece.take().unwrap());
@@ -212,32 +202,27 @@ impl Carrier {
         }
     }
 
-    fn hello(&self, hello: Hello, stream: &Arc<UnixStream>) -> Down {
+    /// The greeting, and what a copy of a client is told again.
+    fn hello(&self, hello: Hello) -> (Down, Vec<News>) {
         let mut state = self.lock();
         state.hellos.push(hello.clone());
         if hello.profile.as_deref() == Some("none") {
-            state.stream = Some(Arc::clone(stream));
-            return Down::Refused {
-                reason: "there is no profile `none`".to_owned(),
-            };
+            let reason = "there is no profile `none`".to_owned();
+            return (Down::Refused { reason }, Vec::new());
         }
-        if let Some(resume) = hello.resume {
-            let open = resume.open.iter().flat_map(|span| span.ids());
-            let known: Vec<News> = open
-                .filter_map(|id| Some(News::Done(state.ended.get(&id)?.clone())))
-                .collect();
-            let carrier = self.clone();
-            // After the welcome, which is sent by whoever called this.
-            std::thread::spawn(move || carrier.send(&Down::Tasks(known)));
-        }
-        state.stream = Some(Arc::clone(stream));
-        Down::Welcome(Welcome {
+        let open = hello.resume.iter().flat_map(|resume| &resume.open);
+        let known = open
+            .flat_map(|span| span.ids())
+            .filter_map(|id| Some(News::Done(state.ended.get(&id)?.clone())))
+            .collect();
+        let welcome = Welcome {
             version: VERSION,
             session: "test".to_owned(),
             first: state.highest.max(FIRST),
             cluster: "test".to_owned(),
             engines: state.engines.keys().copied().collect(),
-        })
+        };
+        (Down::Welcome(welcome), known)
     }
 
     fn submit(&self, submission: Submission) {

@@ -4,7 +4,6 @@ use super::carrier::{FIRST, failure};
 use super::{Gate, SOON, cluster};
 use chorus::wire::{Done, Down, FailureKind, News, Outcome, Piece};
 use chorus::{Client, Error};
-use std::time::Duration;
 
 #[test]
 fn a_panic_costs_its_own_item_and_says_where() {
@@ -224,15 +223,16 @@ fn strange_news_harm_nobody() {
     };
     let broken = Piece::Inline(vec![1, 2, 3]);
     let shared = Piece::Shared { id: 1 };
-    carrier.silence(true);
-    let results = [broken, gone, shared].map(|piece| {
-        let result = client.load_balanced_view().apply(|x: u8| x, 5);
-        (result, piece)
-    });
-    carrier.silence(false);
-    for (result, piece) in results {
-        carrier.send(&done(carrier.next_unheard(), Outcome::Value(piece)));
+    static GATE: Gate = Gate::new();
+    for piece in [broken, gone, shared] {
+        let view = client.load_balanced_view();
+        let result = view.apply(|()| GATE.pass(), ());
+        // Its answer comes after the carrier has read the task.
+        client.queue_status(..).unwrap();
+        let id = carrier.seen().pop().unwrap().tasks[0].id;
+        carrier.send(&done(id, Outcome::Value(piece)));
         let error = result.get_timeout(SOON).unwrap_err().to_string();
         assert!(error.contains("read"), "{error}");
     }
+    GATE.open();
 }
