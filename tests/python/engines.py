@@ -32,6 +32,8 @@ def started(kernel_name: str, folder: Path, engines: int | None, **options: Any)
     try:
         if engines is not None:
             kernel.run(f"%cluster start -n {engines}").expect_ok()
+            # The compiler starts up behind; the first snippet waits for it, with a progress line when the machine is busy.
+            kernel.run("%px --progress-after -1 0").expect_ok()
         yield kernel
         kernel.close()
     finally:
@@ -85,9 +87,7 @@ def role(process: psutil.Process) -> str:
 
 def engine_process(kernel: Kernel, engine: int) -> psutil.Process:
     """The engine itself, above the runtime in which its snippets run."""
-    result = kernel.run(f"%px -t {engine} std::process::id()").expect_ok()
-    [text] = shown(result)
-    runtime = psutil.Process(int(text.rsplit(" ", 1)[1]))
+    runtime = psutil.Process(int(results(kernel.run(f"%px -t {engine} std::process::id()").expect_ok())[engine]))
     [found] = [parent for parent in runtime.parents() if role(parent) == "engine"]
     return found
 

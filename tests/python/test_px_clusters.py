@@ -158,10 +158,11 @@ def test_a_second_run_compiles_nothing(kernel: Kernel, jupyter_home: Path) -> No
 
 def test_a_distinct_history_compiles_once(kernel: Kernel, jupyter_home: Path) -> None:
     kernel.run("%cluster start -n 4").expect_ok()
-    kernel.run("%px -t ::2 let parity_of_mine = 0;").expect_ok()
-    kernel.run("%px -t 1::2 let parity_of_mine = 1;").expect_ok()
+    kernel.run("%px -t ::2 let parity_of_mine = 0u8;").expect_ok()
+    # Of another type, or else the same machine code would do for both.
+    kernel.run('%px -t 1::2 let parity_of_mine = "odd";').expect_ok()
     before = cached(jupyter_home)
-    assert results(kernel.run("%px (parity_of_mine, 977)").expect_ok()) == {0: "(0, 977)", 1: "(1, 977)", 2: "(0, 977)", 3: "(1, 977)"}
+    assert results(kernel.run("%px (parity_of_mine, 977)").expect_ok()) == {0: "(0, 977)", 1: '("odd", 977)', 2: "(0, 977)", 3: '("odd", 977)'}
     assert len(cached(jupyter_home) - before) == 2
 
 
