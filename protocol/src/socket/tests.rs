@@ -104,6 +104,23 @@ async fn a_hundred_megabytes_arrive_unchanged() {
     assert!(matches!(&reply[..], [_, received] if *received == bulk));
 }
 
+#[tokio::test]
+async fn frames_of_all_sizes_arrive_in_their_order() {
+    let (server, mut requests) = bound(SocketType::ROUTER, "tcp://127.0.0.1:0");
+    let (client, _replies) = connected(SocketType::DEALER, server.endpoint(SERVER).unwrap(), b"me");
+    // More small ones than share one allocation, and large ones among them.
+    let sizes = [0, 3000, 9000, 5000, 0, 3000, 1, 8191, 8192, 7, 0];
+    let sent: Vec<Bytes> = (1..)
+        .zip(sizes)
+        .map(|(byte, size)| Bytes::from(vec![byte; size]))
+        .collect();
+    for _ in 0..2 {
+        client.send(CLIENT, sent.clone());
+        let received = next(&mut requests).await;
+        assert_eq!(received.split_first().unwrap().1, sent);
+    }
+}
+
 /// Bulk data that tells when it is no longer used.
 struct Counted(
     Vec<u8>,
