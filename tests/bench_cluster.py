@@ -153,28 +153,23 @@ def start(bench: Bench) -> list[Figure]:
 
 def memory(bench: Bench) -> list[Figure]:
     """Controller, two engines, their runtimes and what these forked, after a snippet has run; shared pages counted once (PSS)."""
-    pss, rss, compiler = [], [], []
+    pss, rss = [], []
     for _ in range(bench.rounds):
         folder = bench.new_folder()
         with engines.started("chorus", folder, 2) as kernel:
             kernel.run("%px let v: Vec<u64> = (0..100).collect(); v.len()").expect_ok()
             mine = {"controller": [], "engine": [], "runtime": []}
-            others = 0
             notebooks = {p.pid for p in psutil.Process(kernel.pid).children(recursive=True) if engines.role(p) == "runtime" and not of_engine(p)}
             for process in engines.processes(folder / "data"):
                 if engines.role(process) in mine and process.pid not in notebooks:
                     mine[engines.role(process)].append(process.memory_full_info())
-                elif engines.role(process) == "compiler":
-                    others += process.memory_full_info().pss
             if len(mine["controller"]) != 1 or len(mine["engine"]) != 2 or len(mine["runtime"]) < 2:
                 raise Failed(f"these processes were found: { {role: len(those) for role, those in mine.items()} }")
             everything = [info for those in mine.values() for info in those]
             pss.append(sum(info.pss for info in everything))
             rss.append(sum(info.rss for info in everything))
-            compiler.append(others)
     return [Figure("memory of controller and 2 engines, without compiler (PSS)", statistics.median(pss) / 1e6, "MB", 60),
-            Figure("the same, shared pages counted in each process (RSS)", statistics.median(rss) / 1e6, "MB"),
-            Figure("the compiler beside it (PSS)", statistics.median(compiler) / 1e6, "MB")]
+            Figure("the same, shared pages counted in each process (RSS)", statistics.median(rss) / 1e6, "MB")]
 
 
 def of_engine(process: psutil.Process) -> bool:

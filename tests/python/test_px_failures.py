@@ -267,7 +267,7 @@ def test_a_controller_that_does_not_answer(own_kernel: Kernel, tmp_path: Path) -
         assert own_kernel.run("1 + 1").expect_ok().text == "2"
     finally:
         controller.resume()
-    assert set(results(own_kernel.run("%px 2").expect_ok()).values()) == {"2"}, "as if nothing had been"
+    assert set(results(own_kernel.run("%px 2", timeout=30).expect_ok()).values()) == {"2"}, "as if nothing had been"
 
 
 def test_a_compiler_that_dies_is_told_of(own_kernel: Kernel, tmp_path: Path) -> None:
