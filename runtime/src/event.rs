@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,16 @@ pub enum Event {
         prompt: String,
         /// Whether the answer is not to be shown.
         password: bool,
+    },
+    /// The CPU's time that the worker's process spent on a snippet which came to its end, in user code and in the system. Comes before
+    /// `Finished`.
+    Spent {
+        /// The run.
+        id: RunId,
+        /// In user code.
+        user: Duration,
+        /// In the system.
+        system: Duration,
     },
     /// The run is over. Everything that the snippet wrote to stdout and stderr came as `Output` before this.
     Finished {

@@ -8,6 +8,8 @@
 use std::os::fd::OwnedFd;
 
 use bytes::Bytes;
+use std::time::Duration;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -164,6 +166,12 @@ pub(crate) enum FromWorker {
     },
     InputWanted {
         request: u64,
+    },
+    /// The CPU's time in a snippet, before its `Finished`.
+    Spent {
+        ticket: u64,
+        user: Duration,
+        system: Duration,
     },
     Finished {
         ticket: u64,

@@ -150,7 +150,12 @@ impl Worker {
                     gatherer.note(failure::lost(&cause, &restored));
                 }
             }
-            Some(Event::Input { .. } | Event::Started { .. } | Event::Finished { .. }) => {}
+            Some(
+                Event::Input { .. }
+                | Event::Started { .. }
+                | Event::Spent { .. }
+                | Event::Finished { .. },
+            ) => {}
             None => {
                 for flight in std::mem::take(&mut self.flights) {
                     let error = "the runtime has gone".to_owned();

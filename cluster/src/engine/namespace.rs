@@ -294,7 +294,12 @@ impl Namespace {
                         gatherer.note(failure::lost(&cause, &restored));
                     }
                     // No call is under way while a snippet runs.
-                    Some(Event::Started { .. } | Event::Finished { .. } | Event::Called { .. }) => {}
+                    Some(
+                        Event::Started { .. }
+                        | Event::Spent { .. }
+                        | Event::Finished { .. }
+                        | Event::Called { .. },
+                    ) => {}
                     None => {
                         self.running = None;
                         return gone();

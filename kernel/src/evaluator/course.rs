@@ -227,6 +227,10 @@ impl Course<'_> {
             }
             Event::Input { .. } => self.ready.runtime.input(None),
             Event::Result { text, .. } => self.gatherer.display(text_bundle(text)),
+            Event::Spent { user, system, .. } => {
+                let (so_far_user, so_far_system) = self.times.cpu.unwrap_or_default();
+                self.times.cpu = Some((so_far_user + user, so_far_system + system));
+            }
             Event::Started { .. } | Event::Finished { .. } | Event::Called { .. } => {}
         }
     }

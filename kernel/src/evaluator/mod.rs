@@ -236,6 +236,7 @@ impl Evaluator {
                     }
                     Event::Started { .. }
                     | Event::Result { .. }
+                    | Event::Spent { .. }
                     | Event::Finished { .. }
                     | Event::Called { .. } => {}
                 },

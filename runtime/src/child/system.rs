@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use libc::pid_t;
 
@@ -15,6 +16,21 @@ pub(super) fn leave(status: i32) -> ! {
 pub(super) fn own_pid() -> pid_t {
     // SAFETY: always allowed.
     unsafe { libc::getpid() }
+}
+
+/// The CPU's time that this process has taken, in user code and in the system.
+pub(super) fn cpu_times() -> (Duration, Duration) {
+    // SAFETY: all zeros are a valid value, and the call writes nothing else.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);
+        usage
+    };
+    let duration = |time: libc::timeval| {
+        let (seconds, micros) = (time.tv_sec, time.tv_usec);
+        Duration::from_micros(u64::try_from(seconds * 1_000_000 + micros).unwrap_or(0))
+    };
+    (duration(usage.ru_utime), duration(usage.ru_stime))
 }
 
 /// The id of this process's parent.

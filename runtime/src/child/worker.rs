@@ -248,13 +248,21 @@ impl Worker {
             Ok(entry) => entry,
             Err(error) => return End::LoadFailed { error },
         };
+        let before = system::cpu_times();
         self.variables = entry(self.variables);
         if system::own_pid() != self.pid {
             // User code forked, and its child came back from the cell as well.
             leave(0);
         }
         self.support.cell_end();
-        lock(self.reporter).take_end()
+        let (user, system) = system::cpu_times();
+        let mut reporter = lock(self.reporter);
+        reporter.send(&FromWorker::Spent {
+            ticket: run.ticket,
+            user: user.saturating_sub(before.0),
+            system: system.saturating_sub(before.1),
+        });
+        reporter.take_end()
     }
 
     fn finish(&mut self, ticket: u64, end: End, copy: Option<Copy>) {

@@ -285,6 +285,17 @@ impl Core {
                 }
                 _ => Vec::new(),
             },
+            FromWorker::Spent {
+                ticket,
+                user,
+                system,
+            } => match &self.phase {
+                Phase::Running(_, active) if active.ticket == ticket => {
+                    let id = active.id;
+                    vec![Effect::Emit(Event::Spent { id, user, system })]
+                }
+                _ => Vec::new(),
+            },
             FromWorker::InputWanted { request } => match self.phase {
                 Phase::Running(..) | Phase::Calling(..) | Phase::Idle(_) => {
                     self.input = Some(request);

@@ -223,7 +223,7 @@ impl Driver {
             message => {
                 match message {
                     // What is in the pipes may have been written after it.
-                    FromWorker::Started { .. } => {}
+                    FromWorker::Started { .. } | FromWorker::Spent { .. } => {}
                     // At the end a line that looks like a question was none.
                     FromWorker::Finished { .. } => self.emit_waiting_output(),
                     _ => self.drain(),
