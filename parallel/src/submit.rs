@@ -49,11 +49,11 @@ impl Job {
         self,
         link: &Arc<Link>,
         items: Vec<usize>,
-        mut make: impl FnMut(usize) -> Result<(Option<u32>, Piece), Error>,
+        make: &mut dyn FnMut(usize) -> Result<(Option<u32>, Piece), Error>,
     ) -> Result<Handle, Error> {
         let batch = link.with(|session| session.add(items))?;
         let handle = Handle::new(Arc::clone(link), batch);
-        let sent = self.send(link, &handle, &mut make);
+        let sent = self.send(link, &handle, make);
         if sent.is_err()
             && let Ok(id) = link.with(|session| session.draw(1))
         {

@@ -11,7 +11,7 @@ mod house {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
     }
 
-    /// The folder of a crate; the one that users name lies in a folder that says what it is for.
+    /// A crate's folder: its name, but for what users call `chorus` and the tree `parallel`.
     fn folder(name: &str) -> PathBuf {
         root().join(if name == "chorus" { "parallel" } else { name })
     }
