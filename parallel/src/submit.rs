@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::function::{Trampoline, locate};
 use crate::link::{Link, Session};
 use crate::result::Handle;
-use crate::wire::{LARGE, Piece, Route, Submission, Task, Up, Work};
+use crate::wire::{LARGE, Piece, Question, Route, Submission, Task, Up, Work};
 use serde::Serialize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,11 +49,30 @@ impl Job {
         self,
         link: &Arc<Link>,
         items: Vec<usize>,
-        mut make: impl FnMut(usize) -> Result<(Option<u32>, Piece), Error>,
+        make: &mut dyn FnMut(usize) -> Result<(Option<u32>, Piece), Error>,
     ) -> Result<Handle, Error> {
-        let count = items.len();
         let batch = link.with(|session| session.add(items))?;
         let handle = Handle::new(Arc::clone(link), batch);
+        let sent = self.send(link, &handle, make);
+        if sent.is_err()
+            && let Ok(id) = link.with(|session| session.draw(1))
+        {
+            // Nobody will ask for the results of those that were sent. The answer has no listener.
+            let question = Question::Abort {
+                tasks: Some(vec![handle.batch().span()]),
+            };
+            let _ = link.send(&Up::Ask { id, question });
+        }
+        sent.map(|()| handle)
+    }
+
+    fn send(
+        self,
+        link: &Link,
+        handle: &Handle,
+        make: &mut dyn FnMut(usize) -> Result<(Option<u32>, Piece), Error>,
+    ) -> Result<(), Error> {
+        let count = handle.batch().len();
         let mut submission = Submission {
             work: self.work,
             shared: self.shared,
@@ -78,7 +97,7 @@ impl Job {
                 bytes = 0;
             }
         }
-        Ok(handle)
+        Ok(())
     }
 }
 
@@ -207,7 +226,7 @@ mod tests {
         assert_eq!(parts(2, 4), [0..1, 1..2]);
         assert_eq!(parts(0, 4), []);
         assert_eq!(chunks(10, 4), [0..4, 4..8, 8..10]);
-        assert_eq!(chunks(1, usize::MAX), [0..1]);
+        assert_eq!(chunks(2, usize::MAX).first(), Some(&(0..2)));
         assert_eq!(chunks(2, 0), [0..1, 1..2]);
     }
 }

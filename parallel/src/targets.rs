@@ -321,7 +321,7 @@ mod tests {
         assert_eq!(resolved(-1), Ok(vec![7]));
         assert_eq!(resolved(7u32), Ok(vec![7]));
         assert_eq!(resolved([7, 0, 7]), Ok(vec![7, 0]));
-        assert_eq!(resolved(&[0, 3]), Ok(vec![0, 3]));
+        assert_eq!(resolved(&[0u32, 3][..]), Ok(vec![0, 3]));
         assert_eq!(resolved(vec![1usize]), Ok(vec![1]));
         assert_eq!(resolved(0..2), Ok(vec![0, 1]));
         assert_eq!(resolved(0..=2), Ok(vec![0, 1, 3]));

@@ -2,6 +2,8 @@
 //!
 //! This program plays both: without arguments of its own it is the carrier, and it starts itself as the program with cells.
 
+#![allow(clippy::unwrap_used, reason = "a test without the harness")]
+
 #[path = "api/carrier.rs"]
 mod carrier;
 
@@ -22,12 +24,12 @@ fn main() {
     let carrier = Carrier::new(2);
     let path = std::env::temp_dir().join(format!("chorus-copied-{}", std::process::id()));
     carrier.listen(&path);
-    let program = Command::new(std::env::current_exe().unwrap())
+    let mut program = Command::new(std::env::current_exe().unwrap())
         .env("CHORUS_CARRIER", &path)
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut output = program.stdout.unwrap();
+    let mut output = program.stdout.take().unwrap();
     let mut text = String::new();
     // The first line comes when the copy has connected.
     let mut first = [0; 8];
@@ -36,6 +38,8 @@ fn main() {
     *RESUMED.lock().unwrap() = true;
     CHANGED.notify_all();
     output.read_to_string(&mut text).unwrap();
+    // The one that died; the copy has closed its output.
+    assert!(!program.wait().unwrap().success());
     std::fs::remove_file(&path).unwrap();
 
     let hellos = carrier.hellos();

@@ -11,29 +11,42 @@ use std::any::TypeId;
 /// If `T` is a vector or slice of numbers: how many there are, and their memory.
 #[inline(always)]
 pub(super) fn numbers<T: ?Sized>(value: &T) -> Option<(usize, &[u8])> {
-    macro_rules! among {
-        ($kind:ident: $($number:ty),*) => {$(
-            if $kind == TypeId::of::<Vec<$number>>() {
-                // SAFETY: `T` is this vector type; it has no lifetime that could have been lost.
-                let vector = unsafe { &*std::ptr::from_ref(value).cast::<Vec<$number>>() };
-                let (pointer, bytes) = (vector.as_ptr(), size_of_val(vector.as_slice()));
-                // SAFETY: the elements of the vector, which have no padding, borrowed as long as it.
-                return Some((vector.len(), unsafe { std::slice::from_raw_parts(pointer.cast(), bytes) }));
-            }
-            if $kind == TypeId::of::<[$number]>() {
-                let bytes = size_of_val(value);
-                let pointer = std::ptr::from_ref(value).cast::<u8>();
-                // SAFETY: `T` is a slice of numbers, which have no padding, borrowed as long as it.
-                return Some((bytes / size_of::<$number>(), unsafe { std::slice::from_raw_parts(pointer, bytes) }));
-            }
-        )*};
-    }
     // What is no slice and as large as no vector needs no look at its type.
     if is_sized::<T>() && size_of_val(value) != size_of::<Vec<u8>>() {
         return None;
     }
-    let kind = typeid::of::<T>();
-    among!(kind: f64, f32, u8, i32, u32, i64, u64, usize, isize, i8, i16, u16, i128, u128);
+    let start = std::ptr::from_ref(value).cast::<u8>();
+    // SAFETY: pointer and size are those of a value of this type, which is borrowed as long as what comes of it.
+    unsafe { memory(typeid::of::<T>(), start, size_of_val(value)) }
+}
+
+/// The elements of a vector or slice, by its type. Compiled here and not in each program that encodes something.
+///
+/// # Safety
+/// A value of type `kind`, of so many bytes, is at `start` and borrowed for `'a`.
+unsafe fn memory<'a>(kind: TypeId, start: *const u8, size: usize) -> Option<(usize, &'a [u8])> {
+    macro_rules! among {
+        ($($number:ty),*) => {$(
+            if kind == TypeId::of::<Vec<$number>>() {
+                // SAFETY: the caller's promise; the type has no lifetime that could have been lost.
+                let vector = unsafe { &*start.cast::<Vec<$number>>() };
+                let (pointer, bytes) = (vector.as_ptr(), size_of_val(vector.as_slice()));
+                // SAFETY: the elements of the vector, which have no padding, borrowed as long as it.
+                return Some((vector.len(), unsafe { std::slice::from_raw_parts(pointer.cast(), bytes) }));
+            }
+            if kind == TypeId::of::<[$number]>() {
+                // SAFETY: a slice of numbers, which have no padding, of this size.
+                return Some((size / size_of::<$number>(), unsafe { std::slice::from_raw_parts(start, size) }));
+            }
+        )*};
+    }
+    // Of all types that are as large as a vector, the most frequent.
+    if kind == TypeId::of::<String>() {
+        return None;
+    }
+    among!(
+        f64, f32, u8, i32, u32, i64, u64, usize, isize, i8, i16, u16, i128, u128
+    );
     None
 }
 

@@ -12,7 +12,7 @@ mod kept;
 mod trampoline;
 
 pub use trampoline::{Answer, Slice, Trampoline};
-pub(crate) use trampoline::{Chunk, Mark, apply, map, map_reduce, map_with};
+pub(crate) use trampoline::{Mark, apply, map, map_reduce, map_with};
 
 use crate::error::Error;
 use std::collections::HashMap;

@@ -1,5 +1,6 @@
 //! Trampolines, called as an engine would.
 
+use super::trampoline::Chunk;
 use super::*;
 use crate::codec;
 use crate::portable::Portable;

@@ -82,16 +82,14 @@ unsafe extern "C" fn free(data: *mut u8, len: usize, capacity: usize) {
     drop(unsafe { Vec::from_raw_parts(data, len, capacity) });
 }
 
+/// What a trampoline does with its pieces: the encoded result.
+type Call<'a> = dyn FnMut(&[Slice]) -> Result<Vec<u8>, CodecError> + 'a;
+
 /// The part of every trampoline that doesn't depend on types.
 ///
 /// # Safety
 /// The arguments are those of a trampoline: `count` slices that can be read, and room for an answer.
-unsafe fn answer(
-    slices: *const Slice,
-    count: usize,
-    answer: *mut Answer,
-    call: &mut dyn FnMut(&[Slice]) -> Result<Vec<u8>, CodecError>,
-) {
+unsafe fn answer(slices: *const Slice, count: usize, answer: *mut Answer, call: &mut Call<'_>) {
     let slices = if count == 0 {
         &[]
     } else {
@@ -124,9 +122,10 @@ fn piece(slices: &[Slice], index: usize) -> Result<(&[u8], u64), CodecError> {
     match slices.get(index) {
         None => Err(CodecError::Custom(format!("argument {index} was not sent"))),
         Some(Slice { len: 0, id, .. }) => Ok((&[], *id)),
-        // SAFETY: the runtime lends it for the length of the call.
         Some(Slice { data, len, id }) => {
-            Ok((unsafe { std::slice::from_raw_parts(*data, *len) }, *id))
+            // SAFETY: the runtime lends it for the length of the call.
+            let bytes = unsafe { std::slice::from_raw_parts(*data, *len) };
+            Ok((bytes, *id))
         }
     }
 }

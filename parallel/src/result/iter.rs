@@ -1,7 +1,7 @@
 //! Results one by one, as they come.
 
 use super::Handle;
-use super::read::{self, Kind, Places};
+use super::read::{self, Kind};
 use crate::error::Error;
 use crate::portable::Portable;
 use std::collections::VecDeque;
@@ -72,8 +72,7 @@ impl<R: Portable> Iter<R> {
                 }
                 Err(error) => return Some((0, Err(error))),
             };
-            let mut places = Places::new(&handle.link);
-            match read::part(&handle, index, &ended, self.kind, &mut places) {
+            match read::part(&handle, index, &ended, self.kind) {
                 Ok(part) => read::weave(part, &mut |at, result| self.ready.push_back((at, result))),
                 Err(error) => self
                     .ready

@@ -7,7 +7,7 @@ mod table;
 pub(crate) mod timeline;
 
 pub use iter::{Completed, Iter};
-pub(crate) use read::{Kind, merge, nothing, one, vector};
+pub(crate) use read::{Kind, chunks, each, joined, merge, nothing, one};
 
 use crate::batch::{Batch, Metadata, Printed};
 use crate::error::Error;

@@ -4,7 +4,7 @@ use super::Handle;
 use crate::batch::Ended;
 use crate::codec;
 use crate::error::{Error, Location, TaskError};
-use crate::function::{Chunk, Code, Mark};
+use crate::function::{Code, Mark};
 use crate::link::{Link, Session};
 use crate::portable::Portable;
 use crate::wire::{Answer, Failure, FailureKind, Place, Question};
@@ -15,33 +15,42 @@ use std::collections::HashMap;
 pub(crate) enum Kind {
     /// Each task gives one value.
     Each,
-    /// Each task gives a [`Chunk`], of as many values as it had inputs.
+    /// Each task gives a `Chunk`, of as many values as it had inputs.
     Chunks,
     /// Each task gives a vector, and the result is all of them.
     Joined,
 }
 
+/// What one task gave, its values still encoded.
+#[derive(Debug)]
+struct Raw<'a> {
+    /// The number of its first input; without inputs, of the task.
+    start: usize,
+    /// A value ([`Kind::Each`]) or a vector of them; nothing if the task failed.
+    values: Option<&'a [u8]>,
+    /// By input, in ascending order. Without inputs, by task.
+    failed: Vec<(usize, TaskError)>,
+}
+
 /// What one task gave.
 #[derive(Debug)]
 pub(super) struct Part<R> {
-    /// The number of its first input; without inputs, of the task.
-    pub(super) start: usize,
-    pub(super) values: Vec<R>,
-    /// By input, in ascending order. Without inputs, by task.
-    pub(super) failed: Vec<(usize, TaskError)>,
+    start: usize,
+    values: Vec<R>,
+    failed: Vec<(usize, TaskError)>,
 }
 
 /// So many places are looked up for one result; an error shows fewer.
 const PLACES: usize = 32;
 
 /// Asks what is at a panic's place, each only once.
-pub(super) struct Places<'a> {
+struct Places<'a> {
     link: &'a Link,
     known: HashMap<(String, u32), Location>,
 }
 
 impl<'a> Places<'a> {
-    pub(super) fn new(link: &'a Link) -> Places<'a> {
+    fn new(link: &'a Link) -> Places<'a> {
         Places {
             link,
             known: HashMap::new(),
@@ -103,77 +112,84 @@ fn unreadable(source: codec::CodecError) -> Error {
     }
 }
 
+/// What a task that ended gave. The functions without type parameters are most of this file, since the others are compiled in
+/// each cell that asks for a result.
+fn raw<'a>(
+    handle: &Handle,
+    index: usize,
+    ended: &'a Ended,
+    kind: Kind,
+    places: &mut Places<'_>,
+) -> Result<Raw<'a>, Error> {
+    let inputs = handle.batch.inputs(index);
+    let (start, failed) = match (&ended.outcome, kind) {
+        (Ok(bytes), Kind::Chunks) => {
+            let (marks, values) = codec::decode_front::<Vec<Mark>>(bytes).map_err(unreadable)?;
+            let failed = marks
+                .into_iter()
+                .map(|mark| {
+                    let input = inputs.start.saturating_add(mark.index as usize);
+                    let location = places.find(&mark);
+                    let error = TaskError {
+                        kind: FailureKind::Panic,
+                        index: Some(input),
+                        engine: ended.engine,
+                        ename: "panic".to_owned(),
+                        evalue: mark.message,
+                        traceback: Vec::new(),
+                        location,
+                    };
+                    (input, error)
+                })
+                .collect();
+            return Ok(Raw {
+                start: inputs.start,
+                values: Some(values),
+                failed,
+            });
+        }
+        (Ok(bytes), Kind::Each | Kind::Joined) => {
+            return Ok(Raw {
+                start: index,
+                values: Some(bytes),
+                failed: Vec::new(),
+            });
+        }
+        (Err(failure), Kind::Chunks) => (
+            inputs.start,
+            inputs
+                .map(|input| (input, error_of(failure, Some(input), ended.engine)))
+                .collect(),
+        ),
+        (Err(failure), Kind::Each | Kind::Joined) => {
+            (index, vec![(index, error_of(failure, None, ended.engine))])
+        }
+    };
+    Ok(Raw {
+        start,
+        values: None,
+        failed,
+    })
+}
+
 /// What a task that ended gave.
 pub(super) fn part<R: Portable>(
     handle: &Handle,
     index: usize,
     ended: &Ended,
     kind: Kind,
-    places: &mut Places<'_>,
 ) -> Result<Part<R>, Error> {
-    let inputs = handle.batch.inputs(index);
-    let bytes = match (&ended.outcome, kind) {
-        (Ok(bytes), _) => bytes,
-        (Err(failure), Kind::Chunks) => {
-            let failed = inputs
-                .clone()
-                .map(|input| (input, error_of(failure, Some(input), ended.engine)))
-                .collect();
-            return Ok(Part {
-                start: inputs.start,
-                values: Vec::new(),
-                failed,
-            });
-        }
-        (Err(failure), Kind::Each | Kind::Joined) => {
-            let failed = vec![(index, error_of(failure, None, ended.engine))];
-            return Ok(Part {
-                start: index,
-                values: Vec::new(),
-                failed,
-            });
-        }
+    let raw = raw(handle, index, ended, kind, &mut Places::new(&handle.link))?;
+    let values = match (raw.values, kind) {
+        (None, _) => Vec::new(),
+        (Some(bytes), Kind::Each) => vec![codec::decode(bytes).map_err(unreadable)?],
+        (Some(bytes), _) => codec::decode(bytes).map_err(unreadable)?,
     };
-    match kind {
-        Kind::Each => Ok(Part {
-            start: index,
-            values: vec![codec::decode(bytes).map_err(unreadable)?],
-            failed: Vec::new(),
-        }),
-        Kind::Joined => Ok(Part {
-            start: index,
-            values: codec::decode(bytes).map_err(unreadable)?,
-            failed: Vec::new(),
-        }),
-        Kind::Chunks => {
-            let chunk: Chunk<R> = codec::decode(bytes).map_err(unreadable)?;
-            let failed = chunk
-                .failed
-                .into_iter()
-                .map(|mark| {
-                    let input = inputs.start.saturating_add(mark.index as usize);
-                    let location = places.find(&mark);
-                    (
-                        input,
-                        TaskError {
-                            kind: FailureKind::Panic,
-                            index: Some(input),
-                            engine: ended.engine,
-                            ename: "panic".to_owned(),
-                            evalue: mark.message,
-                            traceback: Vec::new(),
-                            location,
-                        },
-                    )
-                })
-                .collect();
-            Ok(Part {
-                start: inputs.start,
-                values: chunk.values,
-                failed,
-            })
-        }
-    }
+    Ok(Part {
+        start: raw.start,
+        values,
+        failed: raw.failed,
+    })
 }
 
 /// How many inputs (or tasks) of a call that ended failed.
@@ -191,15 +207,6 @@ pub(super) fn failures(handle: &Handle, kind: Kind) -> usize {
         .sum()
 }
 
-/// All parts in their order. The tasks have ended.
-fn parts<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<Part<R>>, Error> {
-    let mut places = Places::new(&handle.link);
-    (0..handle.batch.len())
-        .filter_map(|index| Some((index, handle.batch.get(index)?)))
-        .map(|(index, ended)| part(handle, index, &ended, kind, &mut places))
-        .collect()
-}
-
 /// One error for all that failed; a lost connection is told as such and not a hundred times.
 fn failed(handle: &Handle, failed: Vec<TaskError>) -> Error {
     if failed.iter().all(|task| task.kind == FailureKind::Lost)
@@ -212,17 +219,27 @@ fn failed(handle: &Handle, failed: Vec<TaskError>) -> Error {
     Error::of_tasks(failed, handle.batch.items())
 }
 
-fn all<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<R>, Error> {
-    let mut values = Vec::new();
+/// Hands out the bytes of all tasks in their order. The tasks have ended.
+fn all(
+    handle: &Handle,
+    kind: Kind,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), codec::CodecError>,
+) -> Result<(), Error> {
+    let mut places = Places::new(&handle.link);
     let mut errors = Vec::new();
-    let parts = parts::<R>(handle, kind)?;
-    values.reserve(parts.iter().map(|part| part.values.len()).sum());
-    for mut part in parts {
-        values.append(&mut part.values);
-        errors.extend(part.failed.into_iter().map(|(_, error)| error));
+    for index in 0..handle.batch.len() {
+        let Some(ended) = handle.batch.get(index) else {
+            continue;
+        };
+        let raw = raw(handle, index, &ended, kind, &mut places)?;
+        errors.extend(raw.failed.into_iter().map(|(_, error)| error));
+        // One that failed makes an error of it all.
+        if let Some(values) = raw.values.filter(|_| errors.is_empty()) {
+            take(values).map_err(unreadable)?;
+        }
     }
     if errors.is_empty() {
-        Ok(values)
+        Ok(())
     } else {
         Err(failed(handle, errors))
     }
@@ -230,17 +247,48 @@ fn all<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<R>, Error> {
 
 /// The only task's value.
 pub(crate) fn one<R: Portable>(handle: &Handle) -> Result<R, Error> {
-    let values = all(handle, Kind::Each)?;
-    values.into_iter().next().ok_or(Error::Empty)
+    let mut value = None;
+    all(handle, Kind::Each, &mut |bytes| {
+        value = Some(codec::decode(bytes)?);
+        Ok(())
+    })?;
+    value.ok_or(Error::Empty)
 }
 
-/// How a vector is read.
-pub(crate) fn vector<R: Portable>(kind: Kind) -> fn(&Handle) -> Result<Vec<R>, Error> {
-    match kind {
-        Kind::Each => |handle| all(handle, Kind::Each),
-        Kind::Chunks => |handle| all(handle, Kind::Chunks),
-        Kind::Joined => |handle| all(handle, Kind::Joined),
-    }
+/// Each task's value.
+pub(crate) fn each<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
+    let mut values = Vec::with_capacity(handle.batch.len());
+    all(handle, Kind::Each, &mut |bytes| {
+        values.push(codec::decode(bytes)?);
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+fn vectors<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<R>, Error> {
+    let mut values = Vec::new();
+    all(handle, kind, &mut |bytes| {
+        let mut part = codec::decode(bytes)?;
+        if values.is_empty() {
+            values = part;
+            // For a map, the inputs that are left; otherwise nobody knows.
+            values.reserve(handle.batch.items().saturating_sub(values.len()));
+        } else {
+            values.append(&mut part);
+        }
+        Ok(())
+    })?;
+    Ok(values)
+}
+
+/// The values of all chunks.
+pub(crate) fn chunks<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
+    vectors(handle, Kind::Chunks)
+}
+
+/// The values of all tasks' vectors.
+pub(crate) fn joined<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
+    vectors(handle, Kind::Joined)
 }
 
 /// For tasks whose value is that they went well.
@@ -259,7 +307,7 @@ pub(crate) fn nothing(handle: &Handle) -> Result<(), Error> {
 
 /// The chunks' values made into one.
 pub(crate) fn merge<M: Fn(R, R) -> R, R: Portable>(handle: &Handle) -> Result<R, Error> {
-    let values: Vec<R> = all(handle, Kind::Chunks)?;
+    let values: Vec<R> = chunks(handle)?;
     // SAFETY: the call that this is the result of was given an `M`.
     let merge = unsafe { Code::<M>::get() };
     values.into_iter().reduce(merge).ok_or(Error::Empty)
@@ -271,8 +319,11 @@ pub(super) fn results<R: Portable>(
     kind: Kind,
 ) -> Result<Vec<Result<R, Error>>, Error> {
     let mut all = Vec::with_capacity(handle.batch.items());
-    for part in parts(handle, kind)? {
-        weave(part, &mut |_, result| all.push(result));
+    for index in 0..handle.batch.len() {
+        if let Some(ended) = handle.batch.get(index) {
+            let part = part(handle, index, &ended, kind)?;
+            weave(part, &mut |_, result| all.push(result));
+        }
     }
     Ok(all)
 }

@@ -1,6 +1,7 @@
 //! A view on which each task runs on the engine that has least to do.
 
 use super::imap::Imap;
+use crate::codec::Encoded;
 use crate::error::Error;
 use crate::function::{self, Code, Trampoline};
 use crate::items::Items;
@@ -185,15 +186,7 @@ impl LoadBalancedView {
         R: Portable,
     {
         Code::take(function);
-        let tasks = self.job(function::apply::<F, A, R>).and_then(|job| {
-            let mut piece = Piece::of(submit::encode(&argument)?);
-            job.submit(&self.link, vec![1], |_| {
-                Ok((
-                    None,
-                    std::mem::replace(&mut piece, Piece::Inline(Vec::new())),
-                ))
-            })
-        });
+        let tasks = self.several(function::apply::<F, A, R>, submit::encode(&argument), 1);
         AsyncResult::new("apply", tasks, Kind::Each, result::one)
     }
 
@@ -219,10 +212,8 @@ impl LoadBalancedView {
         R: Portable,
     {
         Code::take(function);
-        let tasks = self
-            .job(function::map::<F, I::Item, R>)
-            .and_then(|job| self.split(job, items));
-        AsyncResult::new("map", tasks, Kind::Chunks, result::vector(Kind::Chunks))
+        let tasks = self.split(function::map::<F, I::Item, R>, None, items);
+        AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
     }
 
     /// As [`map`](LoadBalancedView::map), and waits.
@@ -247,19 +238,12 @@ impl LoadBalancedView {
         R: Portable,
     {
         Code::take(function);
-        let tasks = self
-            .job(function::map_with::<F, S, I::Item, R>)
-            .and_then(|mut job| {
-                let shared = Shared::new(&self.link, submit::encode(shared)?)?;
-                job.shared.push(shared.id);
-                self.split(job, items)
-            });
-        AsyncResult::new(
-            "map_with",
-            tasks,
-            Kind::Chunks,
-            result::vector(Kind::Chunks),
-        )
+        let tasks = self.split(
+            function::map_with::<F, S, I::Item, R>,
+            Some(submit::encode(shared)),
+            items,
+        );
+        AsyncResult::new("map_with", tasks, Kind::Chunks, result::chunks)
     }
 
     /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`
@@ -273,9 +257,7 @@ impl LoadBalancedView {
     {
         Code::take(function);
         Code::take(merge);
-        let tasks = self
-            .job(function::map_reduce::<F, M, I::Item, R>)
-            .and_then(|job| self.split(job, items));
+        let tasks = self.split(function::map_reduce::<F, M, I::Item, R>, None, items);
         AsyncResult::new("map_reduce", tasks, Kind::Chunks, result::merge::<M, R>)
     }
 
@@ -306,14 +288,11 @@ impl LoadBalancedView {
                 return None;
             }
             let count = chunk.len();
-            let tasks = view.job(function::map::<F, I::Item, R>).and_then(|job| {
-                let piece = submit::part_of(&chunk, 0..count);
-                let mut piece = Some(piece);
-                job.submit(&view.link, vec![count], |_| {
-                    let piece = piece.take().unwrap_or(Ok(Piece::Inline(Vec::new())))?;
-                    Ok((None, piece))
-                })
-            });
+            let tasks = view.several(
+                function::map::<F, I::Item, R>,
+                submit::encode(chunk.as_slice()),
+                count,
+            );
             Some((count, tasks))
         })
     }
@@ -335,7 +314,42 @@ impl LoadBalancedView {
         Job::call(trampoline, route, self.label.clone())
     }
 
-    fn split<I: Items>(&self, job: Job, items: I) -> Result<Handle, Error> {
+    /// One task for so many items.
+    fn several(
+        &self,
+        trampoline: Trampoline,
+        argument: Result<Encoded<'_>, Error>,
+        items: usize,
+    ) -> Result<Handle, Error> {
+        let mut piece = Piece::of(argument?);
+        self.job(trampoline)?
+            .submit(&self.link, vec![items], &mut |_| {
+                let piece = std::mem::replace(&mut piece, Piece::Inline(Vec::new()));
+                Ok((None, piece))
+            })
+    }
+
+    fn split<I: Items>(
+        &self,
+        trampoline: Trampoline,
+        shared: Option<Result<Encoded<'_>, Error>>,
+        items: I,
+    ) -> Result<Handle, Error> {
+        items.with(|items| {
+            let mut part = |range| submit::part_of(items, range);
+            self.split_into(trampoline, shared, items.len(), &mut part)
+        })
+    }
+
+    /// One task a chunk.
+    fn split_into(
+        &self,
+        trampoline: Trampoline,
+        shared: Option<Result<Encoded<'_>, Error>>,
+        count: usize,
+        encode: &mut dyn FnMut(Range<usize>) -> Result<Piece, Error>,
+    ) -> Result<Handle, Error> {
+        let mut job = self.job(trampoline)?;
         let engines = match &job.route {
             Route::Balanced {
                 targets: Some(targets),
@@ -343,19 +357,22 @@ impl LoadBalancedView {
             } => targets.len(),
             _ => self.link.engines()?.len().max(1),
         };
-        items.with(|items| {
-            let size = self
-                .chunk_size
-                .unwrap_or_else(|| items.len().div_ceil(CHUNKS * engines));
-            let chunks: Vec<Range<usize>> = submit::chunks(items.len(), size);
-            if chunks.is_empty() {
-                return submit::nothing(&self.link);
-            }
-            let sizes = chunks.iter().map(ExactSizeIterator::len).collect();
-            job.submit(&self.link, sizes, |index| {
-                let chunk = chunks.get(index).cloned().unwrap_or_default();
-                Ok((None, submit::part_of(items, chunk)?))
-            })
+        let size = self
+            .chunk_size
+            .unwrap_or_else(|| count.div_ceil(CHUNKS * engines));
+        let chunks: Vec<Range<usize>> = submit::chunks(count, size);
+        if chunks.is_empty() {
+            return submit::nothing(&self.link);
+        }
+        // Dropped when all tasks are submitted.
+        let shared = shared
+            .map(|value| Shared::new(&self.link, value?))
+            .transpose()?;
+        job.shared.extend(shared.iter().map(|shared| shared.id));
+        let sizes = chunks.iter().map(ExactSizeIterator::len).collect();
+        job.submit(&self.link, sizes, &mut |index| {
+            let chunk = chunks.get(index).cloned().unwrap_or_default();
+            Ok((None, encode(chunk)?))
         })
     }
 }

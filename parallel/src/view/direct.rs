@@ -1,6 +1,7 @@
 //! A view on which each call runs on all of its engines.
 
 use super::remote::{ParallelFunction, RemoteFunction};
+use crate::codec::Encoded;
 use crate::error::Error;
 use crate::function::{self, Code, Trampoline};
 use crate::items::Items;
@@ -12,6 +13,7 @@ use crate::submit::{self, Job, Same, Shared};
 use crate::targets::Targets;
 use crate::wire::{Executed, Piece, Route, Work};
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Some engines, named by [`Targets`], each of which runs what is called. Results are in the order of the targets.
@@ -77,10 +79,8 @@ impl DirectView {
         trampoline: Trampoline,
         argument: &A,
     ) -> AsyncResult<Vec<R>> {
-        let tasks = self
-            .job(trampoline)
-            .and_then(|job| self.same_for_all(job, submit::encode(argument)?));
-        AsyncResult::new("apply", tasks, Kind::Each, result::vector(Kind::Each))
+        let tasks = self.same(trampoline, submit::encode(argument));
+        AsyncResult::new("apply", tasks, Kind::Each, result::each)
     }
 
     /// As [`apply`](DirectView::apply), and waits.
@@ -113,8 +113,8 @@ impl DirectView {
         trampoline: Trampoline,
         items: I,
     ) -> AsyncResult<Vec<R>> {
-        let tasks = self.job(trampoline).and_then(|job| self.split(job, items));
-        AsyncResult::new("map", tasks, Kind::Chunks, result::vector(Kind::Chunks))
+        let tasks = self.split(trampoline, None, items);
+        AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
     }
 
     /// As [`map`](DirectView::map), and waits.
@@ -139,19 +139,12 @@ impl DirectView {
         R: Portable,
     {
         Code::take(function);
-        let tasks = self
-            .job(function::map_with::<F, S, I::Item, R>)
-            .and_then(|mut job| {
-                let shared = Shared::new(&self.link, submit::encode(shared)?)?;
-                job.shared.push(shared.id);
-                self.split(job, items)
-            });
-        AsyncResult::new(
-            "map_with",
-            tasks,
-            Kind::Chunks,
-            result::vector(Kind::Chunks),
-        )
+        let tasks = self.split(
+            function::map_with::<F, S, I::Item, R>,
+            Some(submit::encode(shared)),
+            items,
+        );
+        AsyncResult::new("map_with", tasks, Kind::Chunks, result::chunks)
     }
 
     /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`
@@ -165,9 +158,7 @@ impl DirectView {
     {
         Code::take(function);
         Code::take(merge);
-        let tasks = self
-            .job(function::map_reduce::<F, M, I::Item, R>)
-            .and_then(|job| self.split(job, items));
+        let tasks = self.split(function::map_reduce::<F, M, I::Item, R>, None, items);
         AsyncResult::new("map_reduce", tasks, Kind::Chunks, result::merge::<M, R>)
     }
 
@@ -194,7 +185,7 @@ impl DirectView {
     /// The variable `name` of each engine. If it has another type there than `T`, that is the compiler's error.
     pub fn pull<T: Portable>(&self, name: &str) -> AsyncResult<Vec<T>> {
         let tasks = self.reading::<T>("pull", name);
-        AsyncResult::new("pull", tasks, Kind::Each, result::vector(Kind::Each))
+        AsyncResult::new("pull", tasks, Kind::Each, result::each)
     }
 
     /// Cuts the items into parts of equal size and sets the variable `name`, a `Vec`, of each engine to one of them.
@@ -205,7 +196,7 @@ impl DirectView {
             let part =
                 |index: usize| index * items.len() / count..(index + 1) * items.len() / count;
             let sizes = (0..count).map(|index| part(index).len()).collect();
-            job.submit(&self.link, sizes, |index| {
+            job.submit(&self.link, sizes, &mut |index| {
                 Ok((
                     engines.get(index).copied(),
                     submit::part_of(items, part(index))?,
@@ -218,14 +209,14 @@ impl DirectView {
     /// The variable `name`, a `Vec`, of all engines, in one.
     pub fn gather<T: Portable>(&self, name: &str) -> AsyncResult<Vec<T>> {
         let tasks = self.reading::<Vec<T>>("gather", name);
-        AsyncResult::new("gather", tasks, Kind::Joined, result::vector(Kind::Joined))
+        AsyncResult::new("gather", tasks, Kind::Joined, result::joined)
     }
 
     /// Evaluates source text in each engine's namespace, as `%px` does.
     pub fn execute(&self, code: &str) -> AsyncResult<Vec<Executed>> {
         let job = self.snippet(code.to_owned(), None, None);
         let tasks = self.one_each(job, |_| Ok(Piece::Inline(Vec::new())));
-        AsyncResult::new("execute", tasks, Kind::Each, result::vector(Kind::Each))
+        AsyncResult::new("execute", tasks, Kind::Each, result::each)
     }
 
     /// Makes a function that runs on the view's engines whenever it is called (as ipyparallel's `@remote`).
@@ -281,39 +272,70 @@ impl DirectView {
         mut arguments: impl FnMut(usize) -> Result<Piece, Error>,
     ) -> Result<Handle, Error> {
         let engines = self.targets()?;
-        job.submit(&self.link, vec![1; engines.len()], |index| {
+        job.submit(&self.link, vec![1; engines.len()], &mut |index| {
             Ok((engines.get(index).copied(), arguments(index)?))
         })
     }
 
-    fn same_for_all(&self, job: Job, value: crate::codec::Encoded<'_>) -> Result<Handle, Error> {
+    fn same_for_all(&self, job: Job, value: Encoded<'_>) -> Result<Handle, Error> {
         let engines = self.targets()?;
         if let [engine] = engines.as_slice() {
             let mut piece = Piece::of(value);
-            return job.submit(&self.link, vec![1], |_| {
+            return job.submit(&self.link, vec![1], &mut |_| {
                 let piece = std::mem::replace(&mut piece, Piece::Inline(Vec::new()));
                 Ok((Some(*engine), piece))
             });
         }
         let same = Same::new(&self.link, value)?;
-        job.submit(&self.link, vec![1; engines.len()], |index| {
+        job.submit(&self.link, vec![1; engines.len()], &mut |index| {
             Ok((engines.get(index).copied(), same.piece()))
         })
     }
 
-    /// One part of the items an engine; none for engines that would get nothing.
-    fn split<I: Items>(&self, job: Job, items: I) -> Result<Handle, Error> {
-        let engines = self.targets()?;
+    /// The same call on each engine.
+    fn same(
+        &self,
+        trampoline: Trampoline,
+        argument: Result<Encoded<'_>, Error>,
+    ) -> Result<Handle, Error> {
+        self.same_for_all(self.job(trampoline)?, argument?)
+    }
+
+    fn split<I: Items>(
+        &self,
+        trampoline: Trampoline,
+        shared: Option<Result<Encoded<'_>, Error>>,
+        items: I,
+    ) -> Result<Handle, Error> {
         items.with(|items| {
-            let parts = submit::parts(items.len(), engines.len());
-            if parts.is_empty() {
-                return submit::nothing(&self.link);
-            }
-            let sizes = parts.iter().map(ExactSizeIterator::len).collect();
-            job.submit(&self.link, sizes, |index| {
-                let part = parts.get(index).cloned().unwrap_or_default();
-                Ok((engines.get(index).copied(), submit::part_of(items, part)?))
-            })
+            let mut part = |range| submit::part_of(items, range);
+            self.split_into(trampoline, shared, items.len(), &mut part)
+        })
+    }
+
+    /// One part of the items an engine; none for engines that would get nothing.
+    fn split_into(
+        &self,
+        trampoline: Trampoline,
+        shared: Option<Result<Encoded<'_>, Error>>,
+        count: usize,
+        encode: &mut dyn FnMut(Range<usize>) -> Result<Piece, Error>,
+    ) -> Result<Handle, Error> {
+        let engines = self.targets()?;
+        let parts = submit::parts(count, engines.len());
+        if parts.is_empty() {
+            return submit::nothing(&self.link);
+        }
+        let mut job = self.job(trampoline)?;
+        // Dropped when all tasks are submitted.
+        let shared = shared
+            .map(|value| Shared::new(&self.link, value?))
+            .transpose()?;
+        job.shared.extend(shared.iter().map(|shared| shared.id));
+        let sizes = parts.iter().map(ExactSizeIterator::len).collect();
+        job.submit(&self.link, sizes, &mut |index| {
+            let part = parts.get(index).cloned().unwrap_or_default();
+            Ok((engines.get(index).copied(), encode(part)?))
         })
     }
 }

@@ -25,7 +25,8 @@
 //! 6. After a cell died, its namespace goes on in a copy made before the cell ([`Resume`]). The copy connects anew and says which of its
 //!    tasks are open for it. The carrier gives it their outcomes once more, those that the dead process has taken included, or
 //!    a failure of kind `Lost` for those that are not to be had any more; forgets shared values that are not listed; aborts queued
-//!    tasks that are not listed; and begins the sequence of numbers behind all that the session has used.
+//!    tasks that are not listed; and begins the sequence of numbers behind all that the session has used. From then on the connection that
+//!    the session had before is nobody's, even if it isn't closed yet: both processes have its socket.
 //!
 //! # A task
 //! An engine (or the carrier, for one that runs elsewhere) sees: the work, the arguments piece, the shared pieces.
@@ -423,4 +424,12 @@ pub struct EngineQueue {
 pub struct Executed {
     /// Its result, by MIME type.
     pub data: Vec<(String, String)>,
+}
+
+impl Executed {
+    /// Its result as plain text; nothing if the snippet has none.
+    pub fn text(&self) -> Option<&str> {
+        let (_, text) = self.data.iter().find(|(mime, _)| mime == "text/plain")?;
+        Some(text)
+    }
 }

@@ -1,6 +1,7 @@
 //! A carrier without a cluster: its engines are threads of this process, where the trampolines are as well.
 
 #![allow(dead_code, reason = "each of the test programs uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test's carrier")]
 
 use chorus::__private::{Answer as Called, Slice, Trampoline};
 use chorus::codec::{self, Encoded};

@@ -1,5 +1,10 @@
 //! The whole crate from end to end, with a carrier whose engines are threads.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "helpers of tests are no tests to the linter"
+)]
+
 mod carrier;
 mod failures;
 mod results;

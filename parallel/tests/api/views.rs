@@ -36,7 +36,7 @@ fn apply_runs_on_each_engine() {
         client.direct_view(1).apply_sync(double::<u64>, 21).unwrap(),
         [42]
     );
-    assert_eq!(client.direct_view(&[2, 0]).targets().unwrap(), [2, 0]);
+    assert_eq!(client.direct_view([2, 0]).targets().unwrap(), [2, 0]);
     let names = view.apply(
         |()| std::thread::current().id() == std::thread::current().id(),
         (),
@@ -245,6 +245,7 @@ fn variables_go_and_come() {
         executed[1].data,
         [("text/plain".to_owned(), "1 + 1".to_owned())]
     );
+    assert_eq!(executed[0].text(), Some("1 + 1"));
     // The same snippet for all engines, and for each push of the same name and type.
     let codes: Vec<Work> = carrier
         .seen()
@@ -416,6 +417,41 @@ fn large_values_go_beside_the_frames() {
             .count()
     };
     assert!(left() <= 8, "{}", left());
+}
+
+#[test]
+fn a_value_that_cannot_be_encoded_takes_its_call_with_it() {
+    #[derive(Debug, Deserialize)]
+    #[serde(crate = "chorus::serde")]
+    struct Picky(u8);
+    impl Serialize for Picky {
+        fn serialize<S: chorus::serde::Serializer>(
+            &self,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            match self.0 {
+                9 => Err(chorus::serde::ser::Error::custom("nine")),
+                other => other.serialize(serializer),
+            }
+        }
+    }
+    let (carrier, client) = cluster(1);
+    let items: Vec<Picky> = (0..10).map(Picky).collect();
+    let view = client.load_balanced_view().chunk_size(1);
+    let error = view.map(&items, |picky| picky.0).get().unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "failed to encode a value that is to be sent: nine"
+    );
+    let error = view.apply(|x: u8| Picky(x), 9).get().unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("could not be read or written: nine"),
+        "{error}"
+    );
+    assert_eq!(view.apply_sync(|x: u8| Picky(x), 8).unwrap().0, 8);
+    assert_eq!(carrier.seen().len(), 2);
 }
 
 #[test]
