@@ -1,8 +1,8 @@
 //! `chorus engine`: a kernel that takes its requests from a controller and owns one runtime.
 //!
 //! Two tasks: `link` has the sockets, registers, keeps the heart beating and answers what must not wait; `worker` has the
-//! namespace and serves one request after another; of closures (see `call`) it sends
-//! some ahead. A link that breaks is made anew; the namespace stays.
+//! namespace and serves one request after another; of closures (see `call`) it sends some ahead. A link that breaks is made anew; the
+//! namespace stays.
 
 mod call;
 mod flight;

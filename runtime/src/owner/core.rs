@@ -5,15 +5,20 @@
 //!
 //! Calls are sent ahead, so a worker that dies leaves some behind that it never began: they are sent again to who follows it.
 
+mod recovery;
+mod work;
+
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::calls::Prepared;
+use self::recovery::{Death, Follower, Recovery};
+pub(super) use self::work::Work;
+use self::work::{Asked, NOTHING_LOST, Queued, Sent, lost};
 use crate::call::{CallOutcome, Span};
-use crate::event::{Cause, CheckpointState, Event, Outcome, Restored, RunId, Snippet, WhyNot};
+use crate::event::{Cause, CheckpointState, Event, Outcome, Restored, RunId, WhyNot};
 use crate::wire::{
     Answer, End, FromSupervisor, FromWorker, Generation, Next, ToSupervisor, ToWorker, WINDOW,
 };
@@ -60,80 +65,6 @@ pub(super) struct Core {
     turn: u32,
 }
 
-/// What is asked for.
-#[derive(Debug)]
-pub(super) enum Work {
-    Run(Snippet),
-    Call(Prepared),
-}
-
-impl Work {
-    fn asked(&self) -> Asked {
-        match self {
-            Work::Run(snippet) => Asked::Run(snippet.id),
-            Work::Call(call) => Asked::Call(call.id),
-        }
-    }
-}
-
-/// What is to be told of in the end.
-#[derive(Debug, Clone, Copy)]
-enum Asked {
-    Run(RunId),
-    Call(RunId),
-}
-
-impl Asked {
-    fn id(self) -> RunId {
-        match self {
-            Asked::Run(id) | Asked::Call(id) => id,
-        }
-    }
-
-    fn not_run(self, reason: &str) -> Effect {
-        let error = reason.to_owned();
-        Effect::Emit(match self {
-            Asked::Run(id) => Event::Finished {
-                id,
-                outcome: Outcome::LoadFailed { error },
-            },
-            Asked::Call(id) => called(id, CallOutcome::NotRun { error }),
-        })
-    }
-
-    fn interrupted(self, restored: Restored) -> Effect {
-        Effect::Emit(match self {
-            Asked::Run(id) => Event::Finished {
-                id,
-                outcome: Outcome::Interrupted { restored },
-            },
-            Asked::Call(id) => called(id, CallOutcome::Interrupted { restored }),
-        })
-    }
-
-    fn died(self, cause: Cause, restored: Restored) -> Effect {
-        Effect::Emit(match self {
-            Asked::Run(id) => Event::Finished {
-                id,
-                outcome: Outcome::Died { cause, restored },
-            },
-            Asked::Call(id) => called(id, CallOutcome::Died { cause, restored }),
-        })
-    }
-}
-
-fn called(id: RunId, outcome: CallOutcome) -> Event {
-    let span = None;
-    Event::Called { id, outcome, span }
-}
-
-#[derive(Debug)]
-struct Queued {
-    work: Work,
-    /// Interrupted while it waited; it is reported when its turn comes.
-    interrupted: bool,
-}
-
 #[derive(Debug)]
 enum Phase {
     /// An empty worker of the current epoch is being started; these runs end when it is ready, and their output is complete.
@@ -159,81 +90,6 @@ struct Active {
     ticket: u64,
     /// Known when it has started.
     checkpoint: Option<CheckpointState>,
-}
-
-/// A call that was sent to the worker.
-#[derive(Debug)]
-struct Sent {
-    ticket: u64,
-    call: Prepared,
-    /// Not to begin, should it be sent again.
-    interrupted: bool,
-}
-
-impl Sent {
-    fn asked(&self) -> Asked {
-        Asked::Call(self.call.id)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Recovery {
-    active: Option<Active>,
-    /// The calls that were not answered.
-    sent: VecDeque<Sent>,
-    /// The first death; a copy that dies in its turn is a consequence.
-    death: Option<Death>,
-    /// Of the last death: the dead worker's generation, and who follows.
-    next: Option<(Generation, Next)>,
-    follower: Option<Follower>,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Death {
-    cause: Cause,
-    killed: bool,
-    /// What the worker had begun last.
-    ticket: u64,
-}
-
-#[derive(Debug)]
-enum Follower {
-    Copy {
-        generation: Generation,
-        turn: u32,
-        restored: Restored,
-        of_calls: bool,
-    },
-    Empty(Generation),
-}
-
-impl Recovery {
-    /// The follower, if it is the one that the last death announced: an earlier one may be dead by now.
-    fn expected_follower(&self) -> Option<&Follower> {
-        let (dead, next) = self.next?;
-        self.follower.as_ref().filter(|follower| match follower {
-            Follower::Copy { generation, .. } => next == Next::Copy && *generation == dead,
-            Follower::Empty(generation) => {
-                next == Next::Fresh && generation.number == dead.number + 1
-            }
-        })
-    }
-}
-
-const NOTHING_LOST: Restored = Restored {
-    variables: true,
-    threads_lost: 0,
-    tokio_lost: false,
-    why_not: None,
-};
-
-fn lost(why_not: WhyNot) -> Restored {
-    Restored {
-        variables: false,
-        threads_lost: 0,
-        tokio_lost: false,
-        why_not: Some(why_not),
-    }
 }
 
 impl Core {
@@ -544,78 +400,6 @@ impl Core {
         }
     }
 
-    /// Notes a part of the story, and acts when it is complete.
-    fn recover(&mut self, note: impl FnOnce(&mut Recovery)) -> Vec<Effect> {
-        self.input = None;
-        let mut recovery = match std::mem::replace(&mut self.phase, Phase::Idle(NO_GENERATION)) {
-            Phase::Recovering(recovery) => recovery,
-            Phase::Running(_, active) => Recovery {
-                active: Some(active),
-                ..Recovery::default()
-            },
-            Phase::Calling(_, sent) => Recovery {
-                sent,
-                ..Recovery::default()
-            },
-            Phase::Idle(_) | Phase::Starting { .. } | Phase::Gone { .. } => Recovery::default(),
-        };
-        note(&mut recovery);
-        let (Some(death), Some(follower)) = (recovery.death, recovery.expected_follower()) else {
-            self.phase = Phase::Recovering(recovery);
-            return Vec::new();
-        };
-        let checkpoint = match &recovery.active {
-            Some(active) => active.checkpoint.clone(),
-            None => self.guard.take(),
-        };
-        let (generation, turn, restored) = match follower {
-            Follower::Copy {
-                generation,
-                turn,
-                restored,
-                of_calls,
-            } if *of_calls || recovery.active.is_some() => (*generation, *turn, restored.clone()),
-            Follower::Empty(generation) => (*generation, 0, lost(why_not(checkpoint))),
-            Follower::Copy { .. } => {
-                // The worker died after it had reported the end of its run and before it let the copy go: what the copy has is
-                // the namespace before that run, of which the owner thinks that it completed.
-                self.send_again(recovery.sent);
-                let mut effects = vec![lost_between_runs(death.cause)];
-                effects.extend(self.restart());
-                return effects;
-            }
-        };
-        self.phase = Phase::Idle(generation);
-        self.turn = turn;
-        self.guard = None;
-        let mut sent = recovery.sent;
-        let active = match recovery.active {
-            Some(active) => Some(Asked::Run(active.id)),
-            None => sent
-                .pop_front_if(|first| first.ticket == death.ticket)
-                .map(|sent| Asked::Call(sent.call.id)),
-        };
-        let cause = death.cause;
-        let mut effects = vec![match active {
-            Some(asked) if death.killed => asked.interrupted(restored),
-            Some(asked) => asked.died(cause, restored),
-            None => Effect::Emit(Event::Lost { cause, restored }),
-        }];
-        self.send_again(sent);
-        effects.extend(self.next());
-        effects
-    }
-
-    /// Puts calls that were not begun back in front of the queue.
-    fn send_again(&mut self, sent: VecDeque<Sent>) {
-        for sent in sent.into_iter().rev() {
-            self.queue.push_front(Queued {
-                work: Work::Call(sent.call),
-                interrupted: sent.interrupted,
-            });
-        }
-    }
-
     /// Sends what can be sent: one run, or as many calls as may wait.
     fn next(&mut self) -> Vec<Effect> {
         let mut effects = Vec::new();
@@ -744,21 +528,6 @@ const NO_GENERATION: Generation = Generation {
 
 fn restarted(asked: Asked) -> Effect {
     asked.interrupted(lost(WhyNot::Restarted))
-}
-
-fn lost_between_runs(cause: Cause) -> Effect {
-    let restored = lost(WhyNot::BetweenRuns);
-    Effect::Emit(Event::Lost { cause, restored })
-}
-
-fn why_not(checkpoint: Option<CheckpointState>) -> WhyNot {
-    match checkpoint {
-        None => WhyNot::BetweenRuns,
-        Some(CheckpointState::Off) => WhyNot::CheckpointOff,
-        Some(CheckpointState::TooLarge { bytes, limit }) => WhyNot::TooLarge { bytes, limit },
-        Some(CheckpointState::Failed { error }) => WhyNot::CheckpointFailed { error },
-        Some(CheckpointState::Taken) => WhyNot::CopyDied,
-    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,8 @@
 //! The core, driven step by step: whatever comes in whatever order, every run ends once, in order.
 
 use super::*;
+use crate::event::Snippet;
+use crate::owner::calls::Prepared;
 
 const FIRST: Generation = Generation {
     epoch: 0,
