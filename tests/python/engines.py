@@ -20,6 +20,7 @@ from live import Event, Live, Request, error_text, plain
 
 # "A clear error within two seconds": the issue's, for mistakes and for engines that are not there.
 SOON = 2.0
+PROGRESS = re.compile(r"%px: +\d+%\|.*\| \d+/\d+ engines \[")
 
 
 @contextmanager
@@ -32,8 +33,8 @@ def started(kernel_name: str, folder: Path, engines: int | None, **options: Any)
     try:
         if engines is not None:
             kernel.run(f"%cluster start -n {engines}").expect_ok()
-            # The compiler starts up behind; the first snippet waits for it, with a progress line when the machine is busy.
-            kernel.run("%px --progress-after -1 0").expect_ok()
+            # The compiler starts up behind; only the first snippet is to wait for it.
+            kernel.run("%px 0").expect_ok()
         yield kernel
         kernel.close()
     finally:
@@ -96,7 +97,8 @@ def engine_process(kernel: Kernel, engine: int) -> psutil.Process:
 
 
 def pieces(messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """The outputs as a page has them in the end: text of one stream joined, displays in their last state, errors left out."""
+    """The outputs as a page has them in the end: text of one stream joined, displays in their last state. Errors are left out, and so
+    is the progress line: it depends on how busy the machine is whether there is one."""
     outputs: list[dict[str, Any]] = []
     for message in messages:
         kind, content = message["msg_type"], message["content"]
@@ -111,7 +113,7 @@ def pieces(messages: Iterable[Message]) -> list[dict[str, Any]]:
             for output in outputs:
                 if output.get("id") == content["transient"]["display_id"]:
                     output["data"] = content["data"]
-    return outputs
+    return [output for output in outputs if not PROGRESS.match(output["data"].get("text/plain", ""))]
 
 
 def texts(messages: Iterable[Message]) -> list[str]:
@@ -122,6 +124,16 @@ def texts(messages: Iterable[Message]) -> list[str]:
 def shown(result: Result) -> list[str]:
     """The plain text of each output of a cell that has ended, as a page has it then; without colours."""
     return texts(result.messages)
+
+
+def progress(result: Result) -> list[tuple[float, str, str]]:
+    """Each state of the progress line: seconds since the request, the message's type, the text."""
+    found = []
+    for at, message in zip(result.times, result.messages):
+        text = message["content"].get("data", {}).get("text/plain", "")
+        if PROGRESS.match(text):
+            found.append((at, message["msg_type"], text))
+    return found
 
 
 def results(result: Result) -> dict[int, str]:

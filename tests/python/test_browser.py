@@ -119,7 +119,8 @@ class NotebookPage:
 
     def __init__(self, page: Page, lab: str, name: str):
         self.page = page
-        page.goto(f"{lab}/tree/{name}?token=t")
+        # In a workspace of its own, so that nothing of other tests is open.
+        page.goto(f"{lab}/workspaces/{Path(name).stem}/tree/{name}?token=t")
         self.panel = page.locator(".jp-NotebookPanel:visible")
         expect(self.panel).to_be_visible(timeout=PAGE * 1000)
 
@@ -194,7 +195,10 @@ def test_word_count(page: Page, lab: str, folder: Path, picture: Callable[[Page,
 
     engines = os.cpu_count()
     merged = f"{len(words)} words, {len(counts)} of them different, merged from {engines} engines"
-    expect(notebook.panel.get_by_text(merged)).to_be_visible()
+    counted = notebook.panel.get_by_text(merged)
+    counted.scroll_into_view_if_needed()
+    expect(counted).to_be_visible()
+    picture(page, "merged")
     for engine in range(engines):
         expect(notebook.panel.get_by_text(f"[stdout:{engine}] engine {engine} is process")).to_have_count(1)
     rows = notebook.panel.locator(".jp-RenderedHTMLCommon table tr").filter(has=page.locator("td"))
@@ -203,7 +207,7 @@ def test_word_count(page: Page, lab: str, folder: Path, picture: Callable[[Page,
     assert [(word, int(count)) for _, word, count in shown] == top
     assert notebook.panel.locator(".jp-RenderedSVG").count() >= 1
     rows.first.scroll_into_view_if_needed()
-    picture(page, "counted")
+    picture(page, "ranking")
 
 
 def test_output_comes_while_engines_run_and_the_stop_button_stops_them(
