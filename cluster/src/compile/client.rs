@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use protocol::{Key, RawJson, Received, Session, SocketId, SocketType, Sockets, SocketsBuilder};
+use protocol::{
+    Contact, Key, RawJson, Received, Session, SocketId, SocketType, Sockets, SocketsBuilder,
+};
 use serde::Serialize;
 use serde_json::Value;
 use tokio::sync::{mpsc, oneshot};
@@ -14,10 +16,14 @@ use crate::Error;
 use crate::connection::Libraries;
 
 const SERVICE: SocketId = SocketId(0);
+/// What becomes of the connection to it.
+const NEWS: SocketId = SocketId(1);
 /// How often the service is asked whether it still knows what it was asked.
 const ASK: Duration = Duration::from_secs(1);
 /// How long it may say nothing at all: it answers such questions while it compiles.
 const SILENCE: Duration = Duration::from_secs(20);
+/// How long another service may take to come in the place of one that has ended.
+const VACANCY: Duration = Duration::from_secs(1);
 
 /// Why there is no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +56,7 @@ impl Client {
         let (sockets, inbox) = SocketsBuilder::new()
             .name("compile client")
             .connect(SERVICE, SocketType::DEALER, endpoint)
+            .monitor(SERVICE, NEWS)
             .start()?;
         let (orders, received) = mpsc::unbounded_channel();
         let task = Task {
@@ -57,6 +64,7 @@ impl Client {
             session: Session::new(key),
             pending: HashMap::new(),
             heard: Instant::now(),
+            lost: None,
         };
         tokio::spawn(task.run(received, inbox));
         Ok(Self { orders })
@@ -122,6 +130,8 @@ struct Task {
     /// Questions by the id of the message that asks them.
     pending: HashMap<String, Order>,
     heard: Instant,
+    /// Since when there is no connection to a service that was there.
+    lost: Option<Instant>,
 }
 
 impl Task {
@@ -144,13 +154,31 @@ impl Task {
                     }
                     None => break,
                 },
-                Some(received) = inbox.recv() => self.on_reply(received),
+                Some(received) = inbox.recv() => match received.socket {
+                    NEWS => self.on_news(&received),
+                    _ => self.on_reply(received),
+                },
                 _ = ask.tick(), if !self.pending.is_empty() => self.ask_again(),
             }
         }
     }
 
+    fn on_news(&mut self, news: &Received) {
+        match Contact::from_frames(&news.frames) {
+            Some(Contact::Made) => self.lost = None,
+            Some(Contact::Lost) => self.lost = self.lost.or(Some(Instant::now())),
+            Some(Contact::Refused) | None => {}
+        }
+    }
+
+    fn is_vacant(&self) -> bool {
+        self.lost.is_some_and(|lost| lost.elapsed() >= VACANCY)
+    }
+
     fn send(&mut self, order: Order) {
+        if self.is_vacant() {
+            return give_up(order, "its process has ended".to_owned());
+        }
         let message = self
             .session
             .raw_message(order.msg_type, order.content.clone(), None);
@@ -194,10 +222,16 @@ impl Task {
 
     fn ask_again(&mut self) {
         self.pending.retain(|_, order| !order.answer.is_closed());
-        if self.heard.elapsed() > SILENCE {
+        let reason = if self.is_vacant() {
+            Some("its process has ended".to_owned())
+        } else if self.heard.elapsed() > SILENCE {
+            Some(format!("it has not answered for {} s", SILENCE.as_secs()))
+        } else {
+            None
+        };
+        if let Some(reason) = reason {
             for (_, order) in self.pending.drain() {
-                let reason = format!("it has not answered for {} s", SILENCE.as_secs());
-                let _ = order.answer.send(Err(Trouble::Gone(reason)));
+                give_up(order, reason.clone());
             }
             return;
         }
@@ -210,4 +244,9 @@ impl Task {
             self.sockets.send(SERVICE, self.session.encode(&message));
         }
     }
+}
+
+fn give_up(order: Order, reason: String) {
+    // Who asked may have been interrupted.
+    let _ = order.answer.send(Err(Trouble::Gone(reason)));
 }

@@ -354,7 +354,8 @@ fn trouble(trouble: Trouble) -> ErrorInfo {
         Trouble::Gone(reason) => failure::plain(
             "no compiler",
             format!(
-                "The cluster's compiler cannot be reached: {reason}. `chorus cluster status` tells whether it runs."
+                "The cluster's compiler cannot be reached: {reason}. What was compiled before still runs. For a new compiler start the \
+                 cluster again: `%cluster restart`, or `chorus cluster stop` and `chorus cluster start`."
             ),
         ),
     }
