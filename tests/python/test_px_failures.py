@@ -150,7 +150,7 @@ def test_one_crash_of_two_leaves_the_other_result(kernel: Kernel) -> None:
 
 def test_an_interrupt_reaches_the_engines(kernel: Kernel) -> None:
     kernel.run("%px let before = 5;").expect_ok()
-    request = interrupted(kernel, f'%%px\nprintln!("on");\n{ENDLESS}', r"(?s)\[stdout:[01]\] on")
+    request = interrupted(kernel, f'%%px\nprintln!("on");\n{ENDLESS}', r"\[stdout:0\] on", r"\[stdout:1\] on")
     assert request.reply["status"] == "error"
     assert "Received Keyboard Interrupt" in request.stream("stderr")
     text = error_text(request.of("error")[0].content)
@@ -162,14 +162,13 @@ def test_an_interrupt_reaches_the_engines(kernel: Kernel) -> None:
 
 def test_an_interrupt_reaches_those_that_still_run(kernel: Kernel) -> None:
     code = f'%%px\nif {ON.format(1)} {{ println!("on"); {ENDLESS} }}\n"done"'
-    request = interrupted(kernel, code, r"\[stdout:1\] on")
+    request = interrupted(kernel, code, r"\[stdout:1\] on", r"Out\[0:\d+\]: \"done\"")
     text = error_text(request.of("error")[0].content)
     assert "[1:execute]" in text and "[0:execute]" not in text
-    assert any("done" in shown for shown in engines.texts(event.message for event in request.iopub))
 
 
 def test_an_interrupt_without_a_signal_leaves_the_engines_running(kernel: Kernel, flag: Flag) -> None:
-    request = interrupted(kernel, f'%%px --signal-on-interrupt 0\nprintln!("on");\n{flag.wait()}\n"ended"', r"\[stdout:1\] on")
+    request = interrupted(kernel, f'%%px --signal-on-interrupt 0\nprintln!("on");\n{flag.wait()}\n"ended"', r"\[stdout:0\] on", r"\[stdout:1\] on")
     assert "%pxresult" in error_text(request.of("error")[0].content)
     flag.raise_()
     assert results(kernel.run("%pxresult").expect_ok()) == {0: '"ended"', 1: '"ended"'}
