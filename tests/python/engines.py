@@ -7,7 +7,7 @@ processes can be told from all others: they have that folder in their environmen
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,12 +175,12 @@ class Flag:
         self.path.touch()
 
 
-def interrupted(kernel: Kernel, code: str, when: str, before: Callable[[], None] = lambda: None) -> Request:
-    """A cell that is interrupted when the page shows `when`; has ended when this returns."""
+def interrupted(kernel: Kernel, code: str, *when: str) -> Request:
+    """A cell that is interrupted when the page shows all of `when`; has ended when this returns."""
     live = Live(kernel)
     request = live.submit(code)
-    until_shown(request, when)
-    before()
+    for pattern in when:
+        until_shown(request, pattern)
     live.interrupt().until_reply()
     request.done()
     live.settle()
