@@ -41,6 +41,8 @@ pub(crate) struct Engines {
     place: Option<Place>,
     attached: Option<Attached>,
     known: watch::Sender<Option<Connection>>,
+    /// The requests of the last snippet.
+    last: Vec<String>,
 }
 
 /// The engines that are known, for whoever must not wait: completion, while a cell runs.
@@ -130,6 +132,7 @@ impl Engines {
             program,
             place: None,
             attached: None,
+            last: Vec::new(),
             known: watch::Sender::new(None),
         }
     }
@@ -317,13 +320,21 @@ impl magics::Engines for Engines {
                 },
             )
             .map_err(words::failure)?;
-        let id = ids.into_iter().next().unwrap_or_default();
+        let id = ids.first().cloned().unwrap_or_default();
+        self.last = ids;
         Ok(Run { id, events })
     }
 
     async fn signal(&mut self, targets: &[EngineId], signal: Signal) -> Result<(), Failure> {
+        let last = self.last.clone();
         let connection = &self.there().await?.connection;
-        match connection.signal(&numbers(targets), signal.0).await {
+        let targets = numbers(targets);
+        let signalled = async {
+            // A signal reaches what runs, and may overtake a request that is on its way.
+            connection.abort(&targets, &last).await?;
+            connection.signal(&targets, signal.0).await
+        };
+        match signalled.await {
             // Its snippet has ended with it, which is told where that is shown.
             Ok(()) | Err(Error::Lost(Lost::Engine(_)) | Error::NoEngine { .. }) => Ok(()),
             Err(error) => Err(words::failure(error)),

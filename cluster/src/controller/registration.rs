@@ -1,14 +1,14 @@
 //! Engines come and go. An engine is registered when requests can reach it: those made here say hello on every socket; of others
 //! the first beat that they send back tells.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::Message;
 use serde_json::{Value, json};
 
-use super::core::{Channel, Core, HeartWord, Moment, Outcome, raw, reply_type, say};
+use super::core::{Channel, Core, HeartWord, Moment, Outcome, Outstanding, raw, reply_type, say};
 use super::results::Finished;
 use crate::failure::hub_error;
 use crate::{EngineId, MessageId};
@@ -46,6 +46,8 @@ struct Incoming {
     since: Duration,
     ours: bool,
     hellos: BTreeSet<Channel>,
+    /// The requests that it has and has not answered, as it says.
+    holds: HashSet<String>,
 }
 
 /// All engines.
@@ -162,6 +164,7 @@ impl Core {
             since: now.elapsed,
             ours,
             hellos: BTreeSet::new(),
+            holds: serde_json::from_value(content["holds"].clone()).unwrap_or_default(),
         };
         self.registry.incoming.insert(uuid.to_owned(), incoming);
     }
@@ -217,7 +220,7 @@ impl Core {
         };
         self.hearts.watch(uuid, incoming.ours);
         if self.registry.knows(uuid) {
-            return;
+            return self.lose_requests(now, uuid, incoming.id, &incoming.holds, out);
         }
         tracing::info!(uuid, id = %incoming.id, "an engine is registered");
         let engine = Engine {
@@ -265,20 +268,7 @@ impl Core {
                 "shutdown_request" => json!({"status": "ok", "restart": false}),
                 _ => died(id, &msg_id),
             };
-            if outstanding.channel == Channel::MuxClient {
-                self.record_failure(now, &msg_id, uuid, &content);
-            }
-            let msg_type = reply_type(&outstanding.header.msg_type);
-            let to = vec![outstanding.client, Bytes::from(uuid.to_owned())];
-            let channel = outstanding.channel;
-            let mut reply = say(channel, to, &msg_type, &content, Some(&outstanding.header));
-            if let Outcome::Say(saying) = &mut reply {
-                saying.metadata = failure_metadata(now, uuid);
-                saying
-                    .metadata
-                    .insert("status".to_owned(), content["status"].clone());
-            }
-            out.push(reply);
+            self.answer_for(now, uuid, &msg_id, outstanding, &content, out);
         }
         let error = hub_error(
             "EngineError",
@@ -294,6 +284,69 @@ impl Core {
         let told = out.len() > before;
         let content = json!({"id": id, "uuid": uuid});
         self.notify(now, "unregistration_notification", &content, told, out);
+    }
+
+    /// An engine's connections broke and were made again. What was on its way to the engine then, it has not got: whoever waits for that is
+    /// answered.
+    fn lose_requests(
+        &mut self,
+        now: Moment,
+        uuid: &str,
+        id: EngineId,
+        holds: &HashSet<String>,
+        out: &mut Vec<Outcome>,
+    ) {
+        let outstanding = self.outstanding.remove(uuid).unwrap_or_default();
+        let (held, lost) = outstanding
+            .into_iter()
+            .partition(|(msg_id, _)| holds.contains(&*msg_id.0));
+        self.outstanding.insert(uuid.to_owned(), held);
+        for (msg_id, outstanding) in lost {
+            let content = hub_error(
+                "EngineError",
+                format!(
+                    "The connection to engine {id} broke, and the request was lost. The engine is back: send it again"
+                ),
+            );
+            self.answer_for(now, uuid, &msg_id, outstanding, &content, out);
+        }
+        let identity = Bytes::from(uuid.to_owned());
+        if self
+            .scheduler
+            .running(&identity)
+            .any(|task| !holds.contains(&*task.0))
+        {
+            let mut decisions = std::mem::take(&mut self.decisions);
+            self.scheduler.leave(now.elapsed, &identity, &mut decisions);
+            self.scheduler.join(now.elapsed, identity, &mut decisions);
+            self.decide(now, decisions, out);
+        }
+    }
+
+    /// Answers in an engine's place.
+    fn answer_for(
+        &mut self,
+        now: Moment,
+        uuid: &str,
+        msg_id: &MessageId,
+        outstanding: Outstanding,
+        content: &Value,
+        out: &mut Vec<Outcome>,
+    ) {
+        if outstanding.channel == Channel::MuxClient {
+            self.record_failure(now, msg_id, uuid, content);
+        }
+        let msg_type = reply_type(&outstanding.header.msg_type);
+        let to = vec![outstanding.client, Bytes::from(uuid.to_owned())];
+        let channel = outstanding.channel;
+        let mut reply = say(channel, to, &msg_type, content, Some(&outstanding.header));
+        if let Outcome::Say(saying) = &mut reply {
+            saying.metadata = failure_metadata(now, uuid);
+            saying
+                .metadata
+                .insert("status".to_owned(), content["status"].clone());
+        }
+        out.push(reply);
     }
 
     pub(super) fn record_failure(

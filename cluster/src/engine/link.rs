@@ -122,7 +122,8 @@ impl Link {
             .connect(REGISTRATION, SocketType::DEALER, &endpoint)
             .options(REGISTRATION, named())
             .start()?;
-        let mut content = json!({"uuid": self.uuid, "hello": true});
+        let holds: Vec<String> = self.shared.holds().iter().cloned().collect();
+        let mut content = json!({"uuid": self.uuid, "hello": true, "holds": holds});
         if let (Some(id), Value::Object(content)) = (self.id, &mut content) {
             content.insert("id".to_owned(), json!(id));
         }
@@ -288,6 +289,10 @@ impl Link {
             }
             _ => {
                 let message = request;
+                if message.msg_type().ends_with("_request") {
+                    let id = message.header.msg_id.clone();
+                    self.shared.holds().insert(id);
+                }
                 // The worker ends after this link only.
                 let _ = self.jobs.send(Job { socket, message });
             }

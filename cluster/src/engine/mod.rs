@@ -101,11 +101,17 @@ struct Shared {
     uuid: String,
     /// Requests that are not to be run when their turn comes.
     aborted: Mutex<HashSet<String>>,
+    /// Requests that have come and are not answered. A controller that is found again is told, so that it knows which were lost.
+    holds: Mutex<HashSet<String>>,
 }
 
 impl Shared {
     fn aborted(&self) -> MutexGuard<'_, HashSet<String>> {
         self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holds(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -134,6 +140,7 @@ pub async fn serve(
         aborts: watch::Sender::new(0),
         uuid: uuid.clone(),
         aborted: Mutex::default(),
+        holds: Mutex::default(),
     });
     let (jobs, queue) = mpsc::unbounded_channel();
     let mut link = link::Link {

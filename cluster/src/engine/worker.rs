@@ -114,6 +114,8 @@ impl Worker {
 
     async fn serve(&mut self, job: Job) {
         let request = &job.message;
+        // An interrupt from now on is meant for this request, unless it is taken out of the queue.
+        self.interrupts.mark_unchanged();
         if self.is_aborted(&job) {
             return self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
         }
@@ -195,7 +197,6 @@ impl Worker {
             };
             line.publish(Some(parent), "execute_input", &input);
         }
-        self.interrupts.mark_unchanged();
         let outcome = self
             .namespace
             .run(
@@ -257,6 +258,10 @@ impl Worker {
         extra: Map<String, Value>,
         buffers: Vec<Bytes>,
     ) -> bool {
+        let id = &job.message.header.msg_id;
+        self.shared.holds().remove(id);
+        // Said of a request that runs, an abort changes nothing.
+        self.shared.aborted().remove(id);
         let Some(line) = self.line() else {
             tracing::warn!("a reply is lost: there is no controller");
             return false;

@@ -198,14 +198,17 @@ pub async fn add_engines(options: &Options, count: u32) -> Result<Vec<EngineId>,
     } = options;
     let settings = profile.settings()?;
     let files = profile.connection_files(cluster_id)?;
+    let running = || State::read(profile, cluster_id).filter(|state| state.controller.is_alive());
+    // Where nothing ran there is not even a folder for the lock.
+    running().ok_or_else(|| not_running(profile, cluster_id))?;
     let _lock = Lock::take(profile, cluster_id)?;
-    let state = State::read(profile, cluster_id).filter(|state| state.controller.is_alive());
-    let mut state = state.ok_or_else(|| not_running(profile, cluster_id))?;
+    let mut state = running().ok_or_else(|| not_running(profile, cluster_id))?;
     let checkpoint_mb = settings.engines.checkpoint_mb;
     let (children, engines) = spawn_engines(options, &files, count, checkpoint_mb).await?;
     // In the background they go on without their handles.
     drop(children);
-    let ids = engines.iter().map(|engine| engine.id).collect();
+    let mut ids: Vec<EngineId> = engines.iter().map(|engine| engine.id).collect();
+    ids.sort_unstable();
     state.engines.retain(|engine| engine.process.is_alive());
     state.engines.extend(engines);
     state.write(profile)?;

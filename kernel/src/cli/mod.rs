@@ -161,7 +161,10 @@ fn exit(outcome: anyhow::Result<()>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chorus: {error:#}");
+            match error.downcast_ref::<::cluster::Error>() {
+                Some(error) => eprintln!("chorus: {}", error.chain()),
+                None => eprintln!("chorus: {error:#}"),
+            }
             ExitCode::FAILURE
         }
     }

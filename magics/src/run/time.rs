@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cell::Call;
+use super::wait::{GRACE, at};
 use super::{Engines, How, Magics, Notebook};
 use crate::cell::{Code, Piece, parse_code};
 use crate::error::Error;
@@ -279,14 +280,16 @@ impl<E: Engines, N: Notebook> FanOut<'_, E, N> {
             grouping: options::Grouping::Type,
         };
         let mut merger = Merger::new(&self.targets, layout, run.id);
+        // Set by an interrupt: engines have so long to end.
+        let mut deadline: Option<Instant> = None;
         while !merger.is_done() {
             tokio::select! {
                 biased;
-                () = self.notebook.interrupted() => {
-                    let pending = merger.pending();
-                    self.engines.signal(&pending, Signal::INT).await?;
-                    return Err(Error::Interrupted { engines: pending });
+                () = self.notebook.interrupted(), if deadline.is_none() => {
+                    self.engines.signal(&merger.pending(), Signal::INT).await?;
+                    deadline = Some(Instant::now() + GRACE);
                 }
+                () = at(deadline) => break,
                 event = run.events.recv() => match event {
                     Some((engine, event)) => drop(merger.on_event(engine, event)),
                     None => for engine in merger.pending() {
@@ -295,6 +298,11 @@ impl<E: Engines, N: Notebook> FanOut<'_, E, N> {
                     },
                 }
             }
+        }
+        if deadline.is_some() {
+            return Err(Error::Interrupted {
+                engines: merger.pending(),
+            });
         }
         match merger.failure() {
             Some(failure) => Err(failure.into()),

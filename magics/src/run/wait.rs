@@ -12,7 +12,7 @@ use crate::event::{EngineEvent, Shown};
 use crate::options::Signal;
 
 /// How long engines may take to end after a signal.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// How often the time in the progress line moves.
 const TICK: Duration = Duration::from_secs(1);
 /// So many events are merged at once at most.
@@ -192,7 +192,7 @@ impl Progress {
 }
 
 /// At that moment; never if there is none.
-async fn at(moment: Option<Instant>) {
+pub(super) async fn at(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
