@@ -231,3 +231,19 @@ async fn what_cannot_be_loaded_is_told() {
     assert!(error.contains("run"), "{error}");
     namespace.assert_filled().await;
 }
+
+#[tokio::test]
+async fn a_cell_that_ends_tells_its_cpu_time() {
+    let mut namespace = Namespace::start().await;
+    let idle = namespace
+        .good("std::thread::sleep(std::time::Duration::from_millis(60));")
+        .await;
+    let busy = namespace
+        .good("let start = std::time::Instant::now(); while start.elapsed().as_millis() < 300 {}")
+        .await;
+    let died = namespace.run("std::process::abort()").await;
+    let (idle, busy) = (idle.cpu.unwrap(), busy.cpu.unwrap());
+    // Others may have had the processor for a part of that time.
+    assert!(idle < busy / 2, "{idle:?} {busy:?}");
+    assert_eq!(died.cpu, None);
+}

@@ -167,6 +167,8 @@ pub(crate) fn config() -> Config {
 pub(crate) struct Ran {
     pub(crate) outcome: Outcome,
     pub(crate) checkpoint: Option<CheckpointState>,
+    /// The CPU's time, if the cell came to its end.
+    pub(crate) cpu: Option<Duration>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
     pub(crate) results: Vec<String>,
@@ -226,7 +228,7 @@ impl Namespace {
         mut other: impl FnMut(&Runtime, Event),
     ) -> Ran {
         let (mut stdout, mut stderr, mut results) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut checkpoint, mut chunks) = (None, 0);
+        let (mut checkpoint, mut cpu, mut chunks) = (None, None, 0);
         loop {
             match self.event().await {
                 Event::Output { stream, bytes } => {
@@ -240,11 +242,13 @@ impl Namespace {
                     id,
                     checkpoint: state,
                 } if id == run => checkpoint = Some(state),
+                Event::Spent { id, user, system } if id == run => cpu = Some(user + system),
                 Event::Result { id, text } if id == run => results.push(text),
                 Event::Finished { id, outcome } if id == run => {
                     return Ran {
                         outcome,
                         checkpoint,
+                        cpu,
                         stdout: String::from_utf8(stdout).unwrap(),
                         stderr: String::from_utf8(stderr).unwrap(),
                         results,
