@@ -7,7 +7,7 @@ use crate::kernel::lock;
 use cluster::output::Output;
 use compiler::{Completeness, completeness};
 use magics::cell::Code;
-use magics::run::{Evaluated, Variable};
+use magics::run::{Evaluated, Variable, only_asks};
 use magics::{EngineId, Failure, Magics, Shown};
 use protocol::message::iopub::{DisplayData, Stream, StreamName, Transient, UpdateDisplayData};
 use protocol::message::{ErrorInfo, MimeBundle};
@@ -21,6 +21,7 @@ pub(crate) type Emit = Arc<dyn Fn(Output) + Send + Sync>;
 #[derive(Debug)]
 pub(crate) struct Cells {
     evaluator: Evaluator,
+    executable: PathBuf,
     /// Held by the cell that runs.
     state: tokio::sync::Mutex<State>,
     engines: engines::Known,
@@ -42,9 +43,10 @@ pub(crate) fn at_boundary(text: &str) -> bool {
 impl Cells {
     /// Cells that `evaluator` evaluates. `executable` is this program, which the processes of a cluster run.
     pub(crate) fn new(evaluator: Evaluator, executable: PathBuf) -> Cells {
-        let engines = Engines::new(executable);
+        let engines = Engines::new(executable.clone());
         Cells {
             evaluator,
+            executable,
             engines: engines.known(),
             state: tokio::sync::Mutex::new(State {
                 magics: Magics::new(),
@@ -62,6 +64,18 @@ impl Cells {
         ask: &mut impl Ask,
     ) -> Result<Option<MimeBundle>, ErrorInfo> {
         let mut interrupts = self.evaluator.interrupts();
+        if only_asks(&cell.code, &at_boundary) {
+            let mut here = Here {
+                evaluator: &self.evaluator,
+                count: cell.count,
+                emit,
+                ask,
+                interrupts,
+            };
+            let (mut magics, mut engines) = (Magics::new(), Engines::new(self.executable.clone()));
+            let outcome = magics.run_cell(&cell.code, &mut engines, &mut here);
+            return outcome.await.map_err(error_info);
+        }
         let mut state = tokio::select! {
             state = self.state.lock() => state,
             _ = interrupts.changed() => return Err(failure::interrupted_early()),

@@ -1,7 +1,7 @@
 //! Runs a cell's pieces in their order; the dispatch of magics.
 
 use super::{Engines, Magics, Notebook};
-use crate::cell::{self, CellMagic, Code, LineMagic, Piece};
+use crate::cell::{self, AtBoundary, CellMagic, Code, LineMagic, Piece};
 use crate::error::Error;
 use crate::event::{Failure, MimeBundle, Shown};
 use crate::options::{self, CheckpointArgs, ClusterArgs, NoArgs, PxArgs, WhoArgs};
@@ -64,6 +64,24 @@ impl Call {
                 nearest: table::nearest(&self.name),
             })
     }
+}
+
+/// Whether a cell only asks what is known without running anything: help, lists, whether checkpoints are made. Such a cell need not wait
+/// for another that runs.
+pub fn only_asks(cell: &str, at_boundary: AtBoundary<'_>) -> bool {
+    let asks = |piece: &Piece| match piece {
+        Piece::Code(code) => code.is_blank(),
+        Piece::Line(magic) if magic.name.ends_with('?') => true,
+        Piece::Line(magic) => table::find(&magic.name).is_some_and(|row| {
+            matches!(
+                row.which,
+                Which::Checkpoint | Which::LsMagic | Which::Who | Which::Whos
+            )
+        }),
+        Piece::Cell(_) => false,
+    };
+    let pieces = cell::parse(cell, at_boundary);
+    !pieces.is_empty() && pieces.iter().all(asks)
 }
 
 impl Magics {

@@ -13,6 +13,8 @@ mod who;
 #[cfg(test)]
 mod tests;
 
+pub use cell::only_asks;
+
 use std::collections::BTreeSet;
 
 use tokio::sync::mpsc;

@@ -280,3 +280,18 @@ async fn help() {
     let error = run("%nothing?", &mut engines, &mut notebook).await;
     assert_eq!(error.unwrap_err().ename, "unknown magic");
 }
+
+#[test]
+fn cells_that_only_ask_are_told_from_others() {
+    for (cell, asks) in [
+        ("%checkpoint status", true),
+        ("%lsmagic\n%whos\n\n%px?", true),
+        ("%px 1", false),
+        ("%who\n1 + 1", false),
+        ("%%time\n1", false),
+        ("%nothing", false),
+        ("", false),
+    ] {
+        assert_eq!(crate::run::only_asks(cell, &|_| true), asks, "{cell}");
+    }
+}
