@@ -148,7 +148,7 @@ fn death(cause: &Cause) -> &'static str {
 }
 
 /// How a process ended, as a clause.
-fn died(cause: &Cause) -> String {
+pub fn died(cause: &Cause) -> String {
     match cause {
         Cause::Signal(..) => format!("was {cause}"),
         Cause::StackOverflow => format!("ran into a {cause}"),

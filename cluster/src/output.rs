@@ -162,6 +162,11 @@ impl Gatherer {
         self.due
     }
 
+    /// Completes when what waits is to be sent; never while nothing waits.
+    pub fn due(&self) -> impl Future<Output = ()> + Send + use<> {
+        due(self.deadline())
+    }
+
     fn set_due(&mut self) {
         let now = Instant::now();
         let earliest = self.last_sent.map_or(now, |last| last + GATHER);
@@ -234,6 +239,14 @@ impl Gatherer {
         self.send_shown();
         self.send_text();
         self.result.take()
+    }
+}
+
+/// Completes at a gatherer's [deadline](Gatherer::deadline); never if there is none.
+pub async fn due(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -8,7 +8,7 @@ use cluster::output::Output;
 use compiler::{Completeness, completeness};
 use magics::cell::Code;
 use magics::run::{Evaluated, Variable, only_asks};
-use magics::{EngineId, Failure, Magics, Shown};
+use magics::{EngineId, Failure, Magics, Notebook, Shown};
 use protocol::message::iopub::{DisplayData, Stream, StreamName, Transient, UpdateDisplayData};
 use protocol::message::{ErrorInfo, MimeBundle};
 use std::path::PathBuf;
@@ -63,31 +63,23 @@ impl Cells {
         emit: Emit,
         ask: &mut impl Ask,
     ) -> Result<Option<MimeBundle>, ErrorInfo> {
-        let mut interrupts = self.evaluator.interrupts();
+        let mut here = Here {
+            evaluator: &self.evaluator,
+            count: cell.count,
+            emit,
+            ask,
+            interrupts: self.evaluator.interrupts(),
+        };
         if only_asks(&cell.code, &at_boundary) {
-            let mut here = Here {
-                evaluator: &self.evaluator,
-                count: cell.count,
-                emit,
-                ask,
-                interrupts,
-            };
             let (mut magics, mut engines) = (Magics::new(), Engines::new(self.executable.clone()));
             let outcome = magics.run_cell(&cell.code, &mut engines, &mut here);
             return outcome.await.map_err(error_info);
         }
         let mut state = tokio::select! {
             state = self.state.lock() => state,
-            _ = interrupts.changed() => return Err(failure::interrupted_early()),
+            () = here.interrupted() => return Err(failure::interrupted_early()),
         };
         let State { magics, engines } = &mut *state;
-        let mut here = Here {
-            evaluator: &self.evaluator,
-            count: cell.count,
-            emit,
-            ask,
-            interrupts,
-        };
         let outcome = magics.run_cell(&cell.code, engines, &mut here).await;
         *lock(&self.names) = magics.engine_names().map(str::to_owned).collect();
         outcome.map_err(error_info)
@@ -119,7 +111,7 @@ struct Here<'a, A> {
     interrupts: Interrupts,
 }
 
-impl<A: Ask> magics::Notebook for Here<'_, A> {
+impl<A: Ask> Notebook for Here<'_, A> {
     fn at_boundary(&self, text: &str) -> bool {
         at_boundary(text)
     }

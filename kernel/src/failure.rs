@@ -1,5 +1,6 @@
 //! Errors in words: what happened, in which line of the cell, what it means for the variables, what to do next.
 
+use cluster::failure::{died, plain};
 use compiler::{Diagnostic, Failure, Place};
 use protocol::message::ErrorInfo;
 use runtime::{Cause, Frame, Outcome, Panic, Restored};
@@ -12,7 +13,7 @@ const KEPT: &str = "Every variable is as it was before the cell.";
 
 /// A cell that was interrupted before any of it ran.
 pub(crate) fn interrupted_early() -> ErrorInfo {
-    info(
+    plain(
         "interrupted",
         format!("The cell was interrupted before it ran. {KEPT}"),
     )
@@ -20,7 +21,7 @@ pub(crate) fn interrupted_early() -> ErrorInfo {
 
 /// evcxr or the runtime did not come up.
 pub(crate) fn not_ready(message: &str) -> ErrorInfo {
-    info("not ready", format!("No cell can be evaluated: {message}"))
+    plain("not ready", format!("No cell can be evaluated: {message}"))
 }
 
 /// A cell that did not compile.
@@ -45,8 +46,8 @@ pub(crate) fn compile(failure: Failure) -> ErrorInfo {
                     .collect(),
             }
         }
-        Failure::Refused(message) => info("compile error", message),
-        Failure::Panicked(message) => info(
+        Failure::Refused(message) => plain("compile error", message),
+        Failure::Panicked(message) => plain(
             "compile error",
             format!(
                 "evcxr could not deal with this cell ({message}). Nothing has changed; try to write it another way, \
@@ -74,7 +75,7 @@ pub(crate) fn run(outcome: &Outcome, places: &Places) -> ErrorInfo {
                 "{RED}error{PLAIN}: the cell returned early by `?`: {error}"
             )],
         },
-        Outcome::LoadFailed { error } => info(
+        Outcome::LoadFailed { error } => plain(
             "load error",
             format!("The compiled cell could not be loaded: {error}. {KEPT}"),
         ),
@@ -85,27 +86,17 @@ pub(crate) fn run(outcome: &Outcome, places: &Places) -> ErrorInfo {
                 Cause::Exited(_) => "exit".to_owned(),
                 Cause::SupervisorGone => "runtime gone".to_owned(),
             };
-            info(
+            plain(
                 &ename,
                 format!("The cell's process {}. {}", died(cause), kept(restored)),
             )
         }
-        Outcome::Interrupted { restored } => info(
+        Outcome::Interrupted { restored } => plain(
             "interrupted",
             format!("The cell was interrupted. {}", kept(restored)),
         ),
         Outcome::TypesChanged { variables } => types_changed(variables),
         Outcome::Completed => ErrorInfo::default(),
-    }
-}
-
-/// How a process ended, as a clause.
-fn died(cause: &Cause) -> String {
-    match cause {
-        Cause::Signal(..) => format!("was {cause}"),
-        Cause::StackOverflow => format!("ran into a {cause}"),
-        Cause::Exited(_) => cause.to_string(),
-        Cause::SupervisorGone => "went down, since the runtime's supervisor was killed".to_owned(),
     }
 }
 
@@ -195,7 +186,7 @@ fn function(frame: &Frame) -> Option<String> {
 
 /// Variables whose types a cell has redefined.
 pub(crate) fn types_changed(variables: &[String]) -> ErrorInfo {
-    info(
+    plain(
         "types changed",
         format!(
             "The types of {} were redefined, so their values can't be used. {KEPT}",
@@ -222,12 +213,4 @@ pub(crate) fn lost(cause: &Cause, restored: &Restored) -> String {
         died(cause),
         kept(restored)
     )
-}
-
-fn info(ename: &str, evalue: String) -> ErrorInfo {
-    ErrorInfo {
-        ename: ename.to_owned(),
-        traceback: vec![format!("{RED}{ename}{PLAIN}: {evalue}")],
-        evalue,
-    }
 }

@@ -12,7 +12,7 @@ use super::Job;
 use super::call;
 use super::worker::{Worker, emitter};
 use crate::failure;
-use crate::output::{Gatherer, text_bundle};
+use crate::output::{self, Gatherer, text_bundle};
 
 /// How many calls may be with the runtime: short ones follow each other without anybody having to wake up in between. Those
 /// that have not begun can still be aborted.
@@ -89,12 +89,7 @@ impl Worker {
             .flights
             .front()
             .and_then(|flight| flight.gatherer.as_ref()?.deadline());
-        let due = async {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        };
+        let due = output::due(deadline);
         tokio::select! {
             biased;
             _ = self.interrupts.changed() => {

@@ -274,13 +274,7 @@ impl Namespace {
         let id = snippet.id;
         runtime.run(snippet);
         loop {
-            let deadline = gatherer.deadline();
-            let due = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let due = gatherer.due();
             tokio::select! {
                 biased;
                 _ = interrupts.changed() => runtime.interrupt(id),

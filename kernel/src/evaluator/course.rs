@@ -164,13 +164,7 @@ impl Course<'_> {
         let id = snippet.id;
         self.ready.runtime.run(snippet);
         loop {
-            let deadline = self.gatherer.deadline();
-            let due = async {
-                match deadline {
-                    Some(deadline) => tokio::time::sleep_until(deadline).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let due = self.gatherer.due();
             tokio::select! {
                 biased;
                 _ = self.interrupts.changed() => self.ready.runtime.interrupt(id),
