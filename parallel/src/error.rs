@@ -15,6 +15,12 @@ pub enum Error {
         /// What was tried, and what to do.
         reason: String,
     },
+    /// A program's own cluster did not start.
+    #[error("failed to start a cluster: {reason}")]
+    Start {
+        /// What stood in the way, and what to do.
+        reason: String,
+    },
     /// The connection ended. What has arrived before stays readable.
     #[error(
         "lost the connection to the cluster: {reason}. Make a new client with `Client::connect()`"

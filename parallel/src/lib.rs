@@ -41,6 +41,8 @@ mod link;
 mod names;
 mod portable;
 mod private;
+#[cfg(feature = "client")]
+mod program;
 mod result;
 mod submit;
 mod targets;
@@ -52,6 +54,8 @@ pub use client::Client;
 pub use error::{CompositeError, Error, Location, TaskError};
 pub use items::Items;
 pub use portable::Portable;
+#[cfg(feature = "client")]
+pub use program::Cluster;
 pub use result::{AsyncResult, Completed, Iter};
 pub use serde;
 pub use targets::Targets;

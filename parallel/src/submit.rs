@@ -36,6 +36,7 @@ impl Job {
         Ok(Job {
             work: Work::Call {
                 artifact: place.artifact.clone(),
+                executable: place.executable,
                 offset: place.offset,
             },
             route,

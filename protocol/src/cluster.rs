@@ -239,6 +239,19 @@ pub fn write_private<T: Serialize>(path: &Path, value: &T) -> Result<(), FileErr
     })
 }
 
+/// The profile that is used when none is named. It need not be created.
+pub const DEFAULT_PROFILE: &str = "default";
+
+/// The folder with all profiles, which has a folder for each by its name; none if the user has no data folder.
+pub fn profiles() -> Option<PathBuf> {
+    dirs::data_dir().map(|data| data.join("chorus").join("profiles"))
+}
+
+/// Where a profile's connection files are.
+pub fn security(profile: &Path) -> PathBuf {
+    profile.join("security")
+}
+
 /// The two files of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {

@@ -22,7 +22,7 @@ mod tally;
 mod wire;
 
 pub use call::{Call, CallOutcome, Data, Piece, Span, Value};
-pub use child::child_main;
+pub use child::{child_main, is_child};
 pub use event::{
     Cause, CheckpointState, Event, Frame, Location, Outcome, Panic, Restored, RunId, Snippet,
     Stream, WhyNot,

@@ -56,7 +56,8 @@ pub(crate) enum ToSupervisor {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) epoch: u32,
-    pub(crate) support: Vec<u8>,
+    /// None where no snippets run.
+    pub(crate) support: Option<Vec<u8>>,
     pub(crate) preload: Vec<Vec<u8>>,
     /// How many bytes are kept for later calls.
     pub(crate) keep: u64,

@@ -128,7 +128,9 @@ pub fn create_variable_store() -> *mut VariableStore {
 /// Generated code calls this when user code unwound.
 #[inline(never)]
 pub fn panicked() {
-    report_panic("the message went to a panic hook of the cell, or the panic was resumed without one");
+    report_panic(
+        "the message went to a panic hook of the cell, or the panic was resumed without one",
+    );
 }
 
 fn report_panic(fallback: &str) {

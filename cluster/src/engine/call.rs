@@ -5,6 +5,7 @@
 //! ```json
 //! {"chorus": {
 //!     "artifact": "/path/of/the/shared/object.so",
+//!     "executable": false,
 //!     "offset": 4711,
 //!     "pieces": [
 //!         {"buffer": 0},
@@ -19,7 +20,8 @@
 //!
 //! `pieces` are what the trampoline gets, in this order: one of the message's buffers, by index; the start of a file, which the sender may
 //! remove once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
-//! takes at random from 64 bits: clients share an engine. `shm` says that the sender is on this machine and can open files here.
+//! takes at random from 64 bits: clients share an engine. `executable` says that the artifact is a program, which runs its own
+//! closures (see `programs`). `shm` says that the sender is on this machine and can open files here.
 //! What is not given: no pieces, false.
 //!
 //! The reply's content is, beside `status`:
@@ -52,6 +54,8 @@ struct Content {
 #[derive(Debug, Deserialize)]
 struct Request {
     artifact: PathBuf,
+    #[serde(default)]
+    executable: bool,
     offset: u64,
     #[serde(default)]
     pieces: Vec<PieceRequest>,
@@ -69,7 +73,8 @@ struct PieceRequest {
     kept: Option<NonZeroU64>,
 }
 
-/// The call that a request asks for; `None` when it asks for something else. `file` is where a long result may go.
+/// The call that a request asks for, and whether its artifact is a program; `None` when it asks for something else. `file` is where a
+/// long result may go.
 ///
 /// # Errors
 /// With what is wrong with the request, in words for its sender.
@@ -77,7 +82,7 @@ pub(super) fn parse(
     message: &Message,
     id: RunId,
     file: impl FnOnce() -> PathBuf,
-) -> Result<Option<Call>, String> {
+) -> Result<Option<(Call, bool)>, String> {
     let content: Content = message
         .parse()
         .map_err(|error| format!("the call's content has {error}"))?;
@@ -126,13 +131,14 @@ pub(super) fn parse(
             })
         })
         .collect::<Result<_, String>>()?;
-    Ok(Some(Call {
+    let call = Call {
         id,
         artifact: request.artifact,
         offset: request.offset,
         pieces,
         answer_file: request.shm.then(file),
-    }))
+    };
+    Ok(Some((call, request.executable)))
 }
 
 /// A reply's content, but for what tells the engine, and its buffers. `error` is the outcome's, if it is one.
@@ -179,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    fn parsed(content: &Value) -> Result<Option<Call>, String> {
+    fn parsed(content: &Value) -> Result<Option<(Call, bool)>, String> {
         let content = RawJson::from_value(content).unwrap();
         let message = Session::new(&Key::none())
             .raw_message("apply_request", content, None)
@@ -196,8 +202,8 @@ mod tests {
             {"file": "/dev/shm/y", "length": 4, "keep": 2},
             {"kept": 9},
         ]}});
-        let call = parsed(&content).unwrap().unwrap();
-        assert_eq!((call.id, call.offset), (RunId(5), 7));
+        let (call, executable) = parsed(&content).unwrap().unwrap();
+        assert_eq!((call.id, call.offset, executable), (RunId(5), 7, false));
         assert_eq!(
             call.answer_file.as_deref(),
             Some(Path::new("/dev/shm/answer"))
@@ -212,9 +218,9 @@ mod tests {
                 Piece::Kept { .. },
             ] if &second[..] == b"bc" && first.get() == u64::MAX
         ));
-        let bare = json!({"chorus": {"artifact": "/a.so", "offset": 7}});
-        let call = parsed(&bare).unwrap().unwrap();
-        assert!(call.pieces.is_empty() && call.answer_file.is_none());
+        let bare = json!({"chorus": {"artifact": "/a", "executable": true, "offset": 7}});
+        let (call, executable) = parsed(&bare).unwrap().unwrap();
+        assert!(call.pieces.is_empty() && call.answer_file.is_none() && executable);
     }
 
     #[test]

@@ -47,7 +47,7 @@ impl Worker {
             }
             let id = self.namespace.new_id();
             let file = || PathBuf::from(format!("/dev/shm/chorus-{}-{}", self.uuid(), id.0));
-            let call = match call::parse(&job.message, id, file) {
+            let (call, executable) = match call::parse(&job.message, id, file) {
                 Ok(Some(call)) => call,
                 Ok(None) => return self.waiting.push_front(job),
                 Err(reason) => {
@@ -62,7 +62,15 @@ impl Worker {
                 self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
                 continue;
             }
-            if let Err(error) = self.namespace.start().await {
+            let boarded = match self.namespace.home(&call, executable) {
+                // Calls come back in their order only from one runtime.
+                Ok(home) if !self.flights.is_empty() && !self.namespace.calls_go_to(home) => {
+                    return self.waiting.push_front(job);
+                }
+                Ok(home) => self.namespace.start_calls(&call, home).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = boarded {
                 let content = self.error(error, "apply");
                 self.reply(&job, content, jiff::Timestamp::now());
                 self.status(&job.message.header, ExecutionState::Idle);

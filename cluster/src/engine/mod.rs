@@ -9,6 +9,7 @@ mod flight;
 mod line;
 mod link;
 mod namespace;
+mod programs;
 mod worker;
 
 use std::collections::HashSet;

@@ -1,13 +1,17 @@
-//! A namespace: one runtime, and the lineage of what has run in it. Compiles and runs one snippet at a time.
+//! A namespace: one runtime, and the lineage of what has run in it. Compiles and runs one snippet at a time. Calls go to this runtime or to
+//! that of a program (see `programs`), to one of them at a time.
 
 use std::collections::{HashMap, VecDeque};
+use std::ffi::OsStr;
+use std::process::Command;
 
 use protocol::message::iopub::StreamName;
 use protocol::message::{ErrorInfo, MimeBundle};
-use runtime::{Call, CallOutcome, Event, Outcome, RunId, Runtime, Snippet};
+use runtime::{Call, CallOutcome, Event, Outcome, Restored, RunId, Runtime, Snippet};
 use tokio::sync::{mpsc, watch};
 
 use super::Config;
+use super::programs::{Program, Programs};
 use crate::compile::{Artifact, Client, Ended, Place, Request, Trouble};
 use crate::connection::{EngineFile, Libraries};
 use crate::output::{Gatherer, Output, text_bundle};
@@ -15,6 +19,14 @@ use crate::{EngineId, Lineage, failure};
 
 /// Artifacts that are remembered.
 const KNOWN: usize = 4096;
+
+/// The next event of a runtime; never resolves without one.
+async fn next(running: &mut Option<Running>) -> Option<Event> {
+    match running {
+        Some(running) => running.events.recv().await,
+        None => std::future::pending().await,
+    }
+}
 
 /// The engine's number, for snippets that share work between them.
 const ENGINE_ID: &str = "CHORUS_ENGINE_ID";
@@ -25,15 +37,20 @@ pub(super) struct Namespace {
     libraries: Option<Libraries>,
     compiler: Option<Client>,
     running: Option<Running>,
+    programs: Programs,
+    /// Whose closures are called; without, those of cells.
+    calling: Option<Program>,
     lineage: Lineage,
     known: HashMap<Request, Artifact>,
     oldest: VecDeque<Request>,
     runs: u64,
 }
 
-struct Running {
-    runtime: Runtime,
-    events: mpsc::UnboundedReceiver<Event>,
+/// A runtime and what it reports.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) runtime: Runtime,
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
 }
 
 impl Namespace {
@@ -49,6 +66,8 @@ impl Namespace {
             engine: None,
             compiler,
             running: None,
+            programs: Programs::default(),
+            calling: None,
             lineage: Lineage::root(),
             known: HashMap::new(),
             oldest: VecDeque::new(),
@@ -79,11 +98,8 @@ impl Namespace {
             Some(libraries) => libraries.clone(),
             None => self.compiler()?.libraries().await.map_err(trouble)?,
         };
-        let mut command = std::process::Command::new(self.config.runtime.get_program());
+        let mut command = self.command(self.config.runtime.get_program());
         command.args(self.config.runtime.get_args());
-        if let Some(engine) = self.engine {
-            command.env(ENGINE_ID, engine.to_string());
-        }
         let mut config = runtime::Config::new(command, libraries.support.clone());
         config.preload = libraries.preload.clone();
         config.checkpoint_limit = self.config.checkpoint_limit;
@@ -94,6 +110,15 @@ impl Namespace {
         self.lineage = Lineage::root();
         self.running = Some(Running { runtime, events });
         Ok(())
+    }
+
+    /// Runs a program as a runtime of this engine.
+    fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = Command::new(program);
+        if let Some(engine) = self.engine {
+            command.env(ENGINE_ID, engine.to_string());
+        }
+        command
     }
 
     /// Forgets everything.
@@ -108,15 +133,17 @@ impl Namespace {
         if let Some(running) = self.running {
             running.runtime.shutdown().await;
         }
+        self.programs.shutdown().await;
     }
 
     /// What happens while no snippet runs, as text for a stream.
     pub(super) async fn idle(&mut self) -> (StreamName, String) {
         loop {
-            let Some(running) = &mut self.running else {
-                return std::future::pending().await;
+            let (program, event) = tokio::select! {
+                event = next(&mut self.running) => (false, event),
+                event = self.programs.idle() => (true, Some(event)),
             };
-            match running.events.recv().await {
+            match event {
                 Some(Event::Output { stream, bytes }) => {
                     let name = match stream {
                         runtime::Stream::Stdout => StreamName::Stdout,
@@ -124,13 +151,19 @@ impl Namespace {
                     };
                     return (name, String::from_utf8_lossy(&bytes).into_owned());
                 }
+                // The next call begins a program's runtime anew.
+                Some(Event::Lost { .. } | Event::Input { .. }) if program => {}
                 Some(Event::Lost { cause, restored }) => {
                     if !restored.variables {
                         self.lineage = Lineage::root();
                     }
                     return (StreamName::Stderr, failure::lost(&cause, &restored));
                 }
-                Some(Event::Input { .. }) => running.runtime.input(None),
+                Some(Event::Input { .. }) => {
+                    if let Some(running) = &self.running {
+                        running.runtime.input(None);
+                    }
+                }
                 Some(_) => {}
                 None => self.running = None,
             }
@@ -143,43 +176,82 @@ impl Namespace {
         RunId(self.runs)
     }
 
+    /// Where a call belongs: to a program, or without to what cells made.
+    pub(super) fn home(&self, call: &Call, executable: bool) -> Result<Option<Program>, ErrorInfo> {
+        executable.then(|| Program::at(&call.artifact)).transpose()
+    }
+
+    /// Whether calls of this home are what goes on.
+    pub(super) fn calls_go_to(&self, home: Option<Program>) -> bool {
+        self.calling == home
+    }
+
+    /// Starts the runtime for calls of this home, if it is not there. No others are under way.
+    pub(super) async fn start_calls(
+        &mut self,
+        call: &Call,
+        home: Option<Program>,
+    ) -> Result<(), ErrorInfo> {
+        self.calling = home;
+        match home {
+            None => self.start().await,
+            Some(program) => {
+                let command = self.command(&call.artifact);
+                let limit = self.config.checkpoint_limit;
+                self.programs.start(program, command, limit).await
+            }
+        }
+    }
+
+    /// The runtime that calls go to.
+    fn caller(&mut self) -> Option<&mut Running> {
+        match self.calling {
+            None => self.running.as_mut(),
+            Some(program) => self.programs.get(program),
+        }
+    }
+
     /// Hands a call to the runtime, which is there; `event` tells how it went.
-    pub(super) fn call(&self, call: &Call) {
-        if let Some(running) = &self.running {
+    pub(super) fn call(&mut self, call: &Call) {
+        if let Some(running) = self.caller() {
             running.runtime.call(call);
         }
     }
 
-    pub(super) fn interrupt(&self, id: RunId) {
-        if let Some(running) = &self.running {
+    pub(super) fn interrupt(&mut self, id: RunId) {
+        if let Some(running) = self.caller() {
             running.runtime.interrupt(id);
         }
     }
 
     /// What happens while calls are under way; `None` when the runtime has gone.
     pub(super) async fn event(&mut self) -> Option<Event> {
-        let event = self.running.as_mut()?.events.recv().await;
+        let running = self.caller()?;
+        let event = running.events.recv().await;
         match &event {
-            Some(Event::Lost { restored, .. }) if !restored.variables => {
-                self.lineage = Lineage::root();
-            }
-            Some(Event::Input { .. }) => {
-                if let Some(running) = &self.running {
-                    running.runtime.input(None);
-                }
-            }
+            Some(Event::Input { .. }) => running.runtime.input(None),
+            Some(Event::Lost { restored, .. }) => self.note_restored(restored),
             Some(_) => {}
-            None => self.running = None,
+            None => match self.calling {
+                None => self.running = None,
+                Some(program) => self.programs.forget(program),
+            },
         }
         event
+    }
+
+    /// Variables that are lost take their types with them. Programs have none.
+    fn note_restored(&mut self, restored: &Restored) {
+        if !restored.variables && self.calling.is_none() {
+            self.lineage = Lineage::root();
+        }
     }
 
     /// A call may have taken the variables with it.
     pub(super) fn note_outcome(&mut self, outcome: &CallOutcome) {
         if let CallOutcome::Died { restored, .. } | CallOutcome::Interrupted { restored } = outcome
-            && !restored.variables
         {
-            self.lineage = Lineage::root();
+            self.note_restored(restored);
         }
     }
 

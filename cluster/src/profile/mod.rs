@@ -21,8 +21,7 @@ pub use settings::{
 use crate::Error;
 use crate::connection::Paths;
 
-/// The profile that is used when none is named. It need not be created.
-pub const DEFAULT: &str = "default";
+pub use protocol::cluster::DEFAULT_PROFILE as DEFAULT;
 
 /// A profile's folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -135,7 +134,7 @@ impl Profile {
 
     /// Where connection files are.
     pub fn security(&self) -> PathBuf {
-        self.folder.join("security")
+        protocol::cluster::security(&self.folder)
     }
 
     /// Where processes log to.
@@ -160,12 +159,10 @@ impl Profile {
 /// # Errors
 /// When the user has no data folder.
 pub fn root() -> Result<PathBuf, Error> {
-    dirs::data_dir()
-        .map(|data| data.join("chorus").join("profiles"))
-        .ok_or_else(|| Error::System {
-            doing: "find a folder for profiles: set HOME or XDG_DATA_HOME",
-            source: std::io::ErrorKind::NotFound.into(),
-        })
+    protocol::cluster::profiles().ok_or_else(|| Error::System {
+        doing: "find a folder for profiles: set HOME or XDG_DATA_HOME",
+        source: std::io::ErrorKind::NotFound.into(),
+    })
 }
 
 /// All profiles in `root` that have a folder, and the default one, by name.

@@ -7,6 +7,7 @@ use cluster::launcher::{self, Lifetime, Options};
 use cluster::profile::{self, Profile};
 use cluster::{EngineId, compile, controller, engine};
 use comfy_table::{Table, presets};
+use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -74,6 +75,9 @@ pub(super) struct StartArgs {
     /// Return when it is ready, and leave it running
     #[arg(long)]
     daemonize: bool,
+    /// For programs: say in a line of JSON that it is ready, and end it when standard input is closed
+    #[arg(long, hide = true, conflicts_with = "daemonize")]
+    tied: bool,
 }
 
 #[derive(Debug, Args)]
@@ -259,6 +263,7 @@ async fn start(arguments: StartArgs) -> anyhow::Result<()> {
         engines,
         name,
         daemonize,
+        tied,
     } = arguments;
     let lifetime = if daemonize {
         Lifetime::Background
@@ -268,7 +273,11 @@ async fn start(arguments: StartArgs) -> anyhow::Result<()> {
     let mut options = options(&name, lifetime)?;
     options.engines = engines;
     let log = options.profile.log();
-    let mut cluster = launcher::start(options).await?;
+    let started = launcher::start(options).await;
+    if tied {
+        return serve_starter(started).await;
+    }
+    let mut cluster = started?;
     let count = cluster.state().engines.len();
     println!(
         "The cluster {} is ready: {count} engine{}.\n  Connection file: {}\n  Logs: {}",
@@ -294,6 +303,40 @@ async fn start(arguments: StartArgs) -> anyhow::Result<()> {
     cluster.stop().await?;
     println!("The cluster {} has ended.", title(&name));
     Ok(())
+}
+
+/// Runs a cluster for the program that started it, which reads a line as a cluster's processes print it.
+async fn serve_starter(started: Result<launcher::Cluster, cluster::Error>) -> anyhow::Result<()> {
+    let mut cluster = match started {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            println!("{}", json!({"error": error.chain()}));
+            return Err(error.into());
+        }
+    };
+    let (client, engines) = (&cluster.files().client, cluster.state().engines.len());
+    println!(
+        "{}",
+        json!({"ready": {"client": client, "engines": engines}})
+    );
+    let (closed, is_closed) = tokio::sync::oneshot::channel::<()>();
+    // A thread, because reading standard input can't be given up.
+    std::thread::Builder::new()
+        .name("tie".to_owned())
+        .spawn(move || {
+            // Whatever ends the reading, the program is gone.
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            drop(closed);
+        })
+        .context("failed to start a thread")?;
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        () = cluster.ended() => {}
+        _ = is_closed => {}
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(cluster.stop().await?)
 }
 
 fn table(header: &[&str]) -> Table {

@@ -28,6 +28,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(crate) struct Place {
     /// The shared object or program that holds it.
     pub artifact: PathBuf,
+    /// Whether it is this program.
+    pub executable: bool,
     /// The distance of its trampoline from where the file is loaded, in bytes.
     pub offset: u64,
 }
@@ -84,7 +86,8 @@ fn find(address: usize) -> Result<Place, Error> {
     let (name, base) = object(address).ok_or_else(unknown)?;
     // SAFETY: no arguments but a number.
     let program = object(unsafe { libc::getauxval(libc::AT_PHDR) } as usize);
-    let artifact = if program.is_some_and(|(_, program)| program == base) {
+    let executable = program.is_some_and(|(_, program)| program == base);
+    let artifact = if executable {
         // The linker's name of a program is what it was called with, which may be relative to a folder that was left.
         std::env::current_exe()
     } else {
@@ -95,6 +98,7 @@ fn find(address: usize) -> Result<Place, Error> {
     })?;
     Ok(Place {
         artifact,
+        executable,
         offset: (address - base) as u64,
     })
 }

@@ -52,7 +52,7 @@ pub const CARRIER: &str = "CHORUS_CARRIER";
 /// Names the environment variable with the folder through which snippets take and give pieces.
 pub const PIECES: &str = "CHORUS_PIECES";
 /// Raised with every change of this module's types or of the codec.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// From the program to the carrier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -155,6 +155,8 @@ pub enum Work {
     Call {
         /// The shared object or program, on the program's machine.
         artifact: PathBuf,
+        /// Whether it is the program itself, which no other process can load: engines start it anew.
+        executable: bool,
         /// Bytes from where it is loaded to the trampoline.
         offset: u64,
     },

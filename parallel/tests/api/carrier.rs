@@ -408,7 +408,9 @@ impl Carrier {
                 at: started,
             }]));
             let outcome = match &task.work {
-                Work::Call { artifact, offset } => {
+                Work::Call {
+                    artifact, offset, ..
+                } => {
                     assert_eq!(*artifact, std::env::current_exe().unwrap());
                     call(*offset, &task)
                 }

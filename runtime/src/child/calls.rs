@@ -5,7 +5,11 @@ use std::ffi::{OsStr, c_int, c_void};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::ptr::{null, null_mut};
+
+use libloading::os::unix::Library;
 
 use super::host;
 use super::kept::{Held, Kept};
@@ -279,8 +283,13 @@ struct LinkMap {
 impl Code {
     /// Loads an artifact for ever. On failure the dynamic linker's words.
     fn load(path: &OsStr) -> Result<Code, String> {
-        let library = host::load(path)?;
-        let handle = std::mem::ManuallyDrop::into_inner(library).into_raw();
+        let handle = if is_this_program(path) {
+            // The dynamic linker refuses to load a program; it is there already.
+            Library::this()
+        } else {
+            std::mem::ManuallyDrop::into_inner(host::load(path)?)
+        }
+        .into_raw();
         let mut map: *const LinkMap = null();
         // SAFETY: the handle is open, and this request writes one pointer.
         let asked = unsafe {
@@ -303,6 +312,13 @@ impl Code {
         unsafe { libc::dl_iterate_phdr(Some(note_code), (&raw mut code).cast()) };
         Ok(code)
     }
+}
+
+/// Whether the file is what this process runs.
+fn is_this_program(path: &OsStr) -> bool {
+    let file = |path: &Path| std::fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    let program = file(Path::new("/proc/self/exe"));
+    program.is_some() && program == file(Path::new(path))
 }
 
 /// Called for every loaded object; `code` is a [`Code`].

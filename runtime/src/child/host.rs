@@ -1,6 +1,7 @@
 //! The worker's side of the support library's C interface: what cells report, and what the library is asked to do.
 //!
-//! The counterpart is `support/lib.rs`; [`INTERFACE`] is raised with every change.
+//! The counterpart is `support/lib.rs`; [`INTERFACE`] is raised with every change. Cells share one that is loaded with them; a program whose
+//! closures run in its own executable has one in itself, since its libstd is not the cells'.
 
 use std::ffi::{OsStr, c_void};
 use std::os::fd::OwnedFd;
@@ -193,13 +194,24 @@ pub(super) struct Support {
     restored: extern "C" fn() -> bool,
 }
 
+#[path = "../../support/lib.rs"]
+#[expect(
+    dead_code,
+    unreachable_pub,
+    reason = "the source is a library of its own, of which a program without cells needs a part"
+)]
+mod own;
+
 impl Support {
-    /// Loads what cells need, for ever. On failure the dynamic linker's words.
+    /// Loads what cells need, for ever; a program without cells has it in itself. On failure the dynamic linker's words.
     pub(super) fn load(start: &Start) -> Result<Support, String> {
+        let Some(support) = &start.support else {
+            return Ok(Support::own());
+        };
         for path in &start.preload {
             load(OsStr::from_bytes(path))?;
         }
-        let library = load(OsStr::from_bytes(&start.support))?;
+        let library = load(OsStr::from_bytes(support))?;
         // SAFETY: the signatures are those of `support/lib.rs` at this interface's number, which is asked first.
         unsafe {
             let interface: extern "C" fn() -> u32 = *symbol(&library, c"chorus_support_interface")?;
@@ -221,6 +233,25 @@ impl Support {
                 restored: *symbol(&library, c"chorus_support_restored")?,
             };
             Ok(support)
+        }
+    }
+
+    /// The library that is linked to this program.
+    fn own() -> Support {
+        // SAFETY: both tables and both texts are `repr(C)` and of one interface; this one lives as long as the process.
+        let panicked = unsafe {
+            own::chorus_support_init((&raw const HOST).cast());
+            std::mem::transmute::<unsafe extern "C" fn(own::Text), extern "C" fn(Text)>(
+                own::chorus_support_panicked,
+            )
+        };
+        Support {
+            cell_end: own::chorus_support_cell_end,
+            panicked,
+            flush: own::chorus_support_flush,
+            before_fork: own::chorus_support_before_fork,
+            after_fork: own::chorus_support_after_fork,
+            restored: own::chorus_support_restored,
         }
     }
 

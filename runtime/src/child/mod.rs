@@ -17,6 +17,11 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
 use crate::wire::FDS_VARIABLE;
 
+/// Whether this process was started by [`Runtime::start`](crate::Runtime::start), so that [`child_main`] is to be called.
+pub fn is_child() -> bool {
+    std::env::var_os(FDS_VARIABLE).is_some()
+}
+
 /// The whole life of a process started by [`Runtime::start`](crate::Runtime::start): call it first thing in `main`, before any thread
 /// is started.
 pub fn child_main() -> ! {

@@ -24,8 +24,9 @@ pub struct Config {
     /// The program whose `main` calls [`child_main`](crate::child_main), with its arguments and environment. Its stdin, stdout and stderr
     /// settings are not used.
     pub command: Command,
-    /// `libchorus_support.so`, compiled from [`SUPPORT_SOURCE`](crate::SUPPORT_SOURCE).
-    pub support: PathBuf,
+    /// `libchorus_support.so`, compiled from [`SUPPORT_SOURCE`](crate::SUPPORT_SOURCE); without, the program runs no snippets, but
+    /// closures of its own executable.
+    pub support: Option<PathBuf>,
     /// Shared objects to load before `support`, in this order: the toolchain's `libstd-*.so`, which the dynamic linker would not
     /// find by itself.
     pub preload: Vec<PathBuf>,
@@ -43,8 +44,16 @@ impl Config {
     /// A runtime with checkpoints for namespaces of up to 4 GB, that keeps 1 GB for calls.
     pub fn new(command: Command, support: PathBuf) -> Config {
         Config {
+            support: Some(support),
+            ..Config::of_program(command)
+        }
+    }
+
+    /// The same for a program whose closures are functions of its own executable, which no other process can load.
+    pub fn of_program(command: Command) -> Config {
+        Config {
             command,
-            support,
+            support: None,
             preload: Vec::new(),
             checkpoint: true,
             checkpoint_limit: 4_000_000_000,

@@ -74,7 +74,7 @@ impl Processes {
         let bytes = |path: &PathBuf| path.as_os_str().as_bytes().to_vec();
         let start = ToSupervisor::Start(Start {
             epoch,
-            support: bytes(&config.support),
+            support: config.support.as_ref().map(bytes),
             preload: config.preload.iter().map(bytes).collect(),
             keep: config.keep,
         });

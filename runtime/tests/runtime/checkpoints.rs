@@ -367,7 +367,7 @@ async fn a_killed_supervisor_is_replaced() {
 #[tokio::test]
 async fn a_runtime_that_cannot_load_its_library_says_so() {
     let mut config = config();
-    config.support = "/nonexistent/libchorus_support.so".into();
+    config.support = Some("/nonexistent/libchorus_support.so".into());
     let error = runtime::Runtime::start(config).await.unwrap_err();
     let runtime::RuntimeError::Support { reason } = error else {
         panic!("{error:?}");

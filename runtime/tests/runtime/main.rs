@@ -13,4 +13,5 @@ mod measure;
 mod outcomes;
 mod output;
 mod processes;
+mod programs;
 mod support;

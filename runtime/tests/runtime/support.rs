@@ -141,12 +141,17 @@ pub(crate) fn cell(body: &str) -> PathBuf {
 }
 
 pub(crate) fn child_program() -> PathBuf {
+    example("runtime_process")
+}
+
+pub(crate) fn example(name: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let program = test
         .parent()
         .and_then(Path::parent)
         .unwrap()
-        .join("examples/runtime_process");
+        .join("examples")
+        .join(name);
     assert!(
         program.exists(),
         "{} is missing: run `cargo test` without --test, or build the examples first",

@@ -1,0 +1,6 @@
+//! Programs outside of notebooks: how they find a cluster or start one, and how their closures get to engines.
+
+mod cluster;
+mod hook;
+
+pub use cluster::Cluster;
