@@ -37,8 +37,11 @@ impl fmt::Debug for Client {
 impl Client {
     /// Connects to the notebook's cluster: the default profile's, or the one that the kernel started.
     ///
+    /// Outside a notebook (feature `client`): to the default profile's, or the one that the environment variables `CHORUS_PROFILE` and
+    /// `CHORUS_CLUSTER_ID` name.
+    ///
     /// # Errors
-    /// When there is no carrier (the program runs outside a notebook) or no cluster.
+    /// When there is no cluster.
     pub fn connect() -> Result<Client, Error> {
         Client::open(None, None)
     }
@@ -53,12 +56,9 @@ impl Client {
     }
 
     fn open(profile: Option<String>, cluster_id: Option<String>) -> Result<Client, Error> {
-        let path = std::env::var_os(CARRIER).map(PathBuf::from).ok_or_else(|| Error::Connect {
-            reason: format!(
-                "this program doesn't run in a cell of a Chorus notebook ({CARRIER} is not set). \
-                 Outside a notebook, build it with the feature `client` of the crate `chorus`"
-            ),
-        })?;
+        let Some(path) = std::env::var_os(CARRIER).map(PathBuf::from) else {
+            return Client::outside(profile, cluster_id);
+        };
         let stream = UnixStream::connect(&path).map_err(|error| Error::Connect {
             reason: format!(
                 "nobody answers at {}: {error}. Restart the kernel",
@@ -73,6 +73,39 @@ impl Client {
                 cluster_id,
             },
         )
+    }
+
+    #[cfg(feature = "client")]
+    fn outside(profile: Option<String>, cluster_id: Option<String>) -> Result<Client, Error> {
+        Client::over(
+            crate::program::carrier(crate::program::Where::Named)?,
+            Origin {
+                path: None,
+                profile,
+                cluster_id,
+            },
+        )
+    }
+
+    #[cfg(not(feature = "client"))]
+    fn outside(_: Option<String>, _: Option<String>) -> Result<Client, Error> {
+        Err(Error::Connect {
+            reason: format!(
+                "this program doesn't run in a cell of a Chorus notebook ({CARRIER} is not set). \
+                 Outside a notebook, build it with the feature `client` of the crate `chorus`"
+            ),
+        })
+    }
+
+    /// Connects to the cluster of a connection file, one of Chorus or of ipyparallel, from a program outside of notebooks.
+    ///
+    /// # Errors
+    /// When the file can't be used or nobody answers.
+    #[cfg(feature = "client")]
+    pub fn from_connection_file(path: impl Into<PathBuf>) -> Result<Client, Error> {
+        Client::from_stream(crate::program::carrier(crate::program::Where::File(
+            path.into(),
+        ))?)
     }
 
     /// Connects to a carrier of this process at the other end of the stream; see [`wire`](crate::wire).

@@ -111,7 +111,7 @@ impl Cluster {
     /// # Errors
     /// When it has ended meanwhile.
     pub fn connect(&self) -> Result<Client, Error> {
-        Client::of_file(self.file.clone())
+        Client::from_connection_file(&self.file)
     }
 
     /// The connection file, for clients in other programs, Python's for example.

@@ -2,5 +2,7 @@
 
 mod cluster;
 mod hook;
+mod host;
 
 pub use cluster::Cluster;
+pub(crate) use host::{Where, carrier};
