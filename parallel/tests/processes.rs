@@ -1,17 +1,18 @@
-//! A client and a cluster of real processes. The program is `cluster`'s example `cluster_process`, or what CHORUS_CLUSTER names.
+//! A connection to a cluster of real processes.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use chorus::controller::{Connection, Ending, EngineId, Error, Lost, Output, Request, Said, To};
+use common::Cluster;
 use protocol::RawJson;
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -20,49 +21,7 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(60);
 const TWO: [EngineId; 2] = [EngineId(0), EngineId(1)];
 
-fn program() -> PathBuf {
-    if let Some(program) = std::env::var_os("CHORUS_CLUSTER") {
-        return program.into();
-    }
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap();
-    let program = folder.join("examples/cluster_process");
-    assert!(
-        program.exists(),
-        "{} is missing: build it with `cargo build -p cluster --example cluster_process`, as a release if this is one",
-        program.display()
-    );
-    program
-}
-
-/// A cluster that ends when this is dropped: its processes are tied to the one that started them.
-struct Cluster {
-    starter: Child,
-    root: tempfile::TempDir,
-    file: PathBuf,
-}
-
 impl Cluster {
-    fn start(engines: u32) -> Self {
-        let root = tempfile::tempdir().unwrap();
-        let mut starter = Command::new(program())
-            .args(["cluster", "start", "-n", &engines.to_string()])
-            .env("XDG_DATA_HOME", root.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        let stdout = starter.stdout.take().unwrap();
-        BufReader::new(stdout).read_line(&mut line).unwrap();
-        assert!(!line.trim().is_empty(), "the cluster did not start");
-        Self {
-            starter,
-            root,
-            file: line.trim().into(),
-        }
-    }
-
     async fn connect(&self) -> Connection {
         Connection::open(&self.file, PATIENCE).await.unwrap()
     }
@@ -74,13 +33,6 @@ impl Cluster {
             .path()
             .join("chorus/profiles/default/cluster.json");
         serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = self.starter.kill();
-        let _ = self.starter.wait();
     }
 }
 

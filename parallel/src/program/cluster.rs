@@ -3,6 +3,7 @@
 use crate::client::Client;
 use crate::error::Error;
 use serde::Deserialize;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
@@ -54,17 +55,21 @@ impl Cluster {
     /// # Errors
     /// When the program `chorus` is not there or fails, in its words.
     pub fn start(engines: u32) -> Result<Cluster, Error> {
-        static STARTED: AtomicU32 = AtomicU32::new(0);
         let program = std::env::var_os(PROGRAM)
             .filter(|program| !program.is_empty())
             .unwrap_or_else(|| "chorus".into());
+        Cluster::start_by(&program, engines)
+    }
+
+    fn start_by(program: &OsStr, engines: u32) -> Result<Cluster, Error> {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
         let failed = |reason: String| Error::Start { reason };
         let id = format!(
             "program-{}-{}",
             std::process::id(),
             STARTED.fetch_add(1, Ordering::Relaxed)
         );
-        let mut starter = Command::new(&program)
+        let mut starter = Command::new(program)
             .args(["cluster", "start", "--tied", "--engines"])
             .args([&engines.to_string(), "--cluster-id", &id])
             .stdin(Stdio::piped())
@@ -126,5 +131,26 @@ impl Drop for Cluster {
         drop(self.starter.stdin.take());
         // There is nobody to tell.
         let _ = self.starter.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_is_no_chorus_is_named() {
+        for (program, says) in [
+            ("/nowhere/chorus", "cargo install"),
+            ("/bin/true", "no `chorus`"),
+        ] {
+            let error = Cluster::start_by(program.as_ref(), 1)
+                .unwrap_err()
+                .to_string();
+            assert!(
+                error.contains(program) && error.contains(says),
+                "{error}"
+            );
+        }
     }
 }
