@@ -129,12 +129,13 @@ println!("{} words, {} of them different", counts.values().sum::<usize>(), count
 %timeit count_words(&text)
 
 // %% [markdown]
-// ## Counting on all engines
+// ## Counting on all engines: `%px`
 //
 // Every engine reads the text and keeps its part of it: as many parts as there are cores, each ending with a whole word.
 
 // %%
-%%px
+%%px --local
+/// One of so many parts of a text, of about equal length. None ends within a word.
 fn part(text: &str, number: usize, parts: usize) -> &str {
     let border = |number: usize| {
         let at = text.len() * number / parts;
@@ -144,6 +145,8 @@ fn part(text: &str, number: usize, parts: usize) -> &str {
     &text[start..border(number + 1)]
 }
 
+// %%
+%%px
 let engine: usize = std::env::var("CHORUS_ENGINE_ID")?.parse()?;
 let engines = std::thread::available_parallelism()?.get();
 let (text, _) = read_text()?;
@@ -186,8 +189,90 @@ assert!(merged == counts, "the engines and the notebook have counted differently
 %timeit %px count_words(&my_part).len()
 
 // %% [markdown]
-// Compare the two times. A text of this size is counted in a few milliseconds, and about one of them is the way to the engines and back:
-// what is gained depends on the cores that are really free. The longer the work, the less the way counts.
+// A text of this size is counted in a few milliseconds, and about one of them is the way of a `%px` to the engines and back.
+
+// %% [markdown]
+// ## Counting on all engines: closures
+//
+// With the crate `chorus`, which every cell can use, functions and closures go to engines as they are, and what comes back has its type: nothing has
+// to be read from text. `share` sends the text to the engines; there it stays for all calls that follow.
+
+// %%
+use chorus::{Client, merge};
+
+let client = Client::connect()?;
+let shared_text = client.share(&text)?;
+let engines = client.ids()?.len();
+let parts: Vec<(usize, usize)> = (0..engines).map(|number| (number, engines)).collect();
+
+fn count_part(text: &String, (number, parts): (usize, usize)) -> HashMap<String, usize> {
+    count_words(part(text, number, parts))
+}
+
+let typed = client.all().map_with(&shared_text, &parts, count_part).get()?.into_iter().reduce(merge::counts);
+assert!(typed.as_ref() == Some(&counts), "the engines and the notebook have counted differently");
+
+// %%
+%timeit client.all().map_with(&shared_text, &parts, count_part).get()?.into_iter().reduce(merge::counts)
+
+// %% [markdown]
+// The shortest way to write it is `%%parallel`: the cell is the body of a closure over parts of a variable, and what the parts gave is merged.
+
+// %%
+let lines: Vec<String> = text.lines().map(str::to_string).collect();
+
+// %%
+%%parallel --over lines --merge counts --into counted
+count_words(&lines.join("\n"))
+
+// %%
+assert!(counted == counts, "%%parallel has counted differently");
+counted.len()
+
+// %% [markdown]
+// ## When does it pay?
+//
+// The way to the engines and back, and merging what they counted, take the same time for a short text and a long one. So let the text be a
+// hundred times as long. On one core:
+
+// %%
+let long_text = text.repeat(100);
+println!("{} MB", long_text.len() / 1_000_000);
+
+// %%
+let begin = std::time::Instant::now();
+let long_counts = count_words(&long_text);
+let serial = begin.elapsed();
+println!("one core: {serial:.3?}");
+
+// %% [markdown]
+// On all engines, in as many parts as there are engines:
+
+// %%
+let shared_long_text = client.share(&long_text)?;
+let begin = std::time::Instant::now();
+let merged_long = client.all().map_with(&shared_long_text, &parts, count_part).get()?.into_iter().reduce(merge::counts);
+let equal_parts = begin.elapsed();
+assert!(merged_long.as_ref() == Some(&long_counts), "the engines and the notebook have counted differently");
+println!("{engines} engines: {equal_parts:.3?}, {:.2} times one core", serial.as_secs_f64() / equal_parts.as_secs_f64());
+
+// %% [markdown]
+// Load balanced, in eight parts for each engine: whoever is done gets the next one. An engine that is slow, or a core that somebody else uses too, holds nobody
+// up. The picture shows who counted what, and when.
+
+// %%
+let many: Vec<(usize, usize)> = (0..8 * engines).map(|number| (number, 8 * engines)).collect();
+let balanced = client.load_balanced_view().chunk_size(1).label("count").map_with(&shared_long_text, &many, count_part);
+balanced
+
+// %%
+let took = balanced.wall_time().unwrap_or_default();
+assert!(balanced.get()?.into_iter().reduce(merge::counts).as_ref() == Some(&long_counts), "the engines and the notebook have counted differently");
+println!("{engines} engines, load balanced: {took:.3?}, {:.2} times one core", serial.as_secs_f64() / took.as_secs_f64());
+
+// %% [markdown]
+// These are the times of this run, on this machine. A figure below 1 says that it didn't pay: cores that are busy with something else, or a
+// text that is too short.
 
 // %% [markdown]
 // ## The twenty most frequent words

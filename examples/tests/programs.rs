@@ -45,7 +45,9 @@ fn mandelbrot_is_drawn_by_both_engines() {
         .iter()
         .enumerate()
         .map(|(engine, line)| {
-            let rest = line.strip_prefix(&format!("engine {engine} drew ")).unwrap();
+            let rest = line
+                .strip_prefix(&format!("engine {engine} drew "))
+                .unwrap();
             rest.strip_suffix(" lines").unwrap().parse().unwrap()
         })
         .collect();

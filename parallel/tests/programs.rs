@@ -62,18 +62,34 @@ fn closures_of_this_program_run_on_engines() {
         (3.0, -4.0)
     );
     assert_eq!(
-        view.apply_sync(twice::<i32>, Point { at: (1, 2), name: None }).unwrap().at,
+        view.apply_sync(
+            twice::<i32>,
+            Point {
+                at: (1, 2),
+                name: None
+            }
+        )
+        .unwrap()
+        .at,
         (2, 4)
     );
 
     let table: BTreeMap<String, u32> = [("a".to_owned(), 1), ("b".to_owned(), 2)].into();
-    let looked_up = view.map_with(&table, vec!["b".to_owned(), "c".to_owned()], |table, key| {
-        table.get(&key).copied()
-    });
+    let looked_up = view.map_with(
+        &table,
+        vec!["b".to_owned(), "c".to_owned()],
+        |table, key| table.get(&key).copied(),
+    );
     assert_eq!(looked_up.get().unwrap(), [Some(2), None]);
 
     let large: Vec<f64> = (0..1_000_000).map(f64::from).collect();
-    let back = client.all().apply_sync(|mut large: Vec<f64>| { large.reverse(); large }, large);
+    let back = client.all().apply_sync(
+        |mut large: Vec<f64>| {
+            large.reverse();
+            large
+        },
+        large,
+    );
     for back in back.unwrap() {
         assert_eq!((back.len(), back[0]), (1_000_000, 999_999.0));
     }
@@ -95,7 +111,10 @@ fn panics_and_deaths_cost_their_own_task_only() {
         (FailureKind::Panic, Some(5), "attempt to divide by zero")
     );
     let location = task.location.clone().unwrap();
-    assert!(location.file.ends_with("programs.rs") && location.line > 50, "{error}");
+    assert!(
+        location.file.ends_with("programs.rs") && location.line > 50,
+        "{error}"
+    );
 
     let died = view.apply_sync(|()| std::process::abort(), ()).unwrap_err();
     let text = died.to_string();
@@ -115,7 +134,10 @@ fn snippets_and_closures_take_turns() {
         assert_eq!(all.apply_sync(|n: u32| n + 1, round).unwrap(), [round + 1]);
         let shown = all.execute("6 * 7").get().unwrap();
         assert_eq!(shown[0].text(), Some("42"));
-        assert_eq!(other.all().apply_sync(|n: u32| n * 2, round).unwrap(), [round * 2]);
+        assert_eq!(
+            other.all().apply_sync(|n: u32| n * 2, round).unwrap(),
+            [round * 2]
+        );
     }
 }
 
@@ -131,7 +153,9 @@ fn what_cannot_be_reached_is_told_with_what_to_do() {
     assert!(matches!(missing, Error::Connect { .. }), "{missing}");
 
     let (cluster, client) = cluster(1);
-    let slow = client.all().apply(|()| std::thread::sleep(Duration::from_secs(600)), ());
+    let slow = client
+        .all()
+        .apply(|()| std::thread::sleep(Duration::from_secs(600)), ());
     drop(cluster);
     let lost = slow.get().unwrap_err();
     assert!(!lost.to_string().is_empty(), "{lost}");

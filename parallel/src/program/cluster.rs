@@ -147,10 +147,7 @@ mod tests {
             let error = Cluster::start_by(program.as_ref(), 1)
                 .unwrap_err()
                 .to_string();
-            assert!(
-                error.contains(program) && error.contains(says),
-                "{error}"
-            );
+            assert!(error.contains(program) && error.contains(says), "{error}");
         }
     }
 }

@@ -31,11 +31,7 @@ pub(crate) enum Where {
 struct Program(Where);
 
 impl Host for Program {
-    async fn find(
-        &self,
-        profile: Option<&str>,
-        cluster_id: Option<&str>,
-    ) -> Result<Found, String> {
+    async fn find(&self, profile: Option<&str>, cluster_id: Option<&str>) -> Result<Found, String> {
         let (file, name) = match &self.0 {
             Where::File(file) => (file.clone(), file.display().to_string()),
             Where::Named => named(profile, cluster_id)?,
