@@ -5,13 +5,17 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::OsStr;
 use std::process::Command;
 
+use bytes::Bytes;
+use protocol::Message;
 use protocol::message::iopub::StreamName;
 use protocol::message::{ErrorInfo, MimeBundle};
 use runtime::{Call, CallOutcome, Event, Outcome, Restored, RunId, Runtime, Snippet};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::Config;
 use super::programs::{Program, Programs};
+use super::snippet::{Exchange, Pieces};
 use crate::compile::{Artifact, Client, Ended, Place, Request, Trouble};
 use crate::connection::{EngineFile, Libraries};
 use crate::output::{Gatherer, Output, text_bundle};
@@ -30,6 +34,8 @@ async fn next(running: &mut Option<Running>) -> Option<Event> {
 
 /// The engine's number, for snippets that share work between them.
 const ENGINE_ID: &str = "CHORUS_ENGINE_ID";
+/// The folder through which snippets take and give values.
+const PIECES: &str = "CHORUS_PIECES";
 
 pub(super) struct Namespace {
     config: Config,
@@ -37,6 +43,8 @@ pub(super) struct Namespace {
     libraries: Option<Libraries>,
     compiler: Option<Client>,
     running: Option<Running>,
+    /// Where snippets take and give values; nothing if there is no place for that.
+    pieces: Option<Pieces>,
     programs: Programs,
     /// Whose closures are called; without, those of cells.
     calling: Option<Program>,
@@ -66,6 +74,7 @@ impl Namespace {
             engine: None,
             compiler,
             running: None,
+            pieces: None,
             programs: Programs::default(),
             calling: None,
             lineage: Lineage::root(),
@@ -100,6 +109,12 @@ impl Namespace {
         };
         let mut command = self.command(self.config.runtime.get_program());
         command.args(self.config.runtime.get_args());
+        let pieces = Pieces::make()
+            .inspect_err(|error| tracing::warn!(%error, "failed to make a folder for pieces"))
+            .ok();
+        if let Some(pieces) = &pieces {
+            command.env(PIECES, pieces.path());
+        }
         let mut config = runtime::Config::new(command, libraries.support.clone());
         config.preload = libraries.preload.clone();
         config.checkpoint_limit = self.config.checkpoint_limit;
@@ -109,6 +124,7 @@ impl Namespace {
         self.libraries = Some(libraries);
         self.lineage = Lineage::root();
         self.running = Some(Running { runtime, events });
+        self.pieces = pieces;
         Ok(())
     }
 
@@ -252,6 +268,40 @@ impl Namespace {
         if let CallOutcome::Died { restored, .. } | CallOutcome::Interrupted { restored } = outcome
         {
             self.note_restored(restored);
+        }
+    }
+
+    fn pieces(&self) -> Result<&Pieces, String> {
+        self.pieces.as_ref().ok_or_else(|| {
+            "this engine has no folder through which values could come and go; its log says why"
+                .to_owned()
+        })
+    }
+
+    /// Puts there what a snippet takes.
+    pub(super) async fn put(
+        &mut self,
+        exchange: Exchange,
+        request: &Message,
+    ) -> Result<Exchange, String> {
+        self.start().await.map_err(|error| error.evalue)?;
+        exchange.put(request, self.pieces()?)?;
+        Ok(exchange)
+    }
+
+    /// What a snippet gives.
+    pub(super) fn give(
+        &self,
+        exchange: &Exchange,
+        data: Option<MimeBundle>,
+    ) -> Result<(Value, Vec<Bytes>), String> {
+        exchange.give(self.pieces()?, data)
+    }
+
+    /// Removes what a snippet left.
+    pub(super) fn clear_pieces(&self, exchange: &Exchange) {
+        if let Ok(pieces) = self.pieces() {
+            exchange.clear(pieces);
         }
     }
 

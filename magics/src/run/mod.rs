@@ -14,6 +14,7 @@ mod who;
 mod tests;
 
 pub use cell::only_asks;
+pub use cluster::up;
 
 use std::collections::BTreeSet;
 
