@@ -6,8 +6,15 @@ use proptest::prelude::*;
 fn at(marked: &str) -> Place {
     let cursor = marked.find('|').unwrap();
     let cell = marked.replacen('|', "", 1);
-    let ids = [EngineId(0), EngineId(1)];
-    place(&cell, cursor, &|_| true, &ids)
+    let variables = ["lines", "stop", "size"]
+        .map(|name| (name.to_owned(), "Vec<String>".to_owned()));
+    let engine_names = ["total".to_owned()];
+    let known = Known {
+        ids: &[EngineId(0), EngineId(1)],
+        variables: &variables,
+        engine_names: &engine_names,
+    };
+    place(&cell, cursor, &|_| true, known)
 }
 
 fn words(marked: &str) -> (usize, Vec<String>) {

@@ -107,7 +107,8 @@ impl Magics {
                         (_, None) => continue,
                     };
                     // A cluster that has to be started first is no part of the time.
-                    self.reach("%px", &options, engines, notebook).await?;
+                    let wanted = options.exec.targets.as_deref();
+                    self.reach("%px", wanted, engines, notebook).await?;
                     let started = Instant::now();
                     let ran = self.px("%px", options, code, engines, notebook).await;
                     let wall = started.elapsed();
@@ -205,7 +206,8 @@ impl Magics {
                 magic: "%px".to_owned(),
             });
         }
-        let targets = self.reach("%px", &px, engines, notebook).await?;
+        let wanted = px.exec.targets.as_deref();
+        let targets = self.reach("%px", wanted, engines, notebook).await?;
         let mut timer = FanOut {
             targets,
             code,
