@@ -29,7 +29,7 @@ pub use notebook::{
 };
 pub use rewrite::ENTRY;
 pub use session::Session;
-pub use sources::Place;
+pub use sources::{Place, Source};
 pub use statements::ends_in_expression;
 pub use stub::Load;
 pub use support::Support;

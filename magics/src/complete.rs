@@ -296,10 +296,7 @@ fn last_of_list<'a>(argument: Option<&Arg>, at: usize, text: &'a str) -> (usize,
         )
     });
     match text.rfind(',').filter(|_| is_list) {
-        Some(comma) => (
-            at + comma + 1,
-            text.get(comma + 1..).unwrap_or_default(),
-        ),
+        Some(comma) => (at + comma + 1, text.get(comma + 1..).unwrap_or_default()),
         None => (at, text),
     }
 }
@@ -324,7 +321,6 @@ fn argument<'a>(command: &'a Command, written: &str) -> Option<&'a Arg> {
 }
 
 fn values(argument: &Arg, known: Known<'_>) -> Vec<Item> {
-
     let item = |text: String, about: &str| Item {
         text,
         about: about.to_owned(),

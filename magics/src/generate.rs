@@ -60,7 +60,12 @@ pub fn parallel(options: &ParallelArgs, reach: &Reach, magic: &str, body: &Code)
         before.push_str(&format!(".with(&{})", with.value()));
         shared = format!("({shared}, {})", with.name);
     }
-    before.push_str(&format!(".each(|{shared}, {part}| {{"));
+    let run = if options.over.is_some() {
+        "each"
+    } else {
+        "once"
+    };
+    before.push_str(&format!(".{run}(|{shared}, {part}| {{"));
     let mut after = "\n})?".to_owned();
     match &options.merge {
         None => after.push_str(".all()"),
@@ -92,10 +97,7 @@ fn instead(text: String, magic: &str, line: usize) -> Code {
 }
 
 fn variables(reach: &Reach) -> String {
-    format!(
-        "::chorus::__private::variables({})?",
-        reach.arguments()
-    )
+    format!("::chorus::__private::variables({})?", reach.arguments())
 }
 
 /// `%push` and `%scatter`, which is the name of the `method`.
@@ -110,13 +112,21 @@ pub fn send(
     line: usize,
 ) -> Result<Code, OptionError> {
     let List(values) = &options.variables;
-    let names = under(method, values.iter().map(|named| &named.name), options.under.as_ref())?;
+    let names = under(
+        method,
+        values.iter().map(|named| &named.name),
+        options.under.as_ref(),
+    )?;
     let calls: Vec<String> = values
         .iter()
         .zip(names)
         .map(|(named, name)| format!("engines.{method}({name:?}, &{})?;", named.value()))
         .collect();
-    let text = format!("{{ let engines = {}; {} }}", variables(reach), calls.join(" "));
+    let text = format!(
+        "{{ let engines = {}; {} }}",
+        variables(reach),
+        calls.join(" ")
+    );
     Ok(instead(text, magic, line))
 }
 
@@ -132,7 +142,11 @@ pub fn fetch(
     line: usize,
 ) -> Result<Code, OptionError> {
     let List(values) = &options.engine_variables;
-    let names = under(method, values.iter().map(|typed| &typed.name), options.under.as_ref())?;
+    let names = under(
+        method,
+        values.iter().map(|typed| &typed.name),
+        options.under.as_ref(),
+    )?;
     let mut calls = Vec::new();
     for Typed { name, type_name } in values {
         let type_name = type_name
@@ -144,7 +158,10 @@ pub fn fetch(
         ([name], [call]) => ((*name).clone(), call.clone()),
         _ => {
             let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-            (format!("({})", names.join(", ")), format!("({})", calls.join(", ")))
+            (
+                format!("({})", names.join(", ")),
+                format!("({})", calls.join(", ")),
+            )
         }
     };
     let text = format!(

@@ -155,7 +155,10 @@ fn scan(text: &str, look: &mut dyn FnMut(usize, char, usize)) -> Option<usize> {
                 while open.last() == Some(&'<') {
                     open.pop();
                 }
-                let fits = matches!((open.pop(), c), (Some('('), ')') | (Some('['), ']') | (Some('{'), '}'));
+                let fits = matches!(
+                    (open.pop(), c),
+                    (Some('('), ')') | (Some('['), ']') | (Some('{'), '}')
+                );
                 balanced &= fits;
             }
             _ => {}
@@ -190,7 +193,10 @@ mod tests {
                 .collect())
         };
         assert_eq!(named("a"), pairs(&[("a", "a")]));
-        assert_eq!(named("a, b,c"), pairs(&[("a", "a"), ("b", "b"), ("c", "c")]));
+        assert_eq!(
+            named("a, b,c"),
+            pairs(&[("a", "a"), ("b", "b"), ("c", "c")])
+        );
         assert_eq!(
             named("n = f(1, 2), s=\"a, (b\", v = [1, 2]"),
             pairs(&[("n", "(f(1, 2))"), ("s", "(\"a, (b\")"), ("v", "([1, 2])")])
@@ -218,7 +224,11 @@ mod tests {
         let list: List<Typed> = "a: u64, m: HashMap<String, Vec<(u8, u8)>>, f: fn(u8) -> u8, x"
             .parse()
             .unwrap();
-        let types: Vec<Option<&str>> = list.0.iter().map(|typed| typed.type_name.as_deref()).collect();
+        let types: Vec<Option<&str>> = list
+            .0
+            .iter()
+            .map(|typed| typed.type_name.as_deref())
+            .collect();
         assert_eq!(
             types,
             [

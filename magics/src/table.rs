@@ -216,7 +216,7 @@ pub const MAGICS: &[Magic] = &[
         form: Form::Both,
         summary: "run Rust once and tell how long it took",
         usage: "%time CODE\n%%time, and the code in the lines below",
-        more: "The compiler's time is told apart. `%time %px CODE` times the engines.",
+        more: "The compiler's time is told apart. `%time %px CODE` times the engines, `%%time` above a `%%parallel` all of it.",
         follows: Follows::Notebook,
         command: TimeArgs::command,
     },
@@ -404,7 +404,12 @@ mod tests {
             magic.command().debug_assert();
             assert!(magic.usage.starts_with(magic.name), "{}", magic.name);
             let cells = names().filter(|(_, other)| other.which == magic.which);
-            assert_eq!(cells.count(), 1 + usize::from(magic.form == Form::Both), "{}", magic.name);
+            assert_eq!(
+                cells.count(),
+                1 + usize::from(magic.form == Form::Both),
+                "{}",
+                magic.name
+            );
             assert!(list().contains(magic.name));
             assert!(help(magic.name).is_some());
         }

@@ -64,5 +64,8 @@ pub use view::{After, DirectView, Imap, LoadBalancedView, ParallelFunction, Remo
 #[doc(hidden)]
 pub mod __private {
     pub use crate::function::{Answer, Slice, Trampoline};
-    pub use crate::private::{Parallel, Parts, Values, Variables, give, parallel, take, variables};
+    pub use crate::private::{
+        Gather, Over, Parallel, Parts, Scatter, Share, Values, Variables, give, parallel, take,
+        variables,
+    };
 }

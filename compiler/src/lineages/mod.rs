@@ -257,6 +257,7 @@ impl Lineages {
             number,
             label: Label::Snippet,
             source: source.to_owned(),
+            shown: None,
         };
         let cells = std::iter::once(own).chain(self.store.earlier(lineage));
         let cells: Vec<Cell> = cells.collect();

@@ -174,6 +174,7 @@ impl Workshop {
             number: self.store.number(&job.lineage, source, job.ending),
             label: Label::Snippet,
             source: job.source.clone(),
+            shown: None,
         };
         let (effort, answers) = match job.ending {
             Ending::Completed => (Effort::Compile, Vec::new()),
@@ -277,6 +278,7 @@ impl Workshop {
                 number: self.store.number(&step.parent, &step.source, step.ending),
                 label: Label::EarlierSnippet,
                 source: step.source.clone(),
+                shown: None,
             };
             let answers = match step.ending {
                 Ending::Completed => Vec::new(),

@@ -8,7 +8,7 @@ mod answers;
 use crate::bench::{self, Bench, OpenError, Settings, Trouble};
 use crate::diagnostics::{Context, diagnostics};
 use crate::layouts::Layouts;
-use crate::sources::{Cell, Label, Place, Sources};
+use crate::sources::{Cell, Label, Place, Source, Sources};
 use crate::statements::{Statement, commands, statements};
 use crate::support::{self, Support};
 use crate::toolchain;
@@ -113,7 +113,7 @@ impl Notebook {
     }
 
     /// Compiles a cell that readers know by its execution `count`.
-    pub fn compile(&mut self, count: u32, cell: &str) -> Result<Compiled, Failure> {
+    pub fn compile(&mut self, count: u32, cell: &Source) -> Result<Compiled, Failure> {
         self.compile_answering(count, cell, Vec::new())
     }
 
@@ -122,7 +122,7 @@ impl Notebook {
     pub fn compile_without(
         &mut self,
         count: u32,
-        cell: &str,
+        cell: &Source,
         variables: &[String],
     ) -> Result<Compiled, Failure> {
         self.undo(Undo::NewVariables);
@@ -133,9 +133,10 @@ impl Notebook {
     fn compile_answering(
         &mut self,
         count: u32,
-        cell: &str,
+        cell: &Source,
         answers: Vec<Vec<String>>,
     ) -> Result<Compiled, Failure> {
+        let Source { code: cell, shown } = cell;
         let found = statements(cell);
         let introduced: HashSet<String> = found.iter().flat_map(Statement::variables).collect();
         let layouts = self.layouts.after(&found);
@@ -148,7 +149,8 @@ impl Notebook {
         let this = Cell {
             number: self.bench.plan.number,
             label: Label::In(count),
-            source: cell.to_owned(),
+            source: cell.clone(),
+            shown: shown.clone(),
         };
         let context = &mut self.context;
         let pressed = self

@@ -3,7 +3,7 @@
 use super::{Ask, Cell, Evaluator, Interrupts, Ready};
 use crate::failure::{self, Places};
 use cluster::output::{Gatherer, text_bundle};
-use compiler::{Compiled, Failure, Support, Undo};
+use compiler::{Compiled, Failure, Source, Support, Undo};
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;
 use runtime::{Event, Outcome, RunId, Snippet};
@@ -57,14 +57,15 @@ impl Course<'_> {
         // Set by whichever comes first, the end of the compile or an interrupt.
         let settled = Arc::new(AtomicBool::new(false));
         let compiled = Arc::clone(&settled);
-        let Cell { code, count } = self.cell.clone();
+        let Cell { code, shown, count } = self.cell.clone();
+        let source = Source { code, shown };
         self.ready.session.submit(move |notebook| {
             if compiled.load(Ordering::SeqCst) {
                 return;
             }
             let outcome = match without {
-                None => notebook.compile(count, &code),
-                Some(variables) => notebook.compile_without(count, &code, &variables),
+                None => notebook.compile(count, &source),
+                Some(variables) => notebook.compile_without(count, &source, &variables),
             };
             if !compiled.swap(true, Ordering::SeqCst) {
                 // Nobody waits when the kernel shuts down.

@@ -25,10 +25,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 const CHECKPOINT_LIMIT: u64 = 8 << 30;
 
 /// A cell to evaluate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cell {
     /// Its text without magics, line by line.
     pub(crate) code: String,
+    /// What the user sees in these lines, if that is something else.
+    pub(crate) shown: Option<String>,
     /// Its execution count.
     pub(crate) count: u32,
 }
@@ -177,7 +179,7 @@ impl Evaluator {
     async fn configure(&self, ready: Ready) {
         let cell = Cell {
             code: ":load_config --quiet".to_owned(),
-            count: 0,
+            ..Cell::default()
         };
         let mut interrupts = self.interrupts();
         let ending = self

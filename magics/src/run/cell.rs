@@ -5,7 +5,7 @@ use crate::cell::{self, AtBoundary, CellMagic, Code, LineMagic, Piece};
 use crate::error::Error;
 use crate::event::{Failure, MimeBundle, Shown};
 use crate::options::{
-    self, CheckpointArgs, ClusterArgs, GatherArgs, NoArgs, ParallelArgs, PushArgs, PxArgs, WhoArgs,
+    self, CheckpointArgs, ClusterArgs, GatherArgs, NoArgs, PushArgs, PxArgs, WhoArgs,
 };
 use crate::table::{self, Which};
 
@@ -140,7 +140,7 @@ impl Magics {
         };
         match call.which()? {
             Which::Px => call.split::<PxArgs>().map(drop),
-            Which::Parallel => call.split::<ParallelArgs>().map(drop),
+            Which::Parallel => super::parallel::check(&call).map(drop),
             Which::Push | Which::Scatter => call.around::<PushArgs>().map(drop),
             Which::Pull | Which::Gather => call.around::<GatherArgs>().map(drop),
             Which::PxResult => call.options::<options::PxResultArgs>().map(drop),
@@ -172,7 +172,7 @@ impl Magics {
                 let (options, code) = call.split()?;
                 return self.px(&call.name, options, code, engines, notebook).await;
             }
-            Which::Parallel => return self.parallel(&call, engines, notebook).await,
+            Which::Parallel => return Ok(self.parallel(&call, engines, notebook).await?.value),
             Which::Push => self.send("push", &call, engines, notebook).await?,
             Which::Scatter => self.send("scatter", &call, engines, notebook).await?,
             Which::Pull => self.fetch("pull", &call, engines, notebook).await?,

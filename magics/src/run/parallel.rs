@@ -3,10 +3,10 @@
 
 use super::cell::Call;
 use super::wait::GRACE;
-use super::{Engines, Magics, Notebook};
+use super::{Engines, Evaluated, Magics, Notebook};
 use crate::cell::Code;
 use crate::error::Error;
-use crate::event::{EngineId, Failure, MimeBundle, Shown};
+use crate::event::{EngineId, Failure, Shown};
 use crate::generate::{self, Reach};
 use crate::names::List;
 use crate::options::{GatherArgs, ParallelArgs, PushArgs};
@@ -15,24 +15,30 @@ const RED: &str = "\x1b[1;31m";
 const GREEN: &str = "\x1b[32m";
 const PLAIN: &str = "\x1b[0m";
 
+/// Finds wrong options, and that there is no body, before anything has run.
+pub(super) fn check(call: &Call) -> Result<(ParallelArgs, Code), Error> {
+    let (options, body): (ParallelArgs, Code) = call.split()?;
+    if body.is_blank() {
+        return Err(Error::NoCode {
+            magic: call.name.clone(),
+        });
+    }
+    Ok((options, body))
+}
+
 impl Magics {
     pub(super) async fn parallel(
         &mut self,
         call: &Call,
         engines: &mut impl Engines,
         notebook: &mut impl Notebook,
-    ) -> Result<Option<MimeBundle>, Error> {
-        let (options, body): (ParallelArgs, Code) = call.split()?;
-        if body.is_blank() {
-            return Err(Error::NoCode {
-                magic: call.name.clone(),
-            });
-        }
+    ) -> Result<Evaluated, Error> {
+        let (options, body) = check(call)?;
         let wanted = options.targets.as_deref();
         let targets = self.reach(&call.name, wanted, engines, notebook).await?;
         let code = generate::parallel(&options, &self.way(wanted), &call.written, &body);
         let failure = match notebook.evaluate(&code).await {
-            Ok(evaluated) => return Ok(evaluated.value),
+            Ok(evaluated) => return Ok(evaluated),
             Err(failure) => failure,
         };
         let mut failure = self

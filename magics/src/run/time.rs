@@ -53,6 +53,10 @@ impl Call {
         table::find(&self.name).map_or(Which::Time, |magic| magic.which)
     }
 
+    fn is(&self, which: Which) -> bool {
+        table::find(&self.name).is_some_and(|magic| magic.which == which)
+    }
+
     /// The `%px` that this is, with its options and code.
     fn px(&self) -> Result<(PxArgs, Code), Error> {
         match table::find(&self.name).map(|magic| magic.which) {
@@ -97,6 +101,15 @@ impl Magics {
                 (Piece::Code(code), _) if code.is_blank() => {}
                 (Piece::Code(code), _) if !self.autopx => {
                     let evaluated = notebook.evaluate(code).await?;
+                    value = evaluated.value;
+                    add(&mut total, evaluated.times);
+                }
+                (_, Some(call)) if call.is(Which::Parallel) => {
+                    // As below, what has to be started first is no part of the time.
+                    let (options, _) = super::parallel::check(&call)?;
+                    let wanted = options.targets.as_deref();
+                    self.reach(&call.name, wanted, engines, notebook).await?;
+                    let evaluated = self.parallel(&call, engines, notebook).await?;
                     value = evaluated.value;
                     add(&mut total, evaluated.times);
                 }

@@ -151,7 +151,7 @@ where
     unsafe { answer(slices, count, out, &mut call) }
 }
 
-/// Calls `F` once, with the value in the second slice besides the argument in the first.
+/// Calls `F`, the body of a `%%parallel`, once, with the value in the second slice besides the argument in the first. A value without bytes isn't sent.
 pub(crate) unsafe extern "C" fn apply_with<F, S, A, R>(
     slices: *const Slice,
     count: usize,
@@ -164,10 +164,13 @@ pub(crate) unsafe extern "C" fn apply_with<F, S, A, R>(
 {
     let mut call = |slices: &[Slice]| {
         let argument = codec::decode::<A>(piece(slices, 0)?.0)?;
-        let (bytes, id) = piece(slices, 1)?;
+        let (bytes, id) = match slices.len() {
+            0 | 1 => (&[][..], 0),
+            _ => piece(slices, 1)?,
+        };
         let shared = kept::decoded::<S>(bytes, id)?;
-        // SAFETY: as in `apply`.
-        let function = unsafe { Code::<F>::get() };
+        // SAFETY: whoever asks for this call gave the body away.
+        let function = unsafe { Code::<F>::get_body() };
         encoded(&function(&shared, argument))
     };
     // SAFETY: the caller's promise.

@@ -9,7 +9,14 @@ mod parts;
 mod pieces;
 mod variables;
 
-pub use body::{Parallel, Values, parallel};
-pub use parts::Parts;
+pub use body::{Over, Parallel, Values, parallel};
+pub use parts::{Parts, Share};
 pub use pieces::{give, take};
-pub use variables::{Variables, variables};
+pub use variables::{Gather, Scatter, Variables, variables};
+
+use std::time::Duration;
+
+/// Seconds after which progress is shown; never if they are no duration.
+fn after(seconds: Option<f64>) -> Option<Duration> {
+    Duration::try_from_secs_f64(seconds?).ok()
+}

@@ -1,5 +1,6 @@
-//! What `%%parallel --over` can cut.
+//! What `%%parallel --over` can cut, and what `--with` can share.
 
+use crate::codec::{self, CodecError};
 use crate::error::Error;
 use crate::portable::Portable;
 use crate::submit;
@@ -119,26 +120,37 @@ trait Number<N> {
 
 ranges!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
 
-/// As many parts without anything in them, for a body that only runs everywhere.
-#[derive(Debug)]
-pub struct Everywhere(pub(super) usize);
+/// What `%%parallel --with` can give to the body: the same value for all of its runs in a process.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` can't be shared with other processes",
+    label = "`--with` sends this to each engine",
+    note = "if `{Self}` is a type of yours, or holds one, derive its serialization: \
+            `#[derive(chorus::serde::Serialize, chorus::serde::Deserialize)]` and `#[serde(crate = \"chorus::serde\")]` above it",
+    note = "what belongs to one process or one thread stays where it is (files, sockets, `Rc`, `RefCell`): make it in the body"
+)]
+pub trait Share {
+    /// The type itself.
+    type Own;
 
-impl Parts for Everywhere {
-    type Part = ();
+    /// Encodes it behind others.
+    ///
+    /// # Errors
+    /// When its own serialization fails.
+    fn put(&self, bytes: &mut Vec<u8>) -> Result<(), CodecError>;
+}
 
-    fn count(&self) -> usize {
-        self.0
-    }
+#[diagnostic::do_not_recommend]
+impl<A: Portable + Send + Sync> Share for A {
+    type Own = A;
 
-    fn part(&self, _range: Range<usize>) -> Result<Piece, Error> {
-        Ok(Piece::Inline(Vec::new()))
+    fn put(&self, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+        codec::encode_into(self, bytes)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::codec;
 
     fn parts<V: Parts>(all: V, ranges: &[Range<usize>]) -> (usize, Vec<V::Part>) {
         let part = |range: &Range<usize>| {
@@ -163,6 +175,5 @@ mod tests {
         #[expect(clippy::reversed_empty_ranges, reason = "an empty range is meant")]
         let empty = parts(5..2usize, &[]);
         assert_eq!(empty, (0, Vec::new()));
-        assert_eq!(parts(Everywhere(2), &[0..1, 1..2]), (2, vec![(), ()]));
     }
 }

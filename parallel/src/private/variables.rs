@@ -19,21 +19,19 @@ pub struct Variables {
 /// # Errors
 /// When there is no cluster.
 pub fn variables(targets: &str, progress_after: Option<f64>) -> Result<Variables, Error> {
-    Ok(Variables {
-        view: Client::connect()?.direct_view(targets),
-        progress_after: progress_after
-            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok()),
-    })
+    Ok(Variables::through(
+        &Client::connect()?,
+        targets,
+        progress_after,
+    ))
 }
 
 impl Variables {
-    /// For tests: as [`variables`], over another connection.
-    #[doc(hidden)]
-    #[must_use = "this makes another one of it"]
-    pub fn through(client: &Client) -> Variables {
+    /// As [`variables`], over a connection that there is.
+    pub fn through(client: &Client, targets: &str, progress_after: Option<f64>) -> Variables {
         Variables {
-            view: client.all(),
-            progress_after: None,
+            view: client.direct_view(targets),
+            progress_after: super::after(progress_after),
         }
     }
 

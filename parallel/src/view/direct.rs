@@ -301,11 +301,6 @@ impl Deal for DirectView {
     fn deal(&self, inputs: usize, parts: Option<usize>) -> Result<Vec<Dealt>, Error> {
         let engines = self.targets()?;
         let parts = submit::parts(inputs, parts.unwrap_or(engines.len()));
-        Ok(engines
-            .into_iter()
-            .map(Some)
-            .cycle()
-            .zip(parts)
-            .collect())
+        Ok(engines.into_iter().map(Some).cycle().zip(parts).collect())
     }
 }

@@ -106,12 +106,7 @@ where
 {
     Code::take(function);
     let shared = Some(submit::encode(shared));
-    let tasks = split(
-        view,
-        function::map_with::<F, S, I::Item, R>,
-        shared,
-        items,
-    );
+    let tasks = split(view, function::map_with::<F, S, I::Item, R>, shared, items);
     AsyncResult::new("map_with", tasks, Kind::Chunks, result::chunks)
 }
 
