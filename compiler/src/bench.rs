@@ -183,6 +183,17 @@ impl Bench {
         Ok(())
     }
 
+    /// Puts what cargo would make of the crates as ordinary dependencies where it would have put it.
+    pub(crate) fn spare_cargo_the_crates(&self) {
+        let folder = self.generated.ancestors().nth(2);
+        // Without it cargo compiles them once more.
+        if let Some(folder) = folder
+            && let Err(error) = self.crates().seed(folder)
+        {
+            tracing::info!(%error, "the crates are compiled for this session");
+        }
+    }
+
     /// Has evcxr go through a snippet for its books only. It is to be one that compiles.
     pub(crate) fn pretend<E: Into<Trouble>>(
         &mut self,

@@ -134,6 +134,7 @@ pub(super) fn build(
     }
     let externs = keep(home, &output.stdout).map_err(folder)?;
     tidy_up(home);
+    remove_notes(home, host);
     if told {
         let seconds = began.elapsed().as_secs();
         tell(format!("compiled the crate `chorus` in {seconds} s"));
@@ -235,6 +236,47 @@ fn is_needed(file: &Path) -> bool {
     let has = |extension: &str| file.extension() == Some(OsStr::new(extension));
     let host = file.components().rev().nth(3).is_some_and(|part| part.as_os_str() == "target");
     has("so") || has("rlib") && !host
+}
+
+/// What rustc keeps for the next compile of the same crate, which will not come.
+fn remove_notes(home: &Path, host: &str) {
+    let notes = home.join("target").join(host).join("debug").join("incremental");
+    if let Err(error) = fs::remove_dir_all(notes) {
+        tracing::debug!(%error, "rustc's notes stay");
+    }
+}
+
+/// See [`super::Crates::seed`].
+pub(super) fn seed(home: &Path, folder: &Path) -> io::Result<()> {
+    let lock = folder.join("Cargo.lock");
+    // Versions that were chosen for a user's own dependencies stay.
+    let chosen = fs::read_to_string(&lock).unwrap_or_default();
+    if !chosen.contains("\nsource = ") {
+        fs::copy(home.join("files").join("build").join("Cargo.lock"), lock)?;
+    }
+    copy(&home.join("target"), &folder.join("target"))
+}
+
+/// Copies a folder into another; files that are there stay. Times are kept, since cargo goes by them.
+fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let (name, target) = (entry.file_name(), to.join(entry.file_name()));
+        let metadata = entry.metadata()?;
+        // cargo's locks, rustc's notes for a next time, and the package that only depends on the crates.
+        let text = name.to_string_lossy();
+        if text.starts_with(".cargo") || text == "incremental" || text.starts_with("ctx") || text.starts_with("libctx") {
+            continue;
+        }
+        if metadata.is_dir() {
+            copy(&entry.path(), &target)?;
+        } else if !target.exists() {
+            fs::copy(entry.path(), &target)?;
+            fs::File::open(&target)?.set_modified(metadata.modified()?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Removes what was compiled for versions that nobody uses any more.

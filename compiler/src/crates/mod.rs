@@ -120,6 +120,15 @@ impl Crates {
         Ok(wanted.collect())
     }
 
+    /// Gives a session's folder what cargo has made of the crates, and the versions that it has made it of, so that it finds its work done.
+    pub(crate) fn seed(&self, folder: &Path) -> Result<(), CratesError> {
+        let home = self.home(&self.version()?);
+        build::seed(&home, folder).map_err(|source| CratesError::Folder {
+            folder: folder.to_owned(),
+            source,
+        })
+    }
+
     /// The folder of the crates' files, written if need be. It takes no network.
     fn files(&self) -> Result<PathBuf, CratesError> {
         let folder = self.home(&self.version()?).join("files");

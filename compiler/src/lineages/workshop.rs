@@ -434,12 +434,16 @@ impl Workshop {
             return Ok(Vec::new());
         }
         let refused = |error: CratesError| Failure::Refused(error.to_string());
-        if present.own.is_empty() {
+        let wanted = self.bench.crates().wanted(mentioned, present);
+        let wanted = wanted.map_err(refused)?;
+        if !wanted.is_empty() || present.own.is_empty() {
             let tell = |sentence: String| tracing::info!("{sentence}");
             self.bench.tell_of_crates(&tell).map_err(refused)?;
         }
-        let wanted = self.bench.crates().wanted(mentioned, present);
-        let changes = wanted.map_err(refused)?.into_iter().map(|(name, config)| {
+        if !wanted.is_empty() && !present.own.is_empty() {
+            self.bench.spare_cargo_the_crates();
+        }
+        let changes = wanted.into_iter().map(|(name, config)| {
             present.add(name, &config);
             Change::Dependency {
                 name: name.to_owned(),

@@ -20,8 +20,11 @@ impl Notebook {
         let refused = |error: crate::crates::CratesError| Failure::Refused(error.to_string());
         let mine = self.bench.crates();
         let wanted = mine.wanted(mentioned, &present).map_err(refused)?;
-        if present.own.is_empty() && mentioned.any() {
+        if !wanted.is_empty() || present.own.is_empty() {
             self.bench.tell_of_crates(tell).map_err(refused)?;
+        }
+        if !wanted.is_empty() && !present.own.is_empty() {
+            self.bench.spare_cargo_the_crates();
         }
         self.uses_crates |= !wanted.is_empty();
         self.depend(&wanted)
