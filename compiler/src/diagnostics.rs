@@ -205,7 +205,7 @@ fn resolve<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Seen)> 
 fn compiled<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Range<usize>)> {
     let in_generated = span["file_name"]
         .as_str()
-        .is_some_and(|name| name.ends_with("lib.rs"));
+        .is_some_and(|name| name.ends_with("lib.rs") && !name.starts_with('/'));
     if in_generated {
         let number = |name: &str| usize::try_from(span[name].as_u64()?).ok();
         let generated = context.generated;

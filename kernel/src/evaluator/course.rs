@@ -54,6 +54,7 @@ impl Course<'_> {
     async fn compile(&mut self, without: Option<Vec<String>>) -> Result<Compiled, ErrorInfo> {
         let start = Instant::now();
         let (answer, mut answered) = oneshot::channel();
+        let (tell, mut told) = mpsc::unbounded_channel();
         // Set by whichever comes first, the end of the compile or an interrupt.
         let settled = Arc::new(AtomicBool::new(false));
         let compiled = Arc::clone(&settled);
@@ -64,7 +65,8 @@ impl Course<'_> {
                 return;
             }
             let outcome = match without {
-                None => notebook.compile(count, &source),
+                // Nobody listens once the cell was interrupted.
+                None => notebook.compile(count, &source, &|sentence| drop(tell.send(sentence))),
                 Some(variables) => notebook.compile_without(count, &source, &variables),
             };
             if !compiled.swap(true, Ordering::SeqCst) {
@@ -95,6 +97,10 @@ impl Course<'_> {
                     return Err(failure::interrupted_early());
                 }
                 Some(event) = self.events.recv() => self.other(event),
+                Some(sentence) = told.recv() => {
+                    self.gatherer.note(format!("{sentence}\n"));
+                    self.gatherer.send();
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 mod backlog;
 mod course;
 
+use crate::crates::CRATES;
 use crate::failure::{self, Places};
 use backlog::Backlog;
 use cluster::output::{Gatherer, Output};
@@ -143,6 +144,7 @@ impl Evaluator {
             executable: executable.clone(),
             toolchain,
             support_source: runtime::SUPPORT_SOURCE,
+            crates: CRATES,
         };
         let (opened_tx, opened) = oneshot::channel();
         let session = Session::start(settings, move |outcome| {
