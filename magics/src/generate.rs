@@ -117,16 +117,13 @@ pub fn send(
         values.iter().map(|named| &named.name),
         options.under.as_ref(),
     )?;
-    let calls: Vec<String> = values
+    let calls: String = values
         .iter()
         .zip(names)
-        .map(|(named, name)| format!("engines.{method}({name:?}, &{})?;", named.value()))
+        .map(|(named, name)| format!(".{method}({name:?}, &{})?", named.value()))
         .collect();
-    let text = format!(
-        "{{ let engines = {}; {} }}",
-        variables(reach),
-        calls.join(" ")
-    );
+    // No variable of ours, which could have the name of one that is sent.
+    let text = format!("{}{calls};", variables(reach));
     Ok(instead(text, magic, line))
 }
 

@@ -74,9 +74,8 @@ fn variables_move() {
     assert_eq!(
         of("push", "a, b = \"x, y\" --as c,d").unwrap(),
         (
-            format!(
-                "\n{{ {engines} engines.push(\"c\", &a)?; engines.push(\"d\", &(\"x, y\"))?; }}\n"
-            ),
+            "\n::chorus::__private::variables(\"all\", Some(2.0))?.push(\"c\", &a)?.push(\"d\", &(\"x, y\"))?;\n"
+                .to_owned(),
             "\n%push a, b = \"x, y\" --as c,d\n".to_owned()
         )
     );

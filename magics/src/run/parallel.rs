@@ -2,11 +2,10 @@
 //! is told as the magic's.
 
 use super::cell::Call;
-use super::wait::GRACE;
 use super::{Engines, Evaluated, Magics, Notebook};
 use crate::cell::Code;
 use crate::error::Error;
-use crate::event::{EngineId, Failure, Shown};
+use crate::event::Failure;
 use crate::generate::{self, Reach};
 use crate::names::List;
 use crate::options::{GatherArgs, ParallelArgs, PushArgs};
@@ -35,15 +34,13 @@ impl Magics {
     ) -> Result<Evaluated, Error> {
         let (options, body) = check(call)?;
         let wanted = options.targets.as_deref();
-        let targets = self.reach(&call.name, wanted, engines, notebook).await?;
+        self.reach(&call.name, wanted, engines, notebook).await?;
         let code = generate::parallel(&options, &self.way(wanted), &call.written, &body);
         let failure = match notebook.evaluate(&code).await {
             Ok(evaluated) => return Ok(evaluated),
             Err(failure) => failure,
         };
-        let mut failure = self
-            .told(&call.name, failure, &targets.ids, engines, notebook)
-            .await;
+        let mut failure = told(&call.name, failure);
         // rustc says so of a closure, in words that differ with how the variable is used.
         if failure.ename == "compile error" && mentions(&failure, &["captur", "--with"]) {
             let variables = notebook.variables().await;
@@ -109,13 +106,10 @@ impl Magics {
         engines: &mut impl Engines,
         notebook: &mut impl Notebook,
     ) -> Result<(), Error> {
-        let targets = self.reach(&call.name, wanted, engines, notebook).await?;
+        self.reach(&call.name, wanted, engines, notebook).await?;
         match notebook.evaluate(code).await {
             Ok(_) => Ok(()),
-            Err(failure) => Err(self
-                .told(&call.name, failure, &targets.ids, engines, notebook)
-                .await
-                .into()),
+            Err(failure) => Err(told(&call.name, failure).into()),
         }
     }
 
@@ -125,32 +119,18 @@ impl Magics {
             progress_after: self.defaults.progress_after,
         }
     }
+}
 
-    /// A failure of the generated cell as the magic's. After an interrupt the engines, whose work nobody waits for any more, get one too.
-    async fn told(
-        &self,
-        magic: &str,
-        failure: Failure,
-        targets: &[EngineId],
-        engines: &mut impl Engines,
-        notebook: &mut impl Notebook,
-    ) -> Failure {
-        match failure.ename.as_str() {
-            // The cell has no `?` but those that hand on the errors of `chorus`.
-            "error" => Failure {
-                ename: "parallel error".to_owned(),
-                traceback: vec![format!("{RED}{magic} failed{PLAIN}: {}", failure.evalue)],
-                evalue: failure.evalue,
-            },
-            "interrupted" if self.defaults.signal.0 != 0 => {
-                let sent = engines.signal(targets, self.defaults.signal);
-                if let Ok(Err(failed)) = tokio::time::timeout(GRACE, sent).await {
-                    notebook.show(Shown::stderr(format!("{}\n", failed.evalue)));
-                }
-                failure
-            }
-            _ => failure,
-        }
+/// A failure of the generated cell as the magic's. (What an interrupt does to tasks is the carrier's to decide, who knows which they are.)
+fn told(magic: &str, failure: Failure) -> Failure {
+    if failure.ename != "error" {
+        return failure;
+    }
+    // The cell has no `?` but those that hand on the errors of `chorus`.
+    Failure {
+        ename: "parallel error".to_owned(),
+        traceback: vec![format!("{RED}{magic} failed{PLAIN}: {}", failure.evalue)],
+        evalue: failure.evalue,
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) struct Defaults {
     stream: bool,
     verbose: bool,
     pub(super) progress_after: f64,
-    pub(super) signal: Signal,
+    signal: Signal,
 }
 
 impl Default for Defaults {

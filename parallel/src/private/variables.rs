@@ -45,8 +45,9 @@ impl Variables {
     ///
     /// # Errors
     /// When an engine can't be reached or doesn't know the type.
-    pub fn push<T: Portable>(&self, name: &str, value: &T) -> Result<(), Error> {
-        self.wait(&self.view.push(name, value))
+    pub fn push<T: Portable>(&self, name: &str, value: &T) -> Result<&Self, Error> {
+        self.wait(&self.view.push(name, value))?;
+        Ok(self)
     }
 
     /// The variable `name` of each engine.
@@ -61,8 +62,9 @@ impl Variables {
     ///
     /// # Errors
     /// As [`push`](Variables::push).
-    pub fn scatter<V: Scatter + ?Sized>(&self, name: &str, items: &V) -> Result<(), Error> {
-        items.lend(&mut |items| self.wait(&self.view.scatter(name, items)))
+    pub fn scatter<V: Scatter + ?Sized>(&self, name: &str, items: &V) -> Result<&Self, Error> {
+        items.lend(&mut |items| self.wait(&self.view.scatter(name, items)))?;
+        Ok(self)
     }
 
     /// The vectors called `name` of all engines, one after the other.

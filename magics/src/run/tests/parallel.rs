@@ -98,7 +98,7 @@ async fn failures_are_the_magics() {
     )
     .await;
     assert_eq!(failure.ename, "interrupted");
-    assert_eq!(engines.signals, [(vec![1], 2)]);
+    assert!(engines.signals.is_empty(), "others may use the engines");
     let (failure, _) = error(
         "%%parallel --with mean\nlet a = 1;\na * factor",
         Failure::new("compile error", "can't be captured"),
