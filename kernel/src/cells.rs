@@ -1,5 +1,6 @@
 //! Cells with magics in them: their Rust is evaluated here, what their magics ask for is done here or on engines.
 
+use crate::carrier::{Door, Programs};
 use crate::engines::{self, Engines};
 use crate::evaluator::{Ask, Cell, Evaluator, Interrupts};
 use crate::failure;
@@ -25,6 +26,8 @@ pub(crate) struct Cells {
     /// Held by the cell that runs.
     state: tokio::sync::Mutex<State>,
     engines: engines::Known,
+    /// What cells' programs do on engines.
+    programs: Programs,
     /// Names of variables, functions and types that snippets gave to engines, as of the last cell.
     names: Mutex<Vec<String>>,
 }
@@ -32,7 +35,7 @@ pub(crate) struct Cells {
 #[derive(Debug)]
 struct State {
     magics: Magics,
-    engines: Engines,
+    engines: engines::Shared,
 }
 
 /// Whether a statement could begin after `text`.
@@ -42,12 +45,14 @@ pub(crate) fn at_boundary(text: &str) -> bool {
 
 impl Cells {
     /// Cells that `evaluator` evaluates. `executable` is this program, which the processes of a cluster run.
-    pub(crate) fn new(evaluator: Evaluator, executable: PathBuf) -> Cells {
-        let engines = Engines::new(executable.clone());
+    /// Their programs come in by the door, if there is one.
+    pub(crate) fn new(evaluator: Evaluator, executable: PathBuf, door: Option<Door>) -> Cells {
+        let (engines, known) = engines::Shared::new(executable.clone());
         Cells {
+            programs: Programs::new(evaluator.clone(), engines.clone(), door),
             evaluator,
             executable,
-            engines: engines.known(),
+            engines: known,
             state: tokio::sync::Mutex::new(State {
                 magics: Magics::new(),
                 engines,
@@ -80,7 +85,12 @@ impl Cells {
             () = here.interrupted() => return Err(failure::interrupted_early()),
         };
         let State { magics, engines } = &mut *state;
+        let mut programs = self.programs.begin(&here.emit);
         let outcome = magics.run_cell(&cell.code, engines, &mut here).await;
+        if outcome.is_ok() {
+            programs.settle();
+        }
+        drop(programs);
         *lock(&self.names) = magics.engine_names().map(str::to_owned).collect();
         outcome.map_err(error_info)
     }
@@ -95,9 +105,16 @@ impl Cells {
         lock(&self.names).clone()
     }
 
+    /// Ends the cell that runs, and what it does on engines.
+    pub(crate) fn interrupt(&self) {
+        self.programs.interrupt();
+        self.evaluator.interrupt();
+    }
+
     /// Ends what runs, the evaluator, and the cluster if it is the notebook's own.
     pub(crate) async fn shutdown(&self) {
         self.evaluator.shutdown().await;
+        self.programs.shutdown().await;
         self.state.lock().await.engines.shutdown().await;
     }
 }

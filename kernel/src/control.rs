@@ -40,7 +40,7 @@ async fn serve(kernel: &Arc<Kernel>, request: &Message) {
         "interrupt_request" => {
             kernel
                 .answer(CONTROL, request, async |_: InterruptRequest| {
-                    kernel.evaluator.interrupt();
+                    kernel.cells.interrupt();
                     Reply::Ok(InterruptReply {})
                 })
                 .await;

@@ -1,5 +1,6 @@
 //! `chorus demo`: the word count's cells, one after another, without Jupyter.
 
+use crate::carrier::Door;
 use crate::cells::Cells;
 use crate::evaluator::{Cell, Evaluator, NoInput};
 use anyhow::bail;
@@ -15,8 +16,9 @@ use std::time::Instant;
 pub(crate) async fn run(executable: PathBuf, folder: PathBuf) -> anyhow::Result<()> {
     let start = Instant::now();
     println!("Starting evcxr (a few seconds, once for a notebook) ...");
-    let evaluator = Evaluator::start(executable.clone(), folder);
-    let cells = Cells::new(evaluator.clone(), executable);
+    let door = Door::open()?;
+    let evaluator = Evaluator::start(executable.clone(), folder, Some(door.path()));
+    let cells = Cells::new(evaluator.clone(), executable, Some(door));
     // The first answer comes when evcxr has started.
     evaluator.ask(|_| ()).await;
     println!("Ready after {:.1} s.\n", start.elapsed().as_secs_f64());

@@ -4,9 +4,12 @@
 //! become what magics understand in `words`; what `%cluster status` tells is gathered in `details`.
 
 mod details;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod words;
+
+pub(crate) use shared::Shared;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -3,10 +3,12 @@
 //! - [`server`]: sockets in, requests to their queues;
 //! - `shell`, `control`: a queue each, one request after another; `kernel` frames them with busy and idle;
 //! - `cells`: a cell with its magics; `engines`: the cluster that they reach;
+//! - `carrier`: what programs in cells do on engines, by the crate `chorus`;
 //! - `evaluator`: Rust on its way through compiler and runtime; `output` and `failure` say what came of it;
 //! - `compile_service`: the compiler of a cluster; `history`, `info`: what they say; `crates`: what cells may name without asking;
 //! - [`cli`]: the `chorus` program, every role of it.
 
+mod carrier;
 mod cells;
 pub mod cli;
 mod compile_service;

@@ -1,5 +1,6 @@
 //! Sockets in, requests out: binds what the connection file names and hands every message to whom it is for.
 
+use crate::carrier::Door;
 use crate::cells::Cells;
 use crate::control;
 use crate::evaluator::Evaluator;
@@ -44,10 +45,14 @@ pub(crate) async fn serve(
 
     let session = Session::new(&connection.key);
     let outlet = Outlet::new(session.clone(), sockets.clone());
-    let evaluator = Evaluator::start(executable.clone(), folder);
+    let door = Door::open()
+        .inspect_err(|error| tracing::error!(%error, "failed to open a socket for programs in cells"))
+        .ok();
+    let path = door.as_ref().map(Door::path);
+    let evaluator = Evaluator::start(executable.clone(), folder, path);
     let kernel = Arc::new(Kernel {
         outlet,
-        cells: Cells::new(evaluator.clone(), executable),
+        cells: Cells::new(evaluator.clone(), executable, door),
         evaluator,
         history: History::open(History::path()).context("failed to start the history's thread")?,
         count: AtomicU32::new(0),
@@ -74,7 +79,7 @@ async fn signals(kernel: &Kernel) -> std::io::Result<()> {
     let mut hangup = signal(SignalKind::hangup())?;
     loop {
         tokio::select! {
-            _ = interrupt.recv() => kernel.evaluator.interrupt(),
+            _ = interrupt.recv() => kernel.cells.interrupt(),
             _ = terminate.recv() => return Ok(()),
             _ = hangup.recv() => return Ok(()),
         }

@@ -27,11 +27,14 @@
 //! | [`merge`] | functions that make one result of two |
 //! | `private` | what magics' cells call |
 //! | `controller` | feature `client`: a connection to a controller over ZeroMQ |
+//! | `carrier` | feature `client`: what speaks to clusters on behalf of programs |
 //!
 //! The crate is linked to notebook cells, so it is small and knows neither ZeroMQ nor an async runtime; whoever speaks to the cluster is
 //! at the other end of a Unix socket.
 
 mod batch;
+#[cfg(feature = "client")]
+pub mod carrier;
 mod client;
 pub mod codec;
 #[cfg(feature = "client")]

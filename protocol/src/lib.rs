@@ -22,4 +22,4 @@ pub use socket::{
     Contact, Heartbeat, Received, SendError, SocketError, SocketId, SocketOptions, SocketType,
     Sockets, SocketsBuilder, Subscription, heartbeat,
 };
-pub use wire::{Session, WireError};
+pub use wire::{Headers, Session, WireError};

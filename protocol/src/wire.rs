@@ -42,6 +42,33 @@ struct Inner {
     replays: Mutex<Replays>,
 }
 
+/// The headers of messages of one type, rendered but for id and date: for messages in great numbers.
+#[derive(Clone, Debug)]
+pub struct Headers([String; 3]);
+
+impl Headers {
+    /// The header of one of them. `id` is text that JSON takes as it is, and unique; `date` as in RFC 3339.
+    pub fn header(&self, id: &str, date: &str) -> Bytes {
+        let Headers([before, between, behind]) = self;
+        let length = before.len() + between.len() + behind.len() + id.len() + date.len() + 4;
+        let mut text = String::with_capacity(length);
+        for (piece, value) in [(before, id), (between, date)] {
+            text.push_str(piece);
+            text.push('"');
+            text.push_str(value);
+            text.push('"');
+        }
+        text.push_str(behind);
+        Bytes::from(text)
+    }
+
+    /// The date of now, as headers have it.
+    pub fn now() -> String {
+        // jupyter_client takes at most six digits of a second for a date.
+        format!("{:.6}", jiff::Timestamp::now())
+    }
+}
+
 /// One of the four signed frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -168,8 +195,7 @@ impl Session {
             msg_id: Uuid::new_v4().to_string(),
             session: self.0.id.clone(),
             username: self.0.username.clone(),
-            // jupyter_client takes at most six digits of a second for a date.
-            date: format!("{:.6}", jiff::Timestamp::now()),
+            date: Headers::now(),
             msg_type,
             version: PROTOCOL_VERSION.to_owned(),
             subshell_id: None,
@@ -189,19 +215,36 @@ impl Session {
             rendered(&message.metadata),
             message.content.as_bytes().clone(),
         ];
+        self.seal(&message.identities, parts, &message.buffers)
+    }
+
+    /// The frames of a message whose parts are rendered already: header, parent header, metadata and content.
+    pub fn seal(&self, identities: &[Bytes], parts: [Bytes; 4], buffers: &[Bytes]) -> Vec<Bytes> {
         let signature = match &self.0.signer {
             Some(signer) => Bytes::from(hex::encode(
                 mac(signer, parts.each_ref()).finalize().into_bytes(),
             )),
             None => Bytes::new(),
         };
-        let mut frames = Vec::with_capacity(message.identities.len() + 6 + message.buffers.len());
-        frames.extend(message.identities.iter().cloned());
+        let mut frames = Vec::with_capacity(identities.len() + 6 + buffers.len());
+        frames.extend_from_slice(identities);
         frames.push(Bytes::from_static(DELIMITER));
         frames.push(signature);
         frames.extend(parts);
-        frames.extend(message.buffers.iter().cloned());
+        frames.extend_from_slice(buffers);
         frames
+    }
+
+    /// What the headers of all messages of one type have in common.
+    pub fn headers(&self, msg_type: &str) -> Headers {
+        let mut header = self.header(msg_type.to_owned());
+        // Stands where an id and a date will; nothing else is called so. The id precedes the date.
+        header.date.clone_from(&header.msg_id);
+        let text = String::from_utf8_lossy(&rendered(&header)).into_owned();
+        let hole = format!("\"{}\"", header.msg_id);
+        let mut pieces = text.split(&*hole).map(str::to_owned);
+        let mut next = || pieces.next().unwrap_or_default();
+        Headers([next(), next(), next()])
     }
 
     /// The message that `frames` are. The signature is checked before anything is parsed, and remembered: the same frames
@@ -214,19 +257,7 @@ impl Session {
     pub fn decode(&self, frames: Vec<Bytes>) -> Result<Message, WireError> {
         let parts = Parts::of(&frames)?;
         self.check(&parts)?;
-        Ok(Message {
-            identities: parts.identities.to_vec(),
-            header: parsed(Part::Header, parts.header)?,
-            parent: parent_header(parts.parent)?,
-            metadata: parsed(Part::Metadata, parts.metadata)?,
-            content: RawJson::from_bytes(parts.content.clone()).map_err(|source| {
-                WireError::Json {
-                    part: Part::Content,
-                    source,
-                }
-            })?,
-            buffers: parts.buffers.to_vec(),
-        })
+        Message::of(&parts)
     }
 
     /// As [`Self::decode`], for a message that is passed on as it is: its signature is checked and remembered, and nothing of it
@@ -263,19 +294,53 @@ impl Session {
     }
 }
 
-/// A message's frames by their meaning.
-struct Parts<'a> {
-    identities: &'a [Bytes],
-    signature: &'a Bytes,
-    header: &'a Bytes,
-    parent: &'a Bytes,
-    metadata: &'a Bytes,
-    content: &'a Bytes,
-    buffers: &'a [Bytes],
+impl Message {
+    /// The message that these frames are. Its signature must have been checked, see [`Session::verify`].
+    ///
+    /// # Errors
+    /// When a part is malformed.
+    pub fn of(parts: &Parts<'_>) -> Result<Self, WireError> {
+        Ok(Self {
+            identities: parts.identities.to_vec(),
+            header: parsed(Part::Header, parts.header)?,
+            parent: parent_header(parts.parent)?,
+            metadata: parsed(Part::Metadata, parts.metadata)?,
+            content: RawJson::from_bytes(parts.content.clone()).map_err(|source| {
+                WireError::Json {
+                    part: Part::Content,
+                    source,
+                }
+            })?,
+            buffers: parts.buffers.to_vec(),
+        })
+    }
+}
+
+/// A message's frames by their meaning. Nothing is checked but their number.
+#[derive(Clone, Copy, Debug)]
+pub struct Parts<'a> {
+    /// What precedes the delimiter.
+    pub identities: &'a [Bytes],
+    /// Hexadecimal digits.
+    pub signature: &'a Bytes,
+    /// JSON.
+    pub header: &'a Bytes,
+    /// JSON, `{}` if there is none.
+    pub parent: &'a Bytes,
+    /// JSON.
+    pub metadata: &'a Bytes,
+    /// JSON.
+    pub content: &'a Bytes,
+    /// Binary data.
+    pub buffers: &'a [Bytes],
 }
 
 impl<'a> Parts<'a> {
-    fn of(frames: &'a [Bytes]) -> Result<Self, WireError> {
+    /// Takes a message apart.
+    ///
+    /// # Errors
+    /// When the frames are too few.
+    pub fn of(frames: &'a [Bytes]) -> Result<Self, WireError> {
         let delimiter = frames.iter().position(|frame| frame == DELIMITER);
         let delimiter = delimiter.ok_or(WireError::NoDelimiter {
             frames: frames.len(),

@@ -2,6 +2,8 @@
 //!
 //! Source: <https://ipyparallel.readthedocs.io/en/stable/reference/messages.html>.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use protocol::Message;
 use serde_json::{Map, Value, json};
@@ -120,6 +122,8 @@ impl Core {
 
     fn queue(&self, content: &Value) -> Result<Value, Refusal> {
         let verbose = content["verbose"] == true;
+        // Chorus's own, for those who want to know what there is to do and not what was done.
+        let short = content["completed"] == false;
         let mut reply = Map::from_iter([("status".to_owned(), json!("ok"))]);
         for id in self.targets(content)? {
             let Some(engine) = self.registry.engines.get(&id) else {
@@ -127,7 +131,9 @@ impl Core {
             };
             let queue = self.pending(&engine.uuid);
             let tasks = self.scheduler.running(engine.uuid.as_bytes());
-            let state = if verbose {
+            let state = if verbose && short {
+                json!({"queue": queue, "tasks": tasks.collect::<Vec<_>>()})
+            } else if verbose {
                 json!({"queue": queue, "completed": engine.completed, "tasks": tasks.collect::<Vec<_>>()})
             } else {
                 json!({"queue": queue.len(), "completed": engine.completed_count, "tasks": tasks.len()})
@@ -263,6 +269,7 @@ impl Core {
                 None => return hub_error("IndexError", format!("No such engine: {id}")),
             }
         }
+        let ids: HashSet<MessageId> = ids.into_iter().collect();
         self.results.purge(|id, record| {
             let engine = record.engine.as_ref();
             ids.contains(id)

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Job;
 use super::call;
+use super::snippet::memory_file;
 use super::worker::{Worker, emitter};
 use crate::failure;
 use crate::output::{self, Gatherer, text_bundle};
@@ -46,8 +47,7 @@ impl Worker {
                 return self.waiting.push_front(job);
             }
             let id = self.namespace.new_id();
-            let file = || PathBuf::from(format!("/dev/shm/chorus-{}-{}", self.uuid(), id.0));
-            let call = match call::parse(&job.message, id, file) {
+            let call = match call::parse(&job.message, id, memory_file) {
                 Ok(Some(call)) => call,
                 Ok(None) => return self.waiting.push_front(job),
                 Err(reason) => {
@@ -114,6 +114,13 @@ impl Worker {
 
     /// The first is running; those behind it can still be stopped.
     fn abort_flights(&mut self) {
+        let stopped = self.shared.stopped();
+        if let Some(first) = self.flights.front()
+            && stopped.contains(&first.job.message.header.msg_id)
+        {
+            self.namespace.interrupt(first.id);
+        }
+        drop(stopped);
         let aborted = self.shared.aborted();
         for flight in self.flights.iter_mut().skip(1) {
             if aborted.contains(&flight.job.message.header.msg_id) {

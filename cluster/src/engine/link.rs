@@ -273,10 +273,14 @@ impl Link {
                 }
             }
             "abort_request" => {
-                let ids = match &content["msg_ids"] {
+                let ids: Vec<String> = match &content["msg_ids"] {
                     Value::String(id) => vec![id.clone()],
                     ids => serde_json::from_value(ids.clone()).unwrap_or_default(),
                 };
+                // Chorus's own: an interrupt of these requests and of no other.
+                if content["running"] == true {
+                    self.stop(&ids);
+                }
                 self.shared.aborted().extend(ids);
                 self.shared.aborts.send_modify(|count| *count += 1);
                 answer(&ok);
@@ -298,6 +302,19 @@ impl Link {
             }
         }
         false
+    }
+
+    /// Requests are to end that run. Those that haven't come yet can't.
+    fn stop(&self, ids: &[String]) {
+        let held: Vec<String> = {
+            let holds = self.shared.holds();
+            ids.iter().filter(|id| holds.contains(*id)).cloned().collect()
+        };
+        let runs = self.shared.running().as_ref().is_some_and(|id| held.contains(id));
+        self.shared.stopped().extend(held);
+        if runs {
+            self.interrupt();
+        }
     }
 
     fn interrupt(&self) {

@@ -9,6 +9,7 @@ mod flight;
 mod line;
 mod link;
 mod namespace;
+mod snippet;
 mod worker;
 
 use std::collections::HashSet;
@@ -97,10 +98,12 @@ struct Shared {
     interrupts: watch::Sender<u64>,
     /// Counts changes of `aborted`.
     aborts: watch::Sender<u64>,
-    /// The engine's identity.
-    uuid: String,
     /// Requests that are not to be run when their turn comes.
     aborted: Mutex<HashSet<String>>,
+    /// The request that runs, unless it is a call.
+    running: Mutex<Option<String>>,
+    /// Requests that are to end even if they run.
+    stopped: Mutex<HashSet<String>>,
     /// Requests that have come and are not answered. A controller that is found again is told, so that it knows which were lost.
     holds: Mutex<HashSet<String>>,
 }
@@ -108,6 +111,14 @@ struct Shared {
 impl Shared {
     fn aborted(&self) -> MutexGuard<'_, HashSet<String>> {
         self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<String>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stopped(&self) -> MutexGuard<'_, HashSet<String>> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn holds(&self) -> MutexGuard<'_, HashSet<String>> {
@@ -138,8 +149,9 @@ pub async fn serve(
         line: watch::Sender::new(None),
         interrupts: watch::Sender::new(0),
         aborts: watch::Sender::new(0),
-        uuid: uuid.clone(),
         aborted: Mutex::default(),
+        running: Mutex::default(),
+        stopped: Mutex::default(),
         holds: Mutex::default(),
     });
     let (jobs, queue) = mpsc::unbounded_channel();

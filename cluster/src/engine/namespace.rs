@@ -2,12 +2,16 @@
 
 use std::collections::{HashMap, VecDeque};
 
+use bytes::Bytes;
+use protocol::Message;
 use protocol::message::iopub::StreamName;
 use protocol::message::{ErrorInfo, MimeBundle};
 use runtime::{Call, CallOutcome, Event, Outcome, RunId, Runtime, Snippet};
+use serde_json::Value;
 use tokio::sync::{mpsc, watch};
 
 use super::Config;
+use super::snippet::{Exchange, Pieces};
 use crate::compile::{Artifact, Client, Ended, Place, Request, Trouble};
 use crate::connection::{EngineFile, Libraries};
 use crate::output::{Gatherer, Output, text_bundle};
@@ -18,6 +22,8 @@ const KNOWN: usize = 4096;
 
 /// The engine's number, for snippets that share work between them.
 const ENGINE_ID: &str = "CHORUS_ENGINE_ID";
+/// The folder through which snippets take and give values.
+const PIECES: &str = "CHORUS_PIECES";
 
 pub(super) struct Namespace {
     config: Config,
@@ -34,6 +40,8 @@ pub(super) struct Namespace {
 struct Running {
     runtime: Runtime,
     events: mpsc::UnboundedReceiver<Event>,
+    /// Where snippets take and give values; nothing if there is no place for that.
+    pieces: Option<Pieces>,
 }
 
 impl Namespace {
@@ -84,6 +92,12 @@ impl Namespace {
         if let Some(engine) = self.engine {
             command.env(ENGINE_ID, engine.to_string());
         }
+        let pieces = Pieces::make()
+            .inspect_err(|error| tracing::warn!(%error, "failed to make a folder for pieces"))
+            .ok();
+        if let Some(pieces) = &pieces {
+            command.env(PIECES, pieces.path());
+        }
         let mut config = runtime::Config::new(command, libraries.support.clone());
         config.preload = libraries.preload.clone();
         config.checkpoint_limit = self.config.checkpoint_limit;
@@ -92,7 +106,11 @@ impl Namespace {
             .map_err(|error| failure::plain("not ready", format!("No snippet can run: {error}")))?;
         self.libraries = Some(libraries);
         self.lineage = Lineage::root();
-        self.running = Some(Running { runtime, events });
+        self.running = Some(Running {
+            runtime,
+            events,
+            pieces,
+        });
         Ok(())
     }
 
@@ -183,6 +201,41 @@ impl Namespace {
         }
     }
 
+    fn pieces(&self) -> Result<&Pieces, String> {
+        let pieces = self.running.as_ref().and_then(|it| it.pieces.as_ref());
+        pieces.ok_or_else(|| {
+            "this engine has no folder through which values could come and go; its log says why"
+                .to_owned()
+        })
+    }
+
+    /// Puts there what a snippet takes.
+    pub(super) async fn put(
+        &mut self,
+        exchange: Exchange,
+        request: &Message,
+    ) -> Result<Exchange, String> {
+        self.start().await.map_err(|error| error.evalue)?;
+        exchange.put(request, self.pieces()?)?;
+        Ok(exchange)
+    }
+
+    /// What a snippet gives.
+    pub(super) fn give(
+        &self,
+        exchange: &Exchange,
+        data: Option<MimeBundle>,
+    ) -> Result<(Value, Vec<Bytes>), String> {
+        exchange.give(self.pieces()?, data)
+    }
+
+    /// Removes what a snippet left.
+    pub(super) fn clear_pieces(&self, exchange: &Exchange) {
+        if let Ok(pieces) = self.pieces() {
+            exchange.clear(pieces);
+        }
+    }
+
     /// Runs a snippet. All of its output has been emitted when this returns.
     pub(super) async fn run(
         &mut self,
@@ -268,7 +321,10 @@ impl Namespace {
         let gone = || Outcome::LoadFailed {
             error: "the runtime has gone".to_owned(),
         };
-        let Some(Running { runtime, events }) = &mut self.running else {
+        let Some(Running {
+            runtime, events, ..
+        }) = &mut self.running
+        else {
             return gone();
         };
         let id = snippet.id;

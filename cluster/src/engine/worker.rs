@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use super::flight::Flight;
 use super::line::Line;
 use super::namespace::Namespace;
+use super::snippet::Exchange;
 use super::{Config, Job, Shared};
 use crate::connection::EngineFile;
 use crate::failure;
@@ -120,10 +121,16 @@ impl Worker {
             return self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
         }
         let started = jiff::Timestamp::now();
+        *self.shared.running() = Some(request.header.msg_id.clone());
         self.status(&request.header, ExecutionState::Busy);
+        let mut buffers = Vec::new();
         let content = match request.msg_type() {
             "execute_request" => match request.parse::<ExecuteRequest>() {
-                Ok(content) => self.execute(request, content).await,
+                Ok(content) => {
+                    let (content, given) = self.execute(request, content).await;
+                    buffers = given;
+                    content
+                }
                 Err(error) => self.error(
                     failure::plain("bad request", format!("its content has {error}")),
                     "execute",
@@ -157,8 +164,9 @@ impl Worker {
             _ => Value::Null,
         };
         let failed = content["status"] == "error";
+        *self.shared.running() = None;
         if !content.is_null() {
-            self.reply(&job, content, started);
+            self.reply_with(&job, content, started, Map::new(), buffers);
         }
         self.status(&job.message.header, ExecutionState::Idle);
         if failed && job.message.msg_type() == "execute_request" {
@@ -171,17 +179,18 @@ impl Worker {
         self.shared.aborted().remove(&job.message.header.msg_id)
     }
 
-    pub(super) fn uuid(&self) -> &str {
-        &self.shared.uuid
-    }
-
     pub(super) fn status(&self, parent: &Header, state: ExecutionState) {
         if let Some(line) = self.line() {
             line.status(parent, state);
         }
     }
 
-    async fn execute(&mut self, request: &Message, content: ExecuteRequest) -> Value {
+    /// Runs a snippet; the reply's content and its buffers.
+    async fn execute(
+        &mut self,
+        request: &Message,
+        content: ExecuteRequest,
+    ) -> (Value, Vec<Bytes>) {
         let parent = &request.header;
         self.last = Some(parent.clone());
         if content.enters_history() {
@@ -197,14 +206,35 @@ impl Worker {
             };
             line.publish(Some(parent), "execute_input", &input);
         }
-        let outcome = self
-            .namespace
-            .run(
-                &content.code,
-                emitter(Arc::clone(&self.shared), parent.clone()),
-                &mut self.interrupts,
-            )
-            .await;
+        let exchange = match Exchange::of(request) {
+            Ok(Some(exchange)) => self.namespace.put(exchange, request).await.map(Some),
+            other => other,
+        };
+        let outcome = match &exchange {
+            Ok(_) => {
+                self.namespace
+                    .run(
+                        &content.code,
+                        emitter(Arc::clone(&self.shared), parent.clone()),
+                        &mut self.interrupts,
+                    )
+                    .await
+            }
+            Err(reason) => Err(failure::plain("bad request", reason.clone())),
+        };
+        let mut given = None;
+        let outcome = match (outcome, exchange) {
+            (outcome, Ok(Some(exchange))) => {
+                let outcome = outcome.and_then(|data| {
+                    let gift = self.namespace.give(&exchange, data.clone());
+                    given = Some(gift.map_err(|reason| failure::plain("no value", reason))?);
+                    Ok(data)
+                });
+                self.namespace.clear_pieces(&exchange);
+                outcome
+            }
+            (outcome, _) => outcome,
+        };
         let line = self.line();
         match outcome {
             Ok(result) => {
@@ -216,7 +246,14 @@ impl Worker {
                     };
                     line.publish(Some(parent), "execute_result", &result);
                 }
-                json!({"status": "ok", "execution_count": execution_count, "payload": [], "user_expressions": {}})
+                let mut content = json!({"status": "ok", "execution_count": execution_count, "payload": [], "user_expressions": {}});
+                match given {
+                    Some((chorus, buffers)) => {
+                        content["chorus"] = chorus;
+                        (content, buffers)
+                    }
+                    None => (content, Vec::new()),
+                }
             }
             Err(error) => {
                 // Also of silent requests, as ipykernel does it.
@@ -225,7 +262,7 @@ impl Worker {
                 }
                 let mut content = self.error(error, "execute");
                 content["execution_count"] = json!(execution_count);
-                content
+                (content, Vec::new())
             }
         }
     }
@@ -260,6 +297,7 @@ impl Worker {
     ) -> bool {
         let id = &job.message.header.msg_id;
         self.shared.holds().remove(id);
+        self.shared.stopped().remove(id);
         // Said of a request that runs, an abort changes nothing.
         self.shared.aborted().remove(id);
         let Some(line) = self.line() else {

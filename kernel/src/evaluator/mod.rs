@@ -78,6 +78,8 @@ struct Shared {
     turn: Arc<tokio::sync::Mutex<()>>,
     ready: watch::Sender<Option<Result<Ready, String>>>,
     executable: PathBuf,
+    /// Where programs in cells find their carrier.
+    carrier: Option<PathBuf>,
     events: Mutex<Target>,
     /// Counts interrupts, so that a cell notices those since its beginning.
     interrupts: watch::Sender<u64>,
@@ -103,12 +105,18 @@ enum Target {
 
 impl Evaluator {
     /// Starts evcxr and the runtime behind it. Returns at once; cells wait until it is ready.
-    pub(crate) fn start(executable: PathBuf, folder: PathBuf) -> Evaluator {
+    /// `carrier`: the socket of the programs' carrier.
+    pub(crate) fn start(
+        executable: PathBuf,
+        folder: PathBuf,
+        carrier: Option<PathBuf>,
+    ) -> Evaluator {
         let evaluator = Evaluator {
             shared: Arc::new(Shared {
                 turn: Arc::default(),
                 ready: watch::Sender::new(None),
                 executable: executable.clone(),
+                carrier,
                 events: Mutex::new(Target::Backlog(Backlog::default())),
                 interrupts: watch::Sender::new(0),
                 runs: AtomicU64::new(0),
@@ -204,6 +212,9 @@ impl Evaluator {
     ) -> Result<Runtime, String> {
         let mut command = Command::new(executable);
         command.arg("runtime");
+        if let Some(carrier) = &self.shared.carrier {
+            command.env(chorus::wire::CARRIER, carrier);
+        }
         let Checkpoints { on, limit } = self.checkpoints();
         let mut config = runtime::Config::new(command, support.library.clone());
         config.preload = vec![support.std.clone()];

@@ -72,7 +72,7 @@ async fn status(engines: &mut impl Engines) -> Result<Option<Cluster>, Error> {
 }
 
 /// `Cluster "default" is up, 2 engines: 0,1.`
-pub(super) fn up(cluster: &Cluster) -> String {
+pub fn up(cluster: &Cluster) -> String {
     format!(
         "Cluster \"{}\" is up, {}.",
         cluster.name,

@@ -15,6 +15,7 @@ mod who;
 mod tests;
 
 pub use cell::only_asks;
+pub use cluster::up;
 
 use std::collections::BTreeSet;
 

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::core::Entry;
 use super::driver::{self, Command};
+use super::post::{Posted, Posts};
 use super::request::{Ending, Event, Request, Said, To};
 use super::{Error, Lost};
 
@@ -165,6 +166,23 @@ impl Connection {
         };
         match self.commands.send(command) {
             Ok(()) => Ok(ids),
+            Err(_) => Err(self.lost().unwrap_or(Lost::Closed).into()),
+        }
+    }
+
+    /// A way to send requests in great numbers, whose outcomes come by the channel; see [`Posts`].
+    ///
+    /// # Errors
+    /// When the connection is over.
+    pub async fn posts(&self) -> Result<(Posts, mpsc::UnboundedReceiver<Posted>), Error> {
+        let (to, heard) = mpsc::unbounded_channel();
+        let (answer, made) = oneshot::channel();
+        // Answered when replies would be heard.
+        let _ = self
+            .commands
+            .send(Command::Posts(to, answer, self.commands.clone()));
+        match made.await {
+            Ok(posts) => Ok((posts, heard)),
             Err(_) => Err(self.lost().unwrap_or(Lost::Closed).into()),
         }
     }

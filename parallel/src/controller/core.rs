@@ -310,7 +310,7 @@ fn verdict(reply: &Message) -> Option<Verdict> {
     reply.parse().ok()
 }
 
-fn output(message: &Message) -> Option<Result<Output, JsonError>> {
+pub(super) fn output(message: &Message) -> Option<Result<Output, JsonError>> {
     Some(match message.msg_type() {
         "stream" => message.parse().map(Output::Stream),
         "display_data" => message.parse().map(Output::Display),

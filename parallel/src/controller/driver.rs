@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use protocol::cluster::{ClientFile, EngineId};
+use protocol::wire::Parts;
 use protocol::{
     Contact, Message, RawJson, Received, Session, SocketId, SocketOptions, SocketType, Sockets,
     SocketsBuilder,
@@ -16,12 +17,13 @@ use tokio::time::timeout_at;
 
 use super::connection::State;
 use super::core::{Core, Entry};
+use super::post::{Postbox, Posted, Posts};
 use super::request::{Event, Listener, To};
 use super::{Error, Lost};
 
 const QUERY: SocketId = SocketId(0);
-const MUX: SocketId = SocketId(1);
-const TASK: SocketId = SocketId(2);
+pub(super) const MUX: SocketId = SocketId(1);
+pub(super) const TASK: SocketId = SocketId(2);
 const CONTROL: SocketId = SocketId(3);
 const BROADCAST: SocketId = SocketId(4);
 const IOPUB: SocketId = SocketId(5);
@@ -58,6 +60,14 @@ pub(super) enum Command {
     },
     /// Nobody waits for these any more.
     Forget(Vec<String>),
+    /// Answers with a sender of requests in great numbers; what comes of them goes to the channel.
+    Posts(
+        mpsc::UnboundedSender<Posted>,
+        oneshot::Sender<Posts>,
+        mpsc::UnboundedSender<Command>,
+    ),
+    /// Such a sender is gone.
+    EndPosts(String),
     /// End; answered when all that was to be sent is sent.
     Close(oneshot::Sender<()>),
 }
@@ -90,6 +100,7 @@ pub(super) async fn open(
         sockets,
         session: session.clone(),
         core,
+        postbox: Postbox::default(),
         state,
         endpoint,
     };
@@ -197,6 +208,7 @@ struct Driver {
     sockets: Sockets,
     session: Session,
     core: Core,
+    postbox: Postbox,
     state: watch::Sender<State>,
     endpoint: String,
 }
@@ -236,6 +248,13 @@ impl Driver {
                         }
                     }
                     Some(Command::Forget(ids)) => self.core.forget(&ids),
+                    Some(Command::Posts(to, answer, commands)) => {
+                        let posts = Posts::new(self.session.clone(), self.sockets.clone(), commands);
+                        self.postbox.add(posts.prefix().to_owned(), to);
+                        // Whoever has stopped waiting has dropped it.
+                        let _ = answer.send(posts);
+                    }
+                    Some(Command::EndPosts(prefix)) => self.postbox.remove(&prefix),
                     Some(Command::Close(done)) => {
                         self.end(&Lost::Closed, &mut commands);
                         self.sockets.close().await;
@@ -262,6 +281,9 @@ impl Driver {
         if socket.0 >= MONITOR {
             return Contact::from_frames(&frames) == Some(Contact::Lost);
         }
+        if matches!(socket, MUX | TASK | IOPUB) && self.post(socket, &frames) {
+            return false;
+        }
         let Some(message) = decode(&self.session, frames) else {
             return false;
         };
@@ -275,6 +297,22 @@ impl Driver {
             _ => self.core.on_reply(Instant::now(), message),
         }
         false
+    }
+
+    /// Passes on what belongs to a request of [`Posts`]; says whether it does.
+    fn post(&self, socket: SocketId, frames: &[Bytes]) -> bool {
+        let Ok(parts) = Parts::of(frames) else {
+            return false;
+        };
+        let Some(addressed) = self.postbox.find(&parts) else {
+            return false;
+        };
+        match self.session.verify(frames) {
+            Ok(()) if socket == IOPUB => addressed.broadcast(&parts, || Message::of(&parts).ok()),
+            Ok(()) => addressed.reply(&parts),
+            Err(error) => tracing::warn!(%error, "a message is dropped"),
+        }
+        true
     }
 
     fn tell(&self, lost: Option<Lost>) {

@@ -13,9 +13,11 @@ mod connection;
 mod core;
 mod driver;
 mod error;
+mod post;
 mod request;
 
 pub use connection::{Connection, State};
 pub use error::{Error, Lost};
+pub use post::{Post, PostKind, PostMetadata, PostReply, Posted, Posts};
 pub use protocol::cluster::{ClientFile, EngineId};
 pub use request::{Ending, Event, Listener, Output, Request, Said, To};

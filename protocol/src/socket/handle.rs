@@ -45,6 +45,14 @@ impl Sockets {
         self.0.outgoing.push(Command::Send { socket, frames });
     }
 
+    /// As [`Self::send`], for many messages: the thread is woken once for all that are there by then.
+    pub fn send_all(&self, messages: impl IntoIterator<Item = (SocketId, Vec<Bytes>)>) {
+        let commands = messages
+            .into_iter()
+            .map(|(socket, frames)| Command::Send { socket, frames });
+        self.0.outgoing.push_all(commands);
+    }
+
     /// As [`Self::send`], and tells whether ZeroMQ took the message. It is queued when this is called, not when it is awaited.
     ///
     /// # Errors

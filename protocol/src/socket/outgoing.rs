@@ -66,12 +66,18 @@ impl Outgoing {
 
     /// Puts a command at the end. When the thread has ended the command is dropped, and with it the channel for its answer.
     pub(super) fn push(&self, command: Command) {
+        self.push_all([command]);
+    }
+
+    /// As [`Self::push`]. The commands are made before the queue is locked.
+    pub(super) fn push_all(&self, commands: impl IntoIterator<Item = Command>) {
+        let commands: Vec<Command> = commands.into_iter().collect();
         let mut queue = self.lock();
-        if queue.closed {
+        if queue.closed || commands.is_empty() {
             return;
         }
         let was_empty = queue.commands.is_empty();
-        queue.commands.push(command);
+        queue.commands.extend(commands);
         drop(queue);
         // A queue that was not empty has been announced already. So at most a few bytes are ever in the pipe, and the write
         // does not block.

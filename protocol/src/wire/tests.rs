@@ -385,3 +385,17 @@ fn every_single_byte_mutation_is_refused() {
     assert!(refused > 10_000);
     receiver.decode(good).unwrap();
 }
+
+#[test]
+fn headers_that_are_rendered_once_are_those_of_messages() {
+    let session = session();
+    let message = session.raw_message("apply_request", RawJson::empty_object(), None);
+    let headers = session.headers("apply_request");
+    let header = headers.header(&message.header.msg_id, &message.header.date);
+    let frames = session.encode(&message);
+    let parts = Parts::of(&frames).unwrap();
+    assert_eq!(&header, parts.header);
+    let none = Bytes::from_static(b"{}");
+    let sealed = session.seal(&[], [header, none.clone(), none.clone(), none], &[]);
+    assert_eq!(sealed, frames);
+}

@@ -1,0 +1,191 @@
+//! The stream to a program: frames in and out, without waiting for it to take them.
+
+use crate::codec;
+use crate::wire::{Down, MOST, Up};
+use std::collections::VecDeque;
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::AsRawFd;
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+
+/// How much is read at once, if nobody says that more will come.
+const BUFFER: usize = 256 << 10;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Pipe {
+    stream: UnixStream,
+    inbound: Vec<u8>,
+    /// How much of `inbound` has been taken.
+    taken: usize,
+    outbound: VecDeque<Vec<u8>>,
+    /// How much of the first of `outbound` is sent.
+    sent: usize,
+}
+
+impl Pipe {
+    pub(super) fn new(stream: UnixStream) -> Pipe {
+        Pipe {
+            stream,
+            inbound: Vec::new(),
+            taken: 0,
+            outbound: VecDeque::new(),
+            sent: 0,
+        }
+    }
+
+    /// Resolves when something can be read, or written that waits for that.
+    pub(super) async fn ready(&self) -> Result<()> {
+        let interest = match self.outbound.is_empty() {
+            true => Interest::READABLE,
+            false => Interest::READABLE | Interest::WRITABLE,
+        };
+        self.stream.ready(interest).await.map(drop)
+    }
+
+    /// Takes in what has come. False at the end of the stream.
+    pub(super) fn read(&mut self) -> Result<bool> {
+        self.inbound.drain(..self.taken);
+        self.taken = 0;
+        loop {
+            if self.inbound.capacity() - self.inbound.len() < BUFFER / 4 {
+                self.inbound.reserve(BUFFER);
+            }
+            match self.stream.try_read_buf(&mut self.inbound) {
+                Ok(0) => return Ok(false),
+                // A burst at a time: others want to be served as well.
+                Ok(_) if self.inbound.len() >= 4 * BUFFER => return Ok(true),
+                Ok(_) => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The next frame of what has come, if it is whole.
+    pub(super) fn next(&mut self) -> Result<Option<Up>> {
+        let waiting = self.inbound.get(self.taken..).unwrap_or_default();
+        let Some((length, rest)) = waiting.split_first_chunk::<4>() else {
+            return Ok(None);
+        };
+        let length = u32::from_le_bytes(*length) as usize;
+        if length > MOST {
+            return Err(Error::new(
+                ErrorKind::InvalidData,
+                "a frame is longer than frames can be",
+            ));
+        }
+        let Some(frame) = rest.get(..length) else {
+            return Ok(None);
+        };
+        let up =
+            codec::decode(frame).map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
+        self.taken += 4 + length;
+        Ok(Some(up))
+    }
+
+    /// Sends a frame as soon as the program takes it.
+    pub(super) fn push(&mut self, down: &Down) {
+        let mut frame = vec![0; 4];
+        let encoded = codec::encode_into(down, &mut frame);
+        let length = u32::try_from(frame.len() - 4).unwrap_or(u32::MAX);
+        match (encoded, frame.first_chunk_mut::<4>()) {
+            (Ok(()), Some(head)) if length as usize <= MOST => *head = length.to_le_bytes(),
+            (outcome, _) => {
+                return tracing::error!(?outcome, length, "a frame for a program can't be sent");
+            }
+        }
+        self.outbound.push_back(frame);
+    }
+
+    /// Sends what the program takes now.
+    pub(super) fn write(&mut self) -> Result<()> {
+        while let Some(frame) = self.outbound.front() {
+            let rest = frame.get(self.sent..).unwrap_or_default();
+            match self.stream.try_write(rest) {
+                Ok(count) if count < rest.len() => self.sent += count,
+                Ok(_) => {
+                    self.sent = 0;
+                    self.outbound.pop_front();
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether everything that was said is on its way.
+    pub(super) fn is_sent(&self) -> bool {
+        self.outbound.is_empty()
+    }
+
+    /// Whether the program has read everything that was said.
+    pub(super) fn is_read(&self) -> bool {
+        let mut unread: libc::c_int = 0;
+        // SAFETY: this request writes one number. (Of a Unix socket it tells what its peer hasn't read.)
+        let asked =
+            unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+        self.outbound.is_empty() && asked == 0 && unread == 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire;
+
+    #[tokio::test]
+    async fn frames_come_whole_and_nothing_waits_for_the_program() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let mut program = there.into_std().unwrap();
+        program.set_nonblocking(false).unwrap();
+        let mut pipe = Pipe::new(here);
+        let up = Up::Unshare { ids: vec![7; 1000] };
+        let mut bytes = Vec::new();
+        wire::write(&mut bytes, &up).unwrap();
+        let (first, rest) = bytes.split_at(10);
+        std::io::Write::write_all(&mut program, first).unwrap();
+        pipe.ready().await.unwrap();
+        assert!(pipe.read().unwrap() && pipe.next().unwrap().is_none());
+        std::io::Write::write_all(&mut program, rest).unwrap();
+        std::io::Write::write_all(&mut program, &bytes).unwrap();
+        pipe.ready().await.unwrap();
+        assert!(pipe.read().unwrap());
+        assert_eq!(pipe.next().unwrap(), Some(up.clone()));
+        assert_eq!(pipe.next().unwrap(), Some(up));
+        assert!(pipe.next().unwrap().is_none() && pipe.is_read());
+
+        // More than a socket holds.
+        let down = Down::Gone {
+            reason: "x".repeat(1 << 20),
+        };
+        (0..3).for_each(|_| pipe.push(&down));
+        pipe.write().unwrap();
+        assert!(!pipe.is_read());
+        let reader = std::thread::spawn(move || {
+            let mut frames = Vec::new();
+            while let Some(down) = wire::read::<Down>(&program).unwrap() {
+                frames.push(down);
+            }
+            frames
+        });
+        while !pipe.outbound.is_empty() {
+            pipe.ready().await.unwrap();
+            pipe.write().unwrap();
+        }
+        drop(pipe);
+        assert_eq!(reader.join().unwrap(), [down.clone(), down.clone(), down]);
+    }
+
+    #[tokio::test]
+    async fn the_end_and_nonsense_are_told() {
+        let (here, there) = UnixStream::pair().unwrap();
+        let mut pipe = Pipe::new(here);
+        there.try_write(&[1, 0, 0, 0, 200]).unwrap();
+        drop(there);
+        pipe.ready().await.unwrap();
+        assert!(!pipe.read().unwrap());
+        assert!(pipe.next().is_err());
+    }
+}
