@@ -2,6 +2,7 @@
 //!
 //! What a notebook and a cluster's compiler have in common. Which state is compiled in is theirs.
 
+use crate::crates::{Crates, CratesError, Sources};
 use crate::stub::{Link, Load};
 use crate::support::Support;
 use crate::wrapper::{self, Effort, Plan};
@@ -10,6 +11,10 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
+use std::time::Duration;
+
+/// After so long people are told what they wait for.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What evcxr's subprocess prints when user code unwound.
 pub(crate) const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
@@ -29,6 +34,8 @@ pub struct Settings {
     pub toolchain: mpsc::Receiver<Toolchain>,
     /// The support library's source.
     pub support_source: &'static str,
+    /// The crate `chorus`.
+    pub crates: Sources,
 }
 
 /// What compiles cells.
@@ -84,6 +91,8 @@ pub(crate) struct Bench {
     plan_path: PathBuf,
     /// The source that evcxr generated last, as the wrapper left it.
     pub(crate) generated: PathBuf,
+    /// The crates that cells may name without asking.
+    sources: Sources,
 }
 
 impl Bench {
@@ -94,6 +103,7 @@ impl Bench {
             executable,
             toolchain,
             support_source,
+            crates: sources,
         } = settings;
         let wrapper = folder.join(wrapper::NAME);
         std::os::unix::fs::symlink(&executable, &wrapper)?;
@@ -125,6 +135,7 @@ impl Bench {
             plan,
             plan_path,
             generated: folder.join("src").join("lib.rs"),
+            sources,
         };
         Ok((evcxr, bench))
     }
@@ -156,6 +167,30 @@ impl Bench {
                 loads,
             }),
             Err(payload) => Err(Trouble::Panicked(panic_message(&*payload))),
+        }
+    }
+
+    /// The crates that cells may name, for the present toolchain.
+    pub(crate) fn crates(&self) -> Crates {
+        Crates::new(self.sources, self.plan.rustc.clone())
+    }
+
+    /// Has the wrapper tell rustc of the crates, compiling them if that has not been done.
+    pub(crate) fn tell_of_crates(&mut self, tell: &dyn Fn(String)) -> Result<(), CratesError> {
+        if self.plan.crates.is_none() {
+            self.plan.crates = Some(self.crates().ensure(PATIENCE, tell)?);
+        }
+        Ok(())
+    }
+
+    /// Puts what cargo would make of the crates as ordinary dependencies where it would have put it.
+    pub(crate) fn spare_cargo_the_crates(&self) {
+        let folder = self.generated.ancestors().nth(2);
+        // Without it cargo compiles them once more.
+        if let Some(folder) = folder
+            && let Err(error) = self.crates().seed(folder)
+        {
+            tracing::info!(%error, "the crates are compiled for this session");
         }
     }
 

@@ -1,10 +1,11 @@
 //! Compile errors as a person wants them: rustc's words and colours, lines and columns of the cells.
 
-use crate::sources::{Cell, offset, origin};
+use crate::sources::{Cell, Seen, offset, origin};
 use crate::statements::statements;
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use evcxr::CompilationError;
 use serde_json::Value;
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// A compile error.
@@ -31,7 +32,7 @@ pub(crate) struct Context<'a> {
 
 /// Renders what evcxr reports.
 pub(crate) fn diagnostics(errors: &[CompilationError], context: &Context<'_>) -> Vec<Diagnostic> {
-    errors
+    let mut found: Vec<Diagnostic> = errors
         .iter()
         .map(|error| {
             let message = error.message();
@@ -42,13 +43,21 @@ pub(crate) fn diagnostics(errors: &[CompilationError], context: &Context<'_>) ->
                 message,
             }
         })
-        .collect()
+        .collect();
+    if context.cell.shown.is_some() {
+        // rustc says it of several places that are one to the reader.
+        let mut seen = HashSet::new();
+        found.retain(|diagnostic| {
+            seen.insert((diagnostic.code.clone(), diagnostic.message.clone()))
+        });
+    }
+    found
 }
 
 /// An error in a command of a cell.
 pub(crate) fn of_command(cell: &Cell, range: Range<usize>, message: &str) -> Diagnostic {
     let group = Group::with_title(Level::ERROR.primary_title(message)).element(
-        Snippet::source(&cell.source)
+        Snippet::source(cell.text())
             .path(cell.name())
             .annotation(AnnotationKind::Primary.span(range)),
     );
@@ -90,7 +99,7 @@ fn render(
             kind.span(mark.range).label(mark.label)
         });
         group = group.element(
-            Snippet::source(&cell.source)
+            Snippet::source(cell.text())
                 .path(cell.name())
                 .annotations(annotations.collect::<Vec<_>>()),
         );
@@ -106,7 +115,7 @@ fn render(
                 replacement,
             } => groups.push(
                 Level::HELP.secondary_title(text).element(
-                    Snippet::source(&cell.source)
+                    Snippet::source(cell.text())
                         .path(cell.name())
                         .patch(Patch::new(range, replacement)),
                 ),
@@ -118,7 +127,7 @@ fn render(
                 range,
             } => groups.push(
                 level.secondary_title(text).element(
-                    Snippet::source(&cell.source)
+                    Snippet::source(cell.text())
                         .path(cell.name())
                         .annotation(AnnotationKind::Primary.span(range)),
                 ),
@@ -142,10 +151,10 @@ fn marks<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Mark<'a>> {
         return spans
             .iter()
             .filter_map(|span| {
-                let (cell, range) = resolve(span, context)?;
+                let (cell, seen) = resolve(span, context)?;
                 Some(Mark {
                     cell,
-                    range,
+                    range: seen.range,
                     label: span["label"].as_str().map(readable),
                     primary: span["is_primary"] == true,
                 })
@@ -159,10 +168,11 @@ fn marks<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Mark<'a>> {
         .filter_map(|spanned| {
             let span = spanned.span?;
             let source = &context.cell.source;
+            let range = offset(source, span.start_line, span.start_column)?
+                ..offset(source, span.end_line, span.end_column)?;
             Some(Mark {
                 cell: context.cell,
-                range: offset(source, span.start_line, span.start_column)?
-                    ..offset(source, span.end_line, span.end_column)?,
+                range: context.cell.seen(range).range,
                 label: Some(spanned.label.clone()).filter(|label| !label.is_empty()),
                 primary: spanned.is_primary,
             })
@@ -185,11 +195,17 @@ fn by_cell(marks: Vec<Mark<'_>>) -> Vec<(&Cell, Vec<Mark<'_>>)> {
     groups
 }
 
-/// The cell and the bytes in it behind one of rustc's spans.
-fn resolve<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Range<usize>)> {
+/// The cell, and what its reader sees behind one of rustc's spans.
+fn resolve<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Seen)> {
+    let (cell, range) = compiled(span, context)?;
+    Some((cell, cell.seen(range)))
+}
+
+/// The cell and the bytes of its source behind one of rustc's spans.
+fn compiled<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Range<usize>)> {
     let in_generated = span["file_name"]
         .as_str()
-        .is_some_and(|name| name.ends_with("lib.rs"));
+        .is_some_and(|name| name.ends_with("lib.rs") && !name.starts_with('/'));
     if in_generated {
         let number = |name: &str| usize::try_from(span[name].as_u64()?).ok();
         let generated = context.generated;
@@ -223,7 +239,7 @@ fn resolve<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Range<u
     }
     match &span["expansion"]["span"] {
         Value::Null => None,
-        outer => resolve(outer, context),
+        outer => compiled(outer, context),
     }
 }
 
@@ -275,17 +291,20 @@ fn notes<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Note<'a>> {
         let span = &child["spans"][0];
         let replacement = span["suggested_replacement"].as_str();
         notes.push(match (resolve(span, context), replacement) {
-            (Some((cell, range)), Some(replacement)) => Note::Suggestion {
+            // Nobody can follow a suggestion for what a magic wrote.
+            (Some((_, Seen { own: false, .. })), Some(_)) => continue,
+            (Some((cell, seen)), Some(replacement)) => Note::Suggestion {
                 text,
                 cell,
-                range,
+                range: seen.range,
                 replacement: replacement.to_owned(),
             },
-            (Some((cell, range)), None) => Note::There {
+            (Some(_), None) if is_internal(&text) => continue,
+            (Some((cell, seen)), None) => Note::There {
                 level,
                 text,
                 cell,
-                range,
+                range: seen.range,
             },
             // It belongs where nobody wrote anything, as a `use` at the top does.
             (None, Some(replacement)) if !is_internal(replacement) => Note::Plain {
@@ -314,9 +333,17 @@ fn notes<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Note<'a>> {
 
 /// Whether a text speaks of what nobody wrote.
 fn is_internal(text: &str) -> bool {
-    ["evcxr_", "chorus_", "ChorusDisplay"]
-        .iter()
-        .any(|name| text.contains(name))
+    [
+        "evcxr_",
+        "chorus_",
+        "ChorusDisplay",
+        "__private",
+        "chorus::private",
+        "the above error was encountered while instantiating",
+        "erroneous constant encountered",
+    ]
+    .iter()
+    .any(|name| text.contains(name))
 }
 
 /// rustc's words without generated names.

@@ -6,6 +6,7 @@
 
 mod bench;
 mod completeness;
+pub mod crates;
 mod diagnostics;
 pub mod folder;
 mod layouts;
@@ -22,6 +23,7 @@ pub mod wrapper;
 
 pub use bench::{OpenError, Settings, Toolchain};
 pub use completeness::{Completeness, completeness};
+pub use crates::Crates;
 pub use diagnostics::Diagnostic;
 pub use lineages::Lineages;
 pub use notebook::{
@@ -29,7 +31,7 @@ pub use notebook::{
 };
 pub use rewrite::ENTRY;
 pub use session::Session;
-pub use sources::Place;
+pub use sources::{Place, Source};
 pub use statements::ends_in_expression;
 pub use stub::Load;
 pub use support::Support;

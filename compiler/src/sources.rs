@@ -1,6 +1,7 @@
 //! From generated source back to the cell that somebody wrote.
 
 use crate::statements::statements;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A line of a cell.
@@ -14,6 +15,16 @@ pub struct Place {
     pub text: String,
 }
 
+/// A cell to compile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Source {
+    /// What is compiled.
+    pub code: String,
+    /// What its reader wrote, if that is something else: a magic, of which code was made. Lines that are his own are the same in
+    /// both, and have the same numbers.
+    pub shown: Option<String>,
+}
+
 /// A cell as it was run.
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
@@ -22,6 +33,16 @@ pub(crate) struct Cell {
     /// How its reader knows it.
     pub(crate) label: Label,
     pub(crate) source: String,
+    /// See [`Source::shown`].
+    pub(crate) shown: Option<String>,
+}
+
+/// A stretch of what a cell's reader sees.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) range: Range<usize>,
+    /// Whether it is what was compiled, and not what that was made of.
+    pub(crate) own: bool,
 }
 
 /// How readers know a cell or a snippet.
@@ -116,7 +137,7 @@ pub(crate) fn place<'a>(
     let at = offset(generated, usize::try_from(line).ok()?, 1)?;
     let (cell, at) = origin(cells, generated, at)?;
     let line = newlines(&cell.source[..at]);
-    Some((cell, line + 1, cell.source.lines().nth(line)?))
+    Some((cell, line + 1, cell.text().lines().nth(line)?))
 }
 
 /// The first of `cells` that a byte of a generated source comes from, and the byte of it.
@@ -135,6 +156,90 @@ impl Cell {
             Label::In(count) => format!("In[{count}]"),
             Label::Snippet => "snippet".to_owned(),
             Label::EarlierSnippet => "earlier snippet".to_owned(),
+        }
+    }
+
+    /// What its reader sees.
+    pub(crate) fn text(&self) -> &str {
+        self.shown.as_deref().unwrap_or(&self.source)
+    }
+
+    /// Where a stretch of the compiled source is in [`text`](Cell::text). What a magic made of its own line is where that line has the same
+    /// word, or all of that line.
+    pub(crate) fn seen(&self, range: Range<usize>) -> Seen {
+        if self.shown.is_none() {
+            return Seen { range, own: true };
+        }
+        match (self.own(range.start), self.own(range.end)) {
+            (Some(start), Some(end)) => Seen {
+                range: start..end.max(start),
+                own: true,
+            },
+            // It goes on into what the magic adds behind the reader's code.
+            (Some(start), None) => Seen {
+                range: start..self.text().trim_end().len().max(start),
+                own: false,
+            },
+            _ => Seen {
+                range: self.of_magic(self.source.get(range).unwrap_or_default()),
+                own: false,
+            },
+        }
+    }
+
+    /// The byte of the text behind a byte of the source, if that is in a line of the reader's.
+    fn own(&self, at: usize) -> Option<usize> {
+        let before = self.source.get(..at)?;
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        let line = self.source.get(start..)?.split('\n').next()?;
+        let number = newlines(before);
+        let seen = offset(self.text(), number + 1, 1)?;
+        let same = self.text().get(seen..)?.split('\n').next()? == line;
+        (same && newlines(self.text()) >= number).then_some(seen + at - start)
+    }
+
+    /// The stretch of the magic's line that has a word like `code`.
+    fn of_magic(&self, code: &str) -> Range<usize> {
+        let text = self.text();
+        let mut lines = self.source.split('\n');
+        let mut start = 0;
+        let line = text
+            .split_inclusive('\n')
+            .find(|line| {
+                let differs = lines.next() != Some(line.trim_end_matches('\n'));
+                start += if differs { 0 } else { line.len() };
+                differs
+            })
+            .unwrap_or_default();
+        let end = line.trim_end().len();
+        let begin = line.len() - line.trim_start().len();
+        let name_ends = line
+            .get(begin..)
+            .and_then(|magic| magic.find(char::is_whitespace))
+            .map_or(end, |at| begin + at);
+        let word = code
+            .trim_start_matches('&')
+            .trim_start_matches("::chorus::merge::")
+            .trim_matches(['(', ')']);
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let found = line.match_indices(word).find(|(at, _)| {
+            let edge = |side: Option<&str>, last: bool| {
+                let c = side.and_then(|side| {
+                    if last {
+                        side.chars().last()
+                    } else {
+                        side.chars().next()
+                    }
+                });
+                !c.is_some_and(is_word)
+            };
+            *at >= name_ends
+                && edge(line.get(..*at), true)
+                && edge(line.get(at + word.len()..), false)
+        });
+        match found.filter(|_| !word.is_empty()) {
+            Some((at, _)) => start + at..start + at + word.len(),
+            None => start + begin..start + end.max(begin),
         }
     }
 
@@ -190,6 +295,44 @@ mod tests {
     }
 
     #[test]
+    fn what_a_magic_made_is_shown_as_the_magic() {
+        let source = "let a = 1;\nmake(\"all\").over(&lines).with(&(n + 1)).each(|n, lines| {\n    lines.len()\n}).merge(::chorus::merge::sum);";
+        let shown =
+            "let a = 1;\n%%parallel --over lines --with 'n=n + 1' --merge sum\n    lines.len()";
+        let cell = Cell {
+            number: 1,
+            label: Label::In(1),
+            source: source.to_owned(),
+            shown: Some(shown.to_owned()),
+        };
+        let seen = |part: &str| {
+            let start = source.find(part).unwrap();
+            let seen = cell.seen(start..start + part.len());
+            (&shown[seen.range], seen.own)
+        };
+        assert_eq!(seen("a = 1"), ("a = 1", true));
+        assert_eq!(seen("len()"), ("len()", true));
+        assert_eq!(seen("&lines"), ("lines", false));
+        assert_eq!(seen("&(n + 1)"), ("n + 1", false));
+        assert_eq!(seen("::chorus::merge::sum"), ("sum", false));
+        assert_eq!(seen("over"), ("over", false));
+        let line = "%%parallel --over lines --with 'n=n + 1' --merge sum";
+        assert_eq!(seen("|n, lines|"), (line, false));
+        assert_eq!(seen("    lines.len()\n})"), ("    lines.len()", false));
+        let plain = Cell {
+            shown: None,
+            ..cell.clone()
+        };
+        assert_eq!(
+            plain.seen(3..7),
+            Seen {
+                range: 3..7,
+                own: true
+            }
+        );
+    }
+
+    #[test]
     fn lines_of_this_cell_and_of_items_of_earlier_ones() {
         let folder = tempfile::tempdir().unwrap();
         let mut sources = Sources::new(folder.path().join("sources")).unwrap();
@@ -200,6 +343,7 @@ mod tests {
                 number,
                 label: Label::In(count),
                 source: source.to_owned(),
+                shown: None,
             };
             sources.add(cell, &file);
         };

@@ -4,6 +4,7 @@
 //! `RUSTC_WORKSPACE_WRAPPER`, which concerns the notebook's crate only: dependencies are compiled as ever.
 //! [`Plan`], a small file that the session writes before each call, says what is wanted.
 
+use crate::crates::{self, Externs};
 use crate::rewrite::{self, Options};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -57,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) rustc: PathBuf,
     /// The support library's source, to compile it for another toolchain.
     pub(crate) support_source: PathBuf,
+    /// The crates that `rustc` may be told of, once they are there.
+    pub(crate) crates: Option<Externs>,
 }
 
 impl Plan {
@@ -120,6 +123,12 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
             .folder
     };
 
+    let externs = plan
+        .crates
+        .as_ref()
+        .filter(|_| Path::new(rustc) == plan.rustc);
+    let arguments = &with_crates(arguments, &rewritten.source, externs);
+
     let kept = plan.cache.join(key(rustc, arguments, &rewritten.source));
     let product = call.out_dir.join(format!("lib{CRATE}.so"));
     if kept.with_extension("so").exists() && kept.with_extension("d").exists() {
@@ -132,6 +141,8 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
     }
 
     fs::write(&call.source, &rewritten.source)?;
+    // A runtime may have loaded what lies there, and linkers differ in whether they write into a file or make a new one.
+    remove(&product)?;
     let checking;
     let arguments = if check {
         checking = without_link(arguments, "--emit=dep-info,metadata");
@@ -203,27 +214,68 @@ fn without_link(arguments: &[OsString], emit: &str) -> Vec<OsString> {
     arguments.iter().map(other).collect()
 }
 
+/// cargo's arguments, with the crates for sources that name them in the place of their signposts. Where there are other dependencies, it
+/// is cargo that tells of the crates.
+fn with_crates(arguments: &[OsString], source: &str, externs: Option<&Externs>) -> Vec<OsString> {
+    let mut found: Vec<OsString> = Vec::with_capacity(arguments.len());
+    let mut has_others = false;
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        if argument != "--extern" {
+            found.push(argument.clone());
+            continue;
+        }
+        let Some(external) = rest.next() else { break };
+        let text = external.to_string_lossy();
+        let (_, file) = text.split_once('=').unwrap_or((&text, ""));
+        let is_signpost = Path::new(file)
+            .file_name()
+            .is_some_and(|file| file.to_string_lossy().contains(crates::SIGNPOST));
+        if !is_signpost {
+            has_others = true;
+            found.extend([argument.clone(), external.clone()]);
+        }
+    }
+    let is_told = !has_others && crates::words(source).any();
+    let Some(externs) = externs.filter(|_| is_told) else {
+        return found;
+    };
+    for (name, file) in [("chorus", &externs.chorus), ("serde", &externs.serde)] {
+        let mut external = OsString::from(name);
+        external.push("=");
+        external.push(file);
+        found.extend(["--extern".into(), external]);
+    }
+    let mut search = OsString::from("dependency=");
+    search.push(&externs.folder);
+    found.extend(["-L".into(), search]);
+    found
+}
+
 /// Leaves an empty file for cargo to find; what was there may be a link to something kept.
 fn replace_by_nothing(product: &Path) -> io::Result<()> {
-    match fs::remove_file(product) {
+    remove(product)?;
+    fs::write(product, b"")
+}
+
+/// Removes a file, if it's there.
+fn remove(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => fs::write(product, b""),
+        _ => Ok(()),
     }
 }
 
 /// Puts a link to (or, across file systems, a copy of) `from` at `to`, whatever was there.
 fn replace(from: &Path, to: &Path) -> io::Result<()> {
-    match fs::remove_file(to) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove(to)?;
     match fs::hard_link(from, to) {
         Ok(()) => Ok(()),
         Err(_) => fs::copy(from, to).map(drop),
     }
 }
 
-/// The identity of a compile: what is compiled, by what, and how.
+/// The identity of a compile: what is compiled, by what, and how. A dependency that was compiled anew keeps its path, not its time.
 fn key(rustc: &OsStr, arguments: &[OsString], source: &str) -> String {
     let mut hash = Sha256::new();
     for part in [rustc]
@@ -232,6 +284,14 @@ fn key(rustc: &OsStr, arguments: &[OsString], source: &str) -> String {
     {
         hash.update(part.as_encoded_bytes());
         hash.update([0]);
+        let file = part.to_str().and_then(|part| part.split_once('='));
+        if let Some((_, file)) = file
+            && file.ends_with(".rlib")
+            && let Ok(metadata) = fs::metadata(file)
+            && let Ok(modified) = metadata.modified()
+        {
+            hash.update(format!("{} {modified:?}", metadata.len()));
+        }
     }
     hash.update(source);
     hex::encode(hash.finalize())
@@ -310,5 +370,55 @@ impl Call {
             .arg(external)
             .arg(format!("--remap-path-prefix=src=chorus-{}", plan.number));
         command
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(arguments: &[&str], source: &str, ready: bool) -> Vec<String> {
+        let externs = Externs {
+            chorus: "/c/libchorus-1.rlib".into(),
+            serde: "/c/libserde-1.rlib".into(),
+            folder: "/c".into(),
+        };
+        let arguments: Vec<OsString> = arguments.iter().map(OsString::from).collect();
+        with_crates(&arguments, source, ready.then_some(&externs))
+            .into_iter()
+            .map(|argument| argument.into_string().unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn only_sources_that_name_the_crates_are_told_of_them() {
+        let signposts = [
+            "lib.rs",
+            "--extern",
+            "chorus=/t/libchorus_signpost_chorus-1.rlib",
+            "-L",
+            "dependency=/t",
+            "--extern",
+            "serde=/t/libchorus_signpost_serde-1.rlib",
+        ];
+        let plain = ["lib.rs", "-L", "dependency=/t"];
+        assert_eq!(told(&signposts, "1 + 1; ::chorus_support::x()", true), plain);
+        assert_eq!(told(&signposts, "use chorus::Client;", false), plain);
+        let crates = [
+            "--extern",
+            "chorus=/c/libchorus-1.rlib",
+            "--extern",
+            "serde=/c/libserde-1.rlib",
+            "-L",
+            "dependency=/c",
+        ];
+        let all: Vec<&str> = plain.iter().chain(&crates).copied().collect();
+        assert_eq!(told(&signposts, "use chorus::Client;", true), all);
+    }
+
+    #[test]
+    fn a_users_own_crates_stay_as_they_are() {
+        let own = ["--extern", "serde=/t/libserde-2.rlib"];
+        assert_eq!(told(&own, "serde::x()", true), own);
     }
 }

@@ -136,6 +136,7 @@ impl<A: Ask> Notebook for Here<'_, A> {
     async fn evaluate(&mut self, code: &Code) -> Result<Evaluated, Failure> {
         let cell = Cell {
             code: code.source(),
+            shown: code.shown(),
             count: self.count,
         };
         let emit = Arc::clone(&self.emit);

@@ -1,5 +1,6 @@
 //! `chorus compiler`: a cluster's compile service (`cluster::compile`) with [`compiler::Lineages`] behind it.
 
+use crate::crates::CRATES;
 use anyhow::Context;
 use cluster::Lineage;
 use cluster::compile::{self, Aftermath, Artifact, Diagnostic, Ended, Place, Request};
@@ -29,6 +30,7 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
         limit: limit(),
         executable,
         support_source: runtime::SUPPORT_SOURCE,
+        crates: CRATES,
         working,
     };
     let outcome = compile::main(arguments, || {

@@ -35,6 +35,7 @@ async fn count_words(cells: &Cells) -> anyhow::Result<()> {
         let cell = Cell {
             code: code.to_owned(),
             count,
+            ..Cell::default()
         };
         match cells.run(&cell, Arc::new(print), &mut NoInput).await {
             Ok(Some(data)) => print_bundle(&data),

@@ -5,7 +5,7 @@
 //! - `cells`: a cell with its magics; `engines`: the cluster that they reach;
 //! - `carrier`: what programs in cells do on engines, by the crate `chorus`;
 //! - `evaluator`: Rust on its way through compiler and runtime; `output` and `failure` say what came of it;
-//! - `compile_service`: the compiler of a cluster; `history`, `info`: what they say;
+//! - `compile_service`: the compiler of a cluster; `history`, `info`: what they say; `crates`: what cells may name without asking;
 //! - [`cli`]: the `chorus` program, every role of it.
 
 mod carrier;
@@ -13,6 +13,7 @@ mod cells;
 pub mod cli;
 mod compile_service;
 mod control;
+mod crates;
 mod demo;
 mod engines;
 mod evaluator;

@@ -40,6 +40,8 @@ pub struct Code {
     pub text: String,
     /// What a magic puts after it.
     pub after: String,
+    /// The magic's own line as the user wrote it, if `before` stands in its place.
+    pub magic: String,
     /// The line of the cell in which `text` begins, from 1.
     pub line: usize,
     /// The characters of that line before `text`.
@@ -71,6 +73,19 @@ impl Code {
         source.push_str(&self.text);
         source.push_str(&self.after);
         source
+    }
+
+    /// What the user sees in the lines of [`source`](Code::source): his own, and nothing that a magic adds. `None` if that is the same.
+    pub fn shown(&self) -> Option<String> {
+        if self.magic.is_empty() {
+            return None;
+        }
+        let shown = Code {
+            before: self.magic.clone(),
+            after: String::new(),
+            ..self.clone()
+        };
+        Some(shown.source())
     }
 
     /// Whether there is nothing in it to run.
@@ -105,6 +120,8 @@ pub struct LineMagic {
     pub name: String,
     /// The rest of the line, without space at its ends.
     pub arguments: Code,
+    /// The whole line as it is written, without its end.
+    pub written: String,
     /// The bytes of the parsed text that the magic is, the line's end included.
     pub range: Range<usize>,
 }
@@ -116,6 +133,8 @@ pub struct CellMagic {
     pub name: String,
     /// The rest of the line, without space at its ends.
     pub arguments: Code,
+    /// The whole line as it is written, without its end.
+    pub written: String,
     /// All lines after it.
     pub body: Code,
     /// The bytes of the parsed text that the magic's own line is, the line's end included.
@@ -161,6 +180,7 @@ pub fn parse_code(code: &Code, at_boundary: AtBoundary<'_>) -> Vec<Piece> {
                 line_start + found.arguments.start,
                 line_start + found.arguments.end,
             );
+            let written = line.trim_end().to_owned();
             let start = code.range.start;
             let range = start + line_start..start + line_end;
             if name.starts_with("%%") {
@@ -168,6 +188,7 @@ pub fn parse_code(code: &Code, at_boundary: AtBoundary<'_>) -> Vec<Piece> {
                 pieces.push(Piece::Cell(CellMagic {
                     name,
                     arguments,
+                    written,
                     body,
                     range,
                 }));
@@ -176,6 +197,7 @@ pub fn parse_code(code: &Code, at_boundary: AtBoundary<'_>) -> Vec<Piece> {
             pieces.push(Piece::Line(LineMagic {
                 name,
                 arguments,
+                written,
                 range,
             }));
             code_start = line_end;

@@ -5,8 +5,9 @@ use clap::{Arg, Command};
 
 use crate::cell::{AtBoundary, CellMagic, Code, Piece, parse};
 use crate::event::EngineId;
+use crate::generate::MERGES;
 use crate::options::{SIGNALS, needs_value, options_end};
-use crate::table::{self, Follows};
+use crate::table::{self, Follows, Form};
 use crate::words;
 
 /// What is at the cursor.
@@ -31,6 +32,17 @@ pub enum Place {
     },
 }
 
+/// What there is, for words that name it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known<'a> {
+    /// The engines.
+    pub ids: &'a [EngineId],
+    /// Variables of the notebook, with their types.
+    pub variables: &'a [(String, String)],
+    /// Names that snippets gave to engines.
+    pub engine_names: &'a [String],
+}
+
 /// A word to offer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
@@ -40,8 +52,8 @@ pub struct Item {
     pub about: String,
 }
 
-/// Says what is at byte `cursor` of `cell`. `ids` are the engines there are.
-pub fn place(cell: &str, cursor: usize, at_boundary: AtBoundary<'_>, ids: &[EngineId]) -> Place {
+/// Says what is at byte `cursor` of `cell`.
+pub fn place(cell: &str, cursor: usize, at_boundary: AtBoundary<'_>, known: Known<'_>) -> Place {
     let cursor = (0..=cursor.min(cell.len()))
         .rev()
         .find(|at| cell.is_char_boundary(*at))
@@ -70,12 +82,12 @@ pub fn place(cell: &str, cursor: usize, at_boundary: AtBoundary<'_>, ids: &[Engi
         }
         match piece {
             Piece::Line(magic) if line_of(&magic.range, cell, cursor) => {
-                return in_line(cell, cursor, &magic.name, &magic.arguments, ids);
+                return in_line(cell, cursor, &magic.name, &magic.arguments, known);
             }
             Piece::Cell(magic) if line_of(&magic.range, cell, cursor) => {
-                return in_line(cell, cursor, &magic.name, &magic.arguments, ids);
+                return in_line(cell, cursor, &magic.name, &magic.arguments, known);
             }
-            Piece::Cell(magic) => return in_body(cell, cursor, magic, at_boundary, ids),
+            Piece::Cell(magic) => return in_body(cell, cursor, magic, at_boundary, known),
             Piece::Line(_) | Piece::Code(_) => {}
         }
     }
@@ -113,7 +125,7 @@ fn in_body(
     cursor: usize,
     magic: &CellMagic,
     at_boundary: AtBoundary<'_>,
-    ids: &[EngineId],
+    known: Known<'_>,
 ) -> Place {
     let engines = table::find(&magic.name).is_some_and(|row| row.follows == Follows::Engines);
     if engines {
@@ -123,7 +135,7 @@ fn in_body(
     }
     // The body of `%%time` is a cell again, at another place.
     let offset = magic.body.range.start;
-    match place(&magic.body.text, cursor - offset, at_boundary, ids) {
+    match place(&magic.body.text, cursor - offset, at_boundary, known) {
         Place::Notebook { code } => Place::Notebook {
             code: format!("{}{code}", blank(cell.get(..offset).unwrap_or_default())),
         },
@@ -137,7 +149,7 @@ fn in_body(
     }
 }
 
-fn in_line(cell: &str, cursor: usize, name: &str, arguments: &Code, ids: &[EngineId]) -> Place {
+fn in_line(cell: &str, cursor: usize, name: &str, arguments: &Code, known: Known<'_>) -> Place {
     let start = arguments.range.start;
     let row = table::find(name);
     let line = cell.get(start..).unwrap_or_default();
@@ -167,6 +179,7 @@ fn in_line(cell: &str, cursor: usize, name: &str, arguments: &Code, ids: &[Engin
     let upto = cell.get(start.min(cursor)..cursor).unwrap_or_default();
     let follows = match row.follows {
         Follows::Engines if is_cell => Follows::Nothing,
+        _ if row.form == Form::Cell => Follows::Nothing,
         other => other,
     };
     if follows != Follows::Nothing {
@@ -180,7 +193,7 @@ fn in_line(cell: &str, cursor: usize, name: &str, arguments: &Code, ids: &[Engin
                     code: only(cell, [range]),
                 };
             }
-            return match place(inner, cursor - range.start, &|_| true, ids) {
+            return match place(inner, cursor - range.start, &|_| true, known) {
                 Place::Notebook { .. } => Place::Notebook {
                     code: only(cell, [range]),
                 },
@@ -198,7 +211,7 @@ fn in_line(cell: &str, cursor: usize, name: &str, arguments: &Code, ids: &[Engin
             };
         }
     }
-    let (begun_at, items) = in_options(&command, upto, ids);
+    let (begun_at, items) = in_options(&command, upto, known);
     Place::Words {
         start: start.min(cursor) + begun_at,
         items,
@@ -206,7 +219,7 @@ fn in_line(cell: &str, cursor: usize, name: &str, arguments: &Code, ids: &[Engin
 }
 
 /// What may stand at the end of the options begun in `upto`, and where the begun word begins in it.
-fn in_options(command: &Command, upto: &str, ids: &[EngineId]) -> (usize, Vec<Item>) {
+fn in_options(command: &Command, upto: &str, known: Known<'_>) -> (usize, Vec<Item>) {
     let mut before = words::all(upto);
     let begun = match before.last() {
         Some(word) if word.range.end == upto.len() && !upto.ends_with(char::is_whitespace) => {
@@ -222,15 +235,18 @@ fn in_options(command: &Command, upto: &str, ids: &[EngineId]) -> (usize, Vec<It
         .filter(|word| word.text.starts_with('-') && needs_value(command, &word.text));
     if let Some(option) = option {
         let argument = argument(command, &option.text);
-        let items = argument.map_or_else(Vec::new, |argument| values(argument, ids));
-        return (at, beginning(items, &text));
+        let items = argument.map_or_else(Vec::new, |argument| values(argument, known));
+        let (at, text) = last_of_list(argument, at, &text);
+        return (at, beginning(items, text));
     }
     if let Some((option, value)) = text.split_once('=')
         && let Some(argument) = argument(command, option)
     {
-        let at = at + option.len() + 1;
-        return (at, beginning(values(argument, ids), value));
+        let (at, value) = last_of_list(Some(argument), at + option.len() + 1, value);
+        return (at, beginning(values(argument, known), value));
     }
+    let positional = command.get_positionals().next();
+    let (at, text) = last_of_list(positional, at, &text);
     let mut items = Vec::new();
     if before.is_empty() {
         items.extend(command.get_subcommands().map(|sub| {
@@ -251,7 +267,7 @@ fn in_options(command: &Command, upto: &str, ids: &[EngineId]) -> (usize, Vec<It
         items.extend(
             command
                 .get_positionals()
-                .flat_map(|positional| values(positional, ids)),
+                .flat_map(|positional| values(positional, known)),
         );
     }
     let options: Vec<&Arg> = command.get_opts().chain(flags(command)).collect();
@@ -268,7 +284,21 @@ fn in_options(command: &Command, upto: &str, ids: &[EngineId]) -> (usize, Vec<It
             });
         }
     }
-    (at, beginning(items, &text))
+    (at, beginning(items, text))
+}
+
+/// Of names with commas between them, the one that is begun.
+fn last_of_list<'a>(argument: Option<&Arg>, at: usize, text: &'a str) -> (usize, &'a str) {
+    let is_list = argument.is_some_and(|argument| {
+        matches!(
+            argument.get_id().as_str(),
+            "with" | "variables" | "engine_variables"
+        )
+    });
+    match text.rfind(',').filter(|_| is_list) {
+        Some(comma) => (at + comma + 1, text.get(comma + 1..).unwrap_or_default()),
+        None => (at, text),
+    }
 }
 
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
@@ -290,7 +320,7 @@ fn argument<'a>(command: &'a Command, written: &str) -> Option<&'a Arg> {
         })
 }
 
-fn values(argument: &Arg, ids: &[EngineId]) -> Vec<Item> {
+fn values(argument: &Arg, known: Known<'_>) -> Vec<Item> {
     let item = |text: String, about: &str| Item {
         text,
         about: about.to_owned(),
@@ -299,7 +329,21 @@ fn values(argument: &Arg, ids: &[EngineId]) -> Vec<Item> {
         "targets" => [("all", "every engine"), ("::2", "every second engine")]
             .into_iter()
             .map(|(text, about)| item(text.to_owned(), about))
-            .chain(ids.iter().map(|id| item(id.to_string(), "engine")))
+            .chain(known.ids.iter().map(|id| item(id.to_string(), "engine")))
+            .collect(),
+        "over" | "with" | "into" | "variables" => known
+            .variables
+            .iter()
+            .map(|(name, type_name)| item(name.clone(), type_name))
+            .collect(),
+        "engine_variables" => known
+            .engine_names
+            .iter()
+            .map(|name| item(name.clone(), "on the engines"))
+            .collect(),
+        "merge" => MERGES
+            .iter()
+            .map(|(name, about)| item((*name).to_owned(), about))
             .collect(),
         "signal_on_interrupt" => SIGNALS
             .iter()

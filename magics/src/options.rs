@@ -10,6 +10,7 @@ use clap::builder::PossibleValuesParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Command, Parser, Subcommand, ValueEnum};
 
+use crate::names::{List, Name, Named, Typed};
 use crate::words;
 
 /// How and where a snippet is run; `%px`, `%%px` and `%pxconfig` share it.
@@ -191,6 +192,65 @@ pub enum ClusterCommand {
     Restart,
 }
 
+/// `%%parallel`.
+#[derive(Parser, Clone, Debug, Default, PartialEq)]
+#[command(name = "%%parallel", no_binary_name = true, disable_help_flag = true)]
+pub struct ParallelArgs {
+    /// Cut this variable into parts: a vector, a slice, an array or a range. The body runs for each part and sees it under the same name, as
+    /// a vector (a range as a range). NAME=EXPR cuts an expression's value. Without: the body runs once on each engine
+    #[arg(long, value_name = "NAME[=EXPR]")]
+    pub over: Option<Named>,
+    /// Variables that every run of the body sees, as references under their own names. They are sent once to each engine
+    #[arg(long, value_name = "NAME[=EXPR],..")]
+    pub with: Vec<List<Named>>,
+    /// Make one value of the parts' results, in their order: a function or closure of two that gives one, or sum, concat (vectors, strings,
+    /// sets, maps) or counts (maps of numbers, added key by key). Without: a vector of all results
+    #[arg(long, value_name = "FUNCTION")]
+    pub merge: Option<String>,
+    /// Bind the result to a variable of the notebook, and show nothing
+    #[arg(short = 'o', long, value_name = "NAME", value_parser = identifier)]
+    pub into: Option<String>,
+    /// Give a part to the engine that has least to do, for parts of uneven work. Without --chunks there are 32 parts an engine
+    #[arg(long, requires = "over")]
+    pub balanced: bool,
+    /// Cut into so many parts; one an engine if not said
+    #[arg(long, value_name = "N", requires = "over", value_parser = clap::value_parser!(u32).range(1..))]
+    pub chunks: Option<u32>,
+    /// The engines to run on, as for %px
+    #[arg(short, long, value_name = "ENGINES", allow_hyphen_values = true)]
+    pub targets: Option<String>,
+}
+
+/// `%push` and `%scatter`.
+#[derive(Parser, Clone, Debug, PartialEq)]
+#[command(name = "%push", no_binary_name = true, disable_help_flag = true)]
+pub struct PushArgs {
+    /// Variables of the notebook, or expressions under a name
+    #[arg(value_name = "NAME[=EXPR],..")]
+    pub variables: List<Named>,
+    /// Their names on the engines, if others
+    #[arg(long = "as", value_name = "NAME,..")]
+    pub under: Option<List<Name>>,
+    /// The engines, as for %px
+    #[arg(short, long, value_name = "ENGINES", allow_hyphen_values = true)]
+    pub targets: Option<String>,
+}
+
+/// `%pull` and `%gather`.
+#[derive(Parser, Clone, Debug, PartialEq)]
+#[command(name = "%pull", no_binary_name = true, disable_help_flag = true)]
+pub struct GatherArgs {
+    /// Variables of the engines, with the types they have there
+    #[arg(value_name = "NAME: TYPE,..")]
+    pub engine_variables: List<Typed>,
+    /// Their names in the notebook, if others
+    #[arg(long = "as", value_name = "NAME,..")]
+    pub under: Option<List<Name>>,
+    /// The engines, as for %px
+    #[arg(short, long, value_name = "ENGINES", allow_hyphen_values = true)]
+    pub targets: Option<String>,
+}
+
 /// `%time` and `%%time`: no options, code follows.
 #[derive(Parser, Clone, Debug, Default, PartialEq, Eq)]
 #[command(name = "%time", no_binary_name = true, disable_help_flag = true)]
@@ -290,7 +350,7 @@ impl fmt::Display for Signal {
     }
 }
 
-fn identifier(text: &str) -> Result<String, String> {
+pub(crate) fn identifier(text: &str) -> Result<String, String> {
     const KEYWORDS: &str = " as async await box break const continue crate dyn else enum extern false fn for gen if impl in let loop match mod move \
         mut pub ref return self Self static struct super trait true try type unsafe use where while yield ";
     let mut chars = text.chars();
@@ -338,6 +398,38 @@ pub fn parse_before_code<T: Parser>(magic: &str, line: &str) -> Result<(T, usize
     let (end, code) = options_end(&T::command(), line);
     let options = parse(magic, line.get(..end).unwrap_or_default())?;
     Ok((options, code))
+}
+
+/// Reads a line whose options stand before or behind one text, which is taken as it is written: `%push a = "x", b -t 0`.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_around<T: Parser>(magic: &str, line: &str) -> Result<T, OptionError> {
+    let command = T::command();
+    let mut options = Vec::new();
+    let mut text = String::new();
+    let mut from = 0;
+    while let Some(word) = words::next(line, from) {
+        let (end, _) = options_end(&command, line.get(word.range.start..).unwrap_or_default());
+        if end == 0 {
+            let written = line.get(from..word.range.end).unwrap_or_default();
+            text.push_str(written);
+            from = word.range.end;
+        } else {
+            let end = word.range.start + end;
+            let found = line.get(word.range.start..end).unwrap_or_default();
+            options.extend(words::all(found).into_iter().map(|word| word.text));
+            from = end;
+        }
+    }
+    let text = text.trim();
+    if !text.is_empty() {
+        options.extend(["--".to_owned(), text.to_owned()]);
+    }
+    T::try_parse_from(options).map_err(|error| OptionError {
+        magic: magic.to_owned(),
+        message: message(&error, &command),
+    })
 }
 
 /// Where the options at the beginning of `line` end, and where the code after them begins.

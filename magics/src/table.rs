@@ -3,8 +3,8 @@
 use clap::{Command, CommandFactory};
 
 use crate::options::{
-    self, CheckpointArgs, ClusterArgs, NoArgs, PxArgs, PxConfigArgs, PxResultArgs, TimeArgs,
-    TimeitArgs, WhoArgs,
+    self, CheckpointArgs, ClusterArgs, GatherArgs, NoArgs, ParallelArgs, PushArgs, PxArgs,
+    PxConfigArgs, PxResultArgs, TimeArgs, TimeitArgs, WhoArgs,
 };
 
 /// Which magic.
@@ -18,6 +18,16 @@ pub enum Which {
     PxConfig,
     /// `%autopx`.
     AutoPx,
+    /// `%%parallel`.
+    Parallel,
+    /// `%push`.
+    Push,
+    /// `%pull`.
+    Pull,
+    /// `%scatter`.
+    Scatter,
+    /// `%gather`.
+    Gather,
     /// `%cluster`.
     Cluster,
     /// `%time`, `%%time`.
@@ -45,15 +55,26 @@ pub enum Follows {
     Engines,
 }
 
+/// How a magic can be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// With `%`.
+    Line,
+    /// With `%%`.
+    Cell,
+    /// With either.
+    Both,
+}
+
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Magic {
     /// For dispatch.
     pub which: Which,
-    /// As a line magic, with its `%`.
+    /// With its `%`; with `%%` if it is a cell magic only.
     pub name: &'static str,
-    /// Whether it is a cell magic too, with `%%`.
-    pub cell: bool,
+    /// How it can be written.
+    pub form: Form,
     /// One line.
     pub summary: &'static str,
     /// How it is called.
@@ -77,7 +98,7 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::Px,
         name: "%px",
-        cell: true,
+        form: Form::Both,
         summary: "run Rust on the engines",
         usage: "%px [OPTIONS] CODE\n%%px [OPTIONS], and the code in the lines below",
         more: "The code is compiled once and run on every target; evcxr's commands (:dep ..) work in it. What engines print, show and\n\
@@ -89,7 +110,7 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::PxResult,
         name: "%pxresult",
-        cell: false,
+        form: Form::Line,
         summary: "wait for the last %px and show what came of it",
         usage: "%pxresult [OPTIONS]",
         more: "With --out it binds the results and shows nothing.",
@@ -99,7 +120,7 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::PxConfig,
         name: "%pxconfig",
-        cell: false,
+        form: Form::Line,
         summary: "set what later %px do unless told otherwise",
         usage: "%pxconfig [OPTIONS]",
         more: "Without options it says what holds now.",
@@ -109,7 +130,7 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::AutoPx,
         name: "%autopx",
-        cell: false,
+        form: Form::Line,
         summary: "switch: run all Rust on the engines, or here again",
         usage: "%autopx",
         more: "",
@@ -117,9 +138,72 @@ pub const MAGICS: &[Magic] = &[
         command: NoArgs::command,
     },
     Magic {
+        which: Which::Parallel,
+        name: "%%parallel",
+        form: Form::Cell,
+        summary: "run a cell over the parts of a variable, and merge what comes back",
+        usage: "%%parallel [OPTIONS], and the body in the lines below",
+        more: "The body is a closure that runs once for each part. It sees the notebook's functions, types and constants; of its variables\n\
+               only those that --over and --with name. Its last expression is the part's result. rustc checks it all, as any cell.\n\n\
+               \x20   %%parallel --over lines --with stop_words --merge counts --into totals\n\
+               \x20   let mut counts = HashMap::new();\n\
+               \x20   for word in lines.iter().flat_map(|line| line.split(' ')).filter(|word| !stop_words.contains(*word)) {\n\
+               \x20       *counts.entry(word.to_owned()).or_insert(0u64) += 1;\n\
+               \x20   }\n\
+               \x20   counts\n\n\
+               It is the same as `view.map_reduce` of the crate `chorus`. Types of your own travel if they derive chorus::serde::Serialize\n\
+               and Deserialize. Values of options that have spaces stand in quotes: --merge '|a, b| a.max(b)'. A name that the\n\
+               notebook has as sum, concat or counts too is meant by crate::NAME.",
+        follows: Follows::Notebook,
+        command: ParallelArgs::command,
+    },
+    Magic {
+        which: Which::Push,
+        name: "%push",
+        form: Form::Line,
+        summary: "send variables of the notebook to the engines",
+        usage: "%push NAME[=EXPR],.. [OPTIONS]",
+        more: "Each engine gets a copy, a variable of that name and type. Engines know the types of std and those that were defined on them:\n\
+               a cell that begins with `%%px --local` defines a type there and here.",
+        follows: Follows::Nothing,
+        command: PushArgs::command,
+    },
+    Magic {
+        which: Which::Pull,
+        name: "%pull",
+        form: Form::Line,
+        summary: "fetch variables of the engines",
+        usage: "%pull NAME: TYPE,.. [OPTIONS]",
+        more: "Binds, for each name, a Vec<TYPE> with one value an engine, in the order of the targets. TYPE is the type that the variable has on\n\
+               the engines, whose compiler checks it: `%pull mean: f64` binds `mean`, a Vec<f64>.",
+        follows: Follows::Nothing,
+        command: GatherArgs::command,
+    },
+    Magic {
+        which: Which::Scatter,
+        name: "%scatter",
+        form: Form::Line,
+        summary: "cut a vector into parts, one for each engine",
+        usage: "%scatter NAME[=EXPR],.. [OPTIONS]",
+        more: "The variable on each engine is a Vec of its part. Parts are of equal size, and in the order of the targets.",
+        follows: Follows::Nothing,
+        command: PushArgs::command,
+    },
+    Magic {
+        which: Which::Gather,
+        name: "%gather",
+        form: Form::Line,
+        summary: "join the engines' vectors into one",
+        usage: "%gather NAME: Vec<TYPE>,.. [OPTIONS]",
+        more: "The vectors are joined in the order of the targets: what %scatter cut is whole again. The type is the one that the variable has\n\
+               on the engines, and has here.",
+        follows: Follows::Nothing,
+        command: GatherArgs::command,
+    },
+    Magic {
         which: Which::Cluster,
         name: "%cluster",
-        cell: false,
+        form: Form::Line,
         summary: "start, stop and resize the cluster",
         usage: "%cluster [start [-n N] | stop | status | scale N | restart]",
         more: "",
@@ -129,17 +213,17 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::Time,
         name: "%time",
-        cell: true,
+        form: Form::Both,
         summary: "run Rust once and tell how long it took",
         usage: "%time CODE\n%%time, and the code in the lines below",
-        more: "The compiler's time is told apart. `%time %px CODE` times the engines.",
+        more: "The compiler's time is told apart. `%time %px CODE` times the engines, `%%time` above a `%%parallel` all of it.",
         follows: Follows::Notebook,
         command: TimeArgs::command,
     },
     Magic {
         which: Which::Timeit,
         name: "%timeit",
-        cell: true,
+        form: Form::Both,
         summary: "run Rust many times and tell how long it takes",
         usage: "%timeit [OPTIONS] CODE\n%%timeit [OPTIONS] [SETUP], and the code in the lines below",
         more: "SETUP is run before each run and is not timed; neither is the compiler. Variables made by the code are gone afterwards.\n\
@@ -150,7 +234,7 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::Who,
         name: "%who",
-        cell: false,
+        form: Form::Line,
         summary: "list the variables",
         usage: "%who [TYPE..]",
         more: "",
@@ -160,7 +244,7 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::Whos,
         name: "%whos",
-        cell: false,
+        form: Form::Line,
         summary: "list the variables with their types",
         usage: "%whos [TYPE..]",
         more: "",
@@ -170,7 +254,7 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::Checkpoint,
         name: "%checkpoint",
-        cell: false,
+        form: Form::Line,
         summary: "keep variables when a cell dies",
         usage: "%checkpoint [on|off|status]",
         more: "Before a cell runs, its variables are set aside. When the cell dies by a signal, calls exit or is interrupted, they come back\n\
@@ -181,7 +265,7 @@ pub const MAGICS: &[Magic] = &[
     Magic {
         which: Which::LsMagic,
         name: "%lsmagic",
-        cell: false,
+        form: Form::Line,
         summary: "list the magics",
         usage: "%lsmagic",
         more: "",
@@ -194,7 +278,7 @@ pub const MAGICS: &[Magic] = &[
 pub fn find(name: &str) -> Option<&'static Magic> {
     MAGICS.iter().find(|magic| {
         magic.name == name
-            || (magic.cell
+            || (magic.form == Form::Both
                 && name
                     .strip_prefix('%')
                     .is_some_and(|line| line == magic.name))
@@ -214,40 +298,35 @@ pub fn names() -> impl Iterator<Item = (&'static str, &'static Magic)> {
     })
 }
 
+/// A name without its sign.
+fn bare(name: &str) -> &str {
+    name.trim_start_matches('%')
+}
+
 /// The name most like `name`, if one is like it.
 pub fn nearest(name: &str) -> Option<&'static str> {
-    let bare = name.trim_start_matches('%');
-    let near = options::nearest(
-        bare,
-        MAGICS
-            .iter()
-            .map(|magic| magic.name.trim_start_matches('%')),
-    );
+    let wanted = bare(name);
+    let near = options::nearest(wanted, MAGICS.iter().map(|magic| bare(magic.name)));
     // `%xp` is too short to be like anything by the measure.
     let near = near.or_else(|| {
-        let mut letters: Vec<char> = bare.chars().collect();
+        let mut letters: Vec<char> = wanted.chars().collect();
         letters.sort_unstable();
         (letters == ['p', 'x']).then_some("px")
     })?;
     let wants_cell = name.starts_with("%%");
-    let line = MAGICS
-        .iter()
-        .find(|magic| magic.name.trim_start_matches('%') == near)?;
     names()
-        .filter(|(_, magic)| magic.which == line.which)
-        .max_by_key(|(name, _)| name.starts_with("%%") == wants_cell)
-        .map(|(name, _)| name)
+        .filter(|(known, _)| bare(known) == near)
+        .max_by_key(|(known, _)| known.starts_with("%%") == wants_cell)
+        .map(|(known, _)| known)
 }
 
 /// The help for `%px?`; the name with or without its signs.
 pub fn help(name: &str) -> Option<String> {
-    let bare = name.trim_matches(['%', '?']);
-    if bare.is_empty() || !name.contains('%') {
+    let wanted = name.trim_matches(['%', '?']);
+    if wanted.is_empty() || !name.contains('%') {
         return None;
     }
-    let magic = MAGICS
-        .iter()
-        .find(|magic| magic.name.strip_prefix('%') == Some(bare))?;
+    let magic = MAGICS.iter().find(|magic| bare(magic.name) == wanted)?;
     let mut text = format!("{}\n\n{}", magic.usage, capital(magic.summary));
     if !magic.more.is_empty() {
         text.push_str("\n\n");
@@ -271,7 +350,7 @@ pub fn help(name: &str) -> Option<String> {
 pub fn list() -> String {
     let mut text = String::new();
     for magic in MAGICS {
-        let cell = if magic.cell {
+        let cell = if magic.form == Form::Both {
             format!(", %{}", magic.name)
         } else {
             String::new()
@@ -310,6 +389,9 @@ mod tests {
             ("%xp", Some("%px")),
             ("%%xp", Some("%%px")),
             ("%clutser", Some("%cluster")),
+            ("%paralel", Some("%%parallel")),
+            ("%%parallel_", Some("%%parallel")),
+            ("%scater", Some("%scatter")),
             ("%matplotlib", None),
         ] {
             assert_eq!(nearest(name), expected, "{name}");
@@ -322,7 +404,12 @@ mod tests {
             magic.command().debug_assert();
             assert!(magic.usage.starts_with(magic.name), "{}", magic.name);
             let cells = names().filter(|(_, other)| other.which == magic.which);
-            assert_eq!(cells.count(), 1 + usize::from(magic.cell), "{}", magic.name);
+            assert_eq!(
+                cells.count(),
+                1 + usize::from(magic.form == Form::Both),
+                "{}",
+                magic.name
+            );
             assert!(list().contains(magic.name));
             assert!(help(magic.name).is_some());
         }

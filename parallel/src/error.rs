@@ -3,6 +3,7 @@
 use crate::codec::CodecError;
 use crate::wire::FailureKind;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,12 +107,25 @@ impl Error {
     }
 
     /// One error of many. `total` counts what could have failed.
-    pub(crate) fn of_tasks(mut failed: Vec<TaskError>, total: usize) -> Error {
+    pub(crate) fn of_tasks(failed: Vec<TaskError>, total: usize) -> Error {
+        Error::of(failed, total, true)
+    }
+
+    /// One error of many, when the values of the others are nowhere to be had.
+    pub(crate) fn of_parts(failed: Vec<TaskError>, total: usize) -> Error {
+        Error::of(failed, total, false)
+    }
+
+    fn of(mut failed: Vec<TaskError>, total: usize, kept: bool) -> Error {
         match failed.pop() {
             Some(only) if failed.is_empty() => Error::Task(Arc::new(only)),
             Some(last) => {
                 failed.push(last);
-                Error::Composite(Arc::new(CompositeError { failed, total }))
+                Error::Composite(Arc::new(CompositeError {
+                    failed,
+                    total,
+                    kept,
+                }))
             }
             None => Error::Refused {
                 reason: "a task failed without saying why".to_owned(),
@@ -127,6 +141,8 @@ pub struct TaskError {
     pub kind: FailureKind,
     /// The number of the input, from 0, if it was one of several.
     pub index: Option<usize>,
+    /// Of which inputs it was, if it was for a part of them (`%%parallel`); `index` is then the part's number.
+    pub part: Option<Range<usize>>,
     /// The engine it ran on, if it got to one.
     pub engine: Option<u32>,
     /// The error's name: `panic` for a panic.
@@ -160,15 +176,32 @@ impl fmt::Display for Location {
     }
 }
 
+const UNKNOWN_TYPE: &str = "\n    Engines know the types of std and those that were defined on them: define this one there too, in a \
+    cell that begins with `%%px --local`, which runs on the engines and in the notebook";
+
 impl TaskError {
     /// Its place among the inputs and engines, for a list: `[item 7, engine 1]`.
     fn origin(&self) -> String {
+        if let (Some(part), Some(index)) = (&self.part, self.index) {
+            let items = match part.len() {
+                1 => format!("item {}", part.start),
+                _ => format!("items {} to {}", part.start, part.end.saturating_sub(1)),
+            };
+            let engine = self.engine.map(|engine| format!(", engine {engine}"));
+            return format!("[part {index}: {items}{}] ", engine.unwrap_or_default());
+        }
         match (self.index, self.engine) {
             (Some(index), Some(engine)) => format!("[item {index}, engine {engine}] "),
             (Some(index), None) => format!("[item {index}] "),
             (None, Some(engine)) => format!("[engine {engine}] "),
             (None, None) => String::new(),
         }
+    }
+
+    /// Whether an engine's compiler doesn't know a type, as when a variable is pushed whose type only the notebook defines.
+    fn is_unknown_type(&self) -> bool {
+        let codes = ["[E0412]", "[E0433]", "[E0425] cannot find type"];
+        self.ename == "compile error" && codes.iter().any(|code| self.evalue.contains(code))
     }
 
     /// What happened, without where it ran.
@@ -180,6 +213,9 @@ impl TaskError {
         };
         if let Some(location) = &self.location {
             text.push_str(&format!("\n    at {location}"));
+        }
+        if self.is_unknown_type() {
+            text.push_str(UNKNOWN_TYPE);
         }
         text
     }
@@ -200,6 +236,8 @@ pub struct CompositeError {
     pub failed: Vec<TaskError>,
     /// How many could have failed.
     pub total: usize,
+    /// Whether [`AsyncResult::results`](crate::AsyncResult::results) has the others.
+    pub kept: bool,
 }
 
 /// Different failures that are shown.
@@ -207,12 +245,10 @@ const SHOWN: usize = 8;
 
 impl fmt::Display for CompositeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} of {} failed; `results()` has the others",
-            self.failed.len(),
-            self.total
-        )?;
+        write!(f, "{} of {} failed", self.failed.len(), self.total)?;
+        if self.kept {
+            f.write_str("; `results()` has the others")?;
+        }
         let mut different: Vec<(String, &TaskError, usize)> = Vec::new();
         let mut more = 0;
         for task in &self.failed {
@@ -248,6 +284,7 @@ mod tests {
         TaskError {
             kind: FailureKind::Panic,
             index: Some(index),
+            part: None,
             engine: Some(1),
             ename: "panic".to_owned(),
             evalue: message.to_owned(),
@@ -268,6 +305,27 @@ mod tests {
             "[item 7, engine 1] panicked: no\n    at In[3], line 2: panic!()"
         );
         assert_eq!(error.tasks().len(), 1);
+    }
+
+    #[test]
+    fn a_part_says_which() {
+        let mut one = panic(3, "no");
+        one.part = Some(300..400);
+        let mut other = panic(4, "no");
+        other.part = Some(400..401);
+        assert_eq!(
+            Error::of_parts(vec![one, other], 8).to_string(),
+            "2 of 8 failed\n  [part 3: items 300 to 399, engine 1] panicked: no\n    at In[3], line 2: panic!()\n    \
+             and 1 more like it"
+        );
+    }
+
+    #[test]
+    fn a_type_that_engines_do_not_know() {
+        let mut error = panic(0, "[E0425] cannot find type `Point` in this scope");
+        error.kind = FailureKind::Error;
+        error.ename = "compile error".to_owned();
+        assert!(error.to_string().contains("`%%px --local`"), "{error}");
     }
 
     #[test]

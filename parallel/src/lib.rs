@@ -24,6 +24,8 @@
 //! | `link` | the connection: who waits, reads; there is no thread |
 //! | `batch`, `result` | the tasks of a call, and the promise of its result |
 //! | `view`, `submit` | calls to tasks |
+//! | [`merge`] | functions that make one result of two |
+//! | `private` | what magics' cells call |
 //! | `controller` | feature `client`: a connection to a controller over ZeroMQ |
 //! | `carrier` | feature `client`: what speaks to clusters on behalf of programs |
 //!
@@ -41,6 +43,7 @@ mod error;
 mod function;
 mod items;
 mod link;
+pub mod merge;
 mod names;
 mod portable;
 mod private;
@@ -68,5 +71,8 @@ pub use view::{After, DirectView, Imap, LoadBalancedView, ParallelFunction, Remo
 #[doc(hidden)]
 pub mod __private {
     pub use crate::function::{Answer, Slice, Trampoline};
-    pub use crate::private::{give, take};
+    pub use crate::private::{
+        Gather, Over, Parallel, Parts, Scatter, Share, Values, Variables, give, parallel, take,
+        variables,
+    };
 }

@@ -8,19 +8,19 @@ use serde::de::DeserializeOwned;
 /// Implemented for all such types. For a type of your own write
 ///
 /// ```
-/// use chorus::serde::{Deserialize, Serialize};
-///
-/// #[derive(Serialize, Deserialize)]
-/// #[serde(crate = "chorus::serde")]
+/// #[derive(serde::Serialize, serde::Deserialize)]
 /// struct Point { x: f64, y: f64 }
 /// # fn portable<T: chorus::Portable>() {}
 /// # portable::<Point>();
 /// ```
+///
+/// A notebook has the crate `serde`. A program that doesn't depend on it writes `chorus::serde::Serialize` and the like, and
+/// `#[serde(crate = "chorus::serde")]` above the type.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't travel to an engine and back",
     label = "this value would have to be sent to another process",
     note = "if `{Self}` is a type of yours, or holds one, derive its serialization: \
-            `#[derive(chorus::serde::Serialize, chorus::serde::Deserialize)]` and `#[serde(crate = \"chorus::serde\")]` above it",
+            `#[derive(serde::Serialize, serde::Deserialize)]` (a notebook has the crate `serde`; a program needs it with its feature `derive`)",
     note = "if it borrows (`&str`, `&[T]`, a struct with a lifetime), send the owned value instead (`String`, `Vec<T>`)",
     note = "files, sockets, locks, threads and `Rc`s stay where they are: open or make them inside the closure"
 )]

@@ -20,12 +20,14 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="session")
-def chorus() -> Path:
-    """The program under test."""
+def chorus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The program under test. What it compiles for all of its processes is in one folder for the whole run."""
     path = Path(os.environ.get("CHORUS", ROOT / "target" / "release" / "chorus")).resolve()
     if not path.exists():
         pytest.fail(f"{path} does not exist: run `cargo build --release` or set CHORUS")
-    return path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHORUS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +59,8 @@ def kernel_name(request: pytest.FixtureRequest, jupyter_home: Path) -> str:
     if other:
         return other
     program = request.getfixturevalue("chorus")
-    subprocess.run([program, "kernelspec", "install", "--prefix", jupyter_home / "prefix"], check=True, timeout=60)
+    # This compiles the crate `chorus` into the run's cache as well.
+    subprocess.run([program, "kernelspec", "install", "--prefix", jupyter_home / "prefix"], check=True, timeout=600)
     return "chorus"
 
 

@@ -18,7 +18,7 @@ import pytest
 from jupyter_client.kernelspec import KernelSpecManager
 
 
-def call(chorus: Path, *arguments: object, timeout: float = 60, **options) -> subprocess.CompletedProcess[str]:
+def call(chorus: Path, *arguments: object, timeout: float = 300, **options) -> subprocess.CompletedProcess[str]:
     return subprocess.run([chorus, *map(str, arguments)], capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL, **options)
 
 

@@ -13,6 +13,7 @@ mod summary;
 mod workshop;
 
 use crate::bench::{Settings, Toolchain};
+use crate::crates::{Crates, Sources};
 use crate::diagnostics::{self, Diagnostic};
 use crate::sources::{self, Cell, Label};
 use crate::support::{self, Support, SupportError};
@@ -43,6 +44,8 @@ pub struct Options {
     pub executable: PathBuf,
     /// The support library's source.
     pub support_source: &'static str,
+    /// The crate `chorus`.
+    pub crates: Sources,
     /// Kept by evcxr's thread to its end, until which it may write into `folder`.
     pub working: mpsc::Sender<()>,
 }
@@ -174,6 +177,7 @@ impl Lineages {
             executable: options.executable.clone(),
             toolchain,
             support_source: options.support_source,
+            crates: options.crates,
         };
         let (stores, opened) = mpsc::channel::<Store>();
         let (jobs, queue) = mpsc::channel();
@@ -189,7 +193,8 @@ impl Lineages {
             .map_err(StartError::Thread)?;
         let rustc = toolchain::rustc();
         let support = support::ensure(&rustc, options.support_source)?;
-        let identity = identity(&support, &options.executable);
+        let crates = Crates::new(options.crates, rustc.clone());
+        let identity = identity(&support, &options.executable, &crates);
         let store =
             Store::open(options.store.clone(), &identity, options.limit).map_err(|source| {
                 StartError::Store {
@@ -257,6 +262,7 @@ impl Lineages {
             number,
             label: Label::Snippet,
             source: source.to_owned(),
+            shown: None,
         };
         let cells = std::iter::once(own).chain(self.store.earlier(lineage));
         let cells: Vec<Cell> = cells.collect();
@@ -316,11 +322,14 @@ fn normalised(source: &str) -> &str {
     source.get(start..).unwrap_or_default().trim_end()
 }
 
-/// All that decides what a compile gives, besides lineage and source: toolchain and support library, this program, and evcxr's
-/// configuration.
-fn identity(support: &Support, executable: &Path) -> String {
+/// All that decides what a compile gives, besides lineage and source: toolchain and support library, this program, the crates that go
+/// with it, and evcxr's configuration.
+fn identity(support: &Support, executable: &Path, crates: &Crates) -> String {
     let mut hash = Sha256::new();
-    hash.update(support.folder.as_os_str().as_encoded_bytes());
+    // Its name says which toolchain it is for.
+    let toolchain = support.folder.to_string_lossy();
+    hash.update(&*toolchain);
+    hash.update(crates.identity(&toolchain));
     let about = |path: &Path| {
         let metadata = std::fs::metadata(path).ok()?;
         Some((metadata.len(), metadata.modified().ok()?))

@@ -5,6 +5,7 @@
 use super::commands::Change;
 use super::summary::{Settings, Summary};
 use crate::bench::Trouble;
+use crate::crates::Dependencies;
 use crate::layouts::Layouts;
 use evcxr::{EvalContext, EvalOutputs};
 use std::collections::BTreeMap;
@@ -35,6 +36,8 @@ pub(crate) struct State {
     pub(crate) eval: Eval,
     pub(crate) summary: Summary,
     pub(crate) layouts: Layouts,
+    /// What evcxr's crate depends on.
+    pub(crate) crates: Dependencies,
 }
 
 /// The present state of evcxr.

@@ -214,6 +214,7 @@ impl Store {
                 number: self.number(&step.parent, &step.source, Ending::Completed),
                 label: Label::EarlierSnippet,
                 source: step.source,
+                shown: None,
             });
             at = step.parent;
         }

@@ -8,6 +8,7 @@ use super::state::{self, Eval, State, Stopped};
 use super::store::{Ending, Record, Step, Store};
 use super::summary::{Found, ROOT, Summary};
 use crate::bench::{self, Bench, OpenError, Settings, Trouble};
+use crate::crates::{CratesError, Dependencies, mentioned};
 use crate::diagnostics::{self, Context, diagnostics};
 use crate::layouts::Layouts;
 use crate::sources::{Cell, Label};
@@ -124,6 +125,7 @@ impl Workshop {
             eval: state::snapshot(&evcxr),
             summary: Summary::root(state::settings(&evcxr)),
             layouts: Layouts::default(),
+            crates: Dependencies::default(),
         });
         Ok(Workshop {
             cache: bench.plan.cache.clone(),
@@ -174,6 +176,7 @@ impl Workshop {
             number: self.store.number(&job.lineage, source, job.ending),
             label: Label::Snippet,
             source: job.source.clone(),
+            shown: None,
         };
         let (effort, answers) = match job.ending {
             Ending::Completed => (Effort::Compile, Vec::new()),
@@ -197,7 +200,13 @@ impl Workshop {
             ends_in_expression: outcome.ends_in_expression,
             lost: outcome.lost,
         };
-        if record.next != job.lineage && record.next != ROOT {
+        let state = outcome.state;
+        if record.next == job.lineage && !Rc::ptr_eq(&state, &base) {
+            match record.next == ROOT {
+                true => self.root = state,
+                false => self.states.insert(record.next.clone(), state),
+            }
+        } else if record.next != job.lineage && record.next != ROOT {
             let step = Step {
                 lineage: record.next.clone(),
                 parent: job.lineage.clone(),
@@ -205,7 +214,7 @@ impl Workshop {
                 ending: job.ending,
             };
             self.keep(|store| store.keep_step(&step));
-            self.states.insert(record.next.clone(), outcome.state);
+            self.states.insert(record.next.clone(), state);
         }
         let loads: Vec<PathBuf> = outcome
             .loads
@@ -277,6 +286,7 @@ impl Workshop {
                 number: self.store.number(&step.parent, &step.source, step.ending),
                 label: Label::EarlierSnippet,
                 source: step.source.clone(),
+                shown: None,
             };
             let answers = match step.ending {
                 Ending::Completed => Vec::new(),
@@ -339,6 +349,10 @@ impl Workshop {
         };
         let mut summary = base.summary.clone();
         local::note(&changes, &mut summary);
+        let mut crates = base.crates.clone();
+        let provided = self.provide(&cell.source, &summary, &mut crates)?;
+        let is_provided = !provided.is_empty();
+        let changes: Vec<Change> = changes.into_iter().chain(provided).collect();
         self.bench.plan.number = cell.number;
         self.bench.plan.display = shows_usually(&summary, &changes);
         self.bench.plan.cache = self.cache.join(local::part(&summary));
@@ -388,12 +402,14 @@ impl Workshop {
             .filter(|name| !introduced.contains(name))
             .collect();
         Ok(Outcome {
-            state: match next == lineage {
+            // A lineage doesn't tell who has named the crates, but whoever does it next is not to wait for rust-analyzer again.
+            state: match next == lineage && !is_provided {
                 true => Rc::clone(base),
                 false => Rc::new(State {
                     eval: state::snapshot(&self.evcxr),
                     summary,
                     layouts,
+                    crates,
                 }),
             },
             lineage: next,
@@ -401,6 +417,42 @@ impl Workshop {
             lost,
             ..unchanged
         })
+    }
+
+    /// What evcxr's crate is to depend on besides, for a snippet in a state with these dependencies. rustc is told of the crates
+    /// that it names; see [`crate::crates`].
+    fn provide(
+        &mut self,
+        source: &str,
+        summary: &Summary,
+        present: &mut Dependencies,
+    ) -> Result<Vec<Change>, Failure> {
+        let mentioned = mentioned(source);
+        for (name, config) in &summary.dependencies {
+            present.add(name, config);
+        }
+        let depends = !present.own.is_empty() && !present.ours.is_empty();
+        if !mentioned.any() && !depends {
+            return Ok(Vec::new());
+        }
+        let refused = |error: CratesError| Failure::Refused(error.to_string());
+        let wanted = self.bench.crates().wanted(mentioned, present);
+        let wanted = wanted.map_err(refused)?;
+        if !wanted.is_empty() || present.own.is_empty() {
+            let tell = |sentence: String| tracing::info!("{sentence}");
+            self.bench.tell_of_crates(&tell).map_err(refused)?;
+        }
+        if !wanted.is_empty() && !present.own.is_empty() {
+            self.bench.spare_cargo_the_crates();
+        }
+        let changes = wanted.into_iter().map(|(name, config)| {
+            present.add(name, &config);
+            Change::Dependency {
+                name: name.to_owned(),
+                config,
+            }
+        });
+        Ok(changes.collect())
     }
 
     /// The state without some variables.

@@ -4,11 +4,12 @@
 //! how, and the state is mended by snippets that are compiled for the books only (`Effort::Pretend`).
 
 mod answers;
+mod provide;
 
 use crate::bench::{self, Bench, OpenError, Settings, Trouble};
 use crate::diagnostics::{Context, diagnostics};
 use crate::layouts::Layouts;
-use crate::sources::{Cell, Label, Place, Sources};
+use crate::sources::{Cell, Label, Place, Source, Sources};
 use crate::statements::{Statement, commands, statements};
 use crate::support::{self, Support};
 use crate::toolchain;
@@ -43,6 +44,8 @@ pub struct Notebook {
     sources: Sources,
     format: Format,
     layouts: Layouts,
+    /// Whether a cell has named one of the crates that are there without asking.
+    uses_crates: bool,
     /// The state before the last cell, for [`Undo`].
     last: Option<Last>,
 }
@@ -97,6 +100,7 @@ impl Notebook {
                 types: false,
             },
             layouts: Layouts::default(),
+            uses_crates: false,
             last: None,
         })
     }
@@ -112,8 +116,15 @@ impl Notebook {
         self.complete("String::new().", "String::new().".len());
     }
 
-    /// Compiles a cell that readers know by its execution `count`.
-    pub fn compile(&mut self, count: u32, cell: &str) -> Result<Compiled, Failure> {
+    /// Compiles a cell that readers know by its execution `count`. If that takes long for a reason that they can't know, `tell` gets
+    /// a sentence about it.
+    pub fn compile(
+        &mut self,
+        count: u32,
+        cell: &Source,
+        tell: &dyn Fn(String),
+    ) -> Result<Compiled, Failure> {
+        self.provide(&cell.code, tell)?;
         self.compile_answering(count, cell, Vec::new())
     }
 
@@ -122,7 +133,7 @@ impl Notebook {
     pub fn compile_without(
         &mut self,
         count: u32,
-        cell: &str,
+        cell: &Source,
         variables: &[String],
     ) -> Result<Compiled, Failure> {
         self.undo(Undo::NewVariables);
@@ -133,9 +144,10 @@ impl Notebook {
     fn compile_answering(
         &mut self,
         count: u32,
-        cell: &str,
+        cell: &Source,
         answers: Vec<Vec<String>>,
     ) -> Result<Compiled, Failure> {
+        let Source { code: cell, shown } = cell;
         let found = statements(cell);
         let introduced: HashSet<String> = found.iter().flat_map(Statement::variables).collect();
         let layouts = self.layouts.after(&found);
@@ -148,7 +160,8 @@ impl Notebook {
         let this = Cell {
             number: self.bench.plan.number,
             label: Label::In(count),
-            source: cell.to_owned(),
+            source: cell.clone(),
+            shown: shown.clone(),
         };
         let context = &mut self.context;
         let pressed = self
@@ -224,6 +237,7 @@ impl Notebook {
         let support = support::ensure(&rustc, &source)
             .map_err(|error| Failure::Refused(error.to_string()))?;
         self.bench.plan.rustc = rustc;
+        self.bench.plan.crates = None;
         self.bench.plan.support = support.folder.clone();
         Ok(Some(support))
     }
@@ -301,6 +315,7 @@ impl Notebook {
 
     /// Suggestions for the byte `position` of `cell`.
     pub fn complete(&mut self, cell: &str, position: usize) -> Completions {
+        self.show_crates(cell);
         let found = catch_unwind(AssertUnwindSafe(|| {
             self.context.completions(cell, position)
         }));
@@ -329,6 +344,7 @@ impl Notebook {
 
     /// What is known of the name that ends at the byte `position` of `cell`.
     pub fn inspect(&mut self, cell: &str, position: usize) -> Option<Documentation> {
+        self.show_crates(cell);
         let found = catch_unwind(AssertUnwindSafe(|| self.context.hover_at(cell, position)));
         let (text, html) = found.ok()?.ok()?;
         (text != "No documentation found").then_some(Documentation { text, html })

@@ -2,7 +2,7 @@
 
 mod cluster;
 
-use crate::{demo, server};
+use crate::{crates, demo, server};
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use cluster::{ClusterRole, CompilerArgs, ControllerArgs, EngineArgs, ProfileRole};
@@ -264,12 +264,22 @@ fn lab(arguments: LabArgs) -> anyhow::Result<()> {
         }
     };
     let jupyter = kernelspec::lab::environment(|step| eprintln!("chorus: {step}"))?;
+    prepare_crates();
     let mut passed: Vec<OsString> = Vec::new();
     if arguments.no_browser {
         passed.push("--no-browser".into());
     }
     passed.extend(arguments.arguments);
     match kernelspec::lab::open(&jupyter, &executable, Some(&notebook), &passed)? {}
+}
+
+/// Has what cells may name without asking compiled now. Nothing depends on it: the first cell that names it does it otherwise.
+fn prepare_crates() {
+    if let Err(error) = crates::prepare(&|sentence| eprintln!("chorus: {sentence}")) {
+        eprintln!(
+            "chorus: warning: {error}\nThe first cell that uses one of them will try again; everything else works."
+        );
+    }
 }
 
 fn kernelspec_role(role: KernelspecRole) -> anyhow::Result<()> {
@@ -286,6 +296,7 @@ fn kernelspec_role(role: KernelspecRole) -> anyhow::Result<()> {
                 options.name,
                 folder.display()
             );
+            prepare_crates();
         }
         KernelspecRole::Uninstall(place) => {
             let folder = kernelspec::uninstall(&place.target().unwrap_or_default(), &place.name)?;

@@ -3,7 +3,7 @@
 use super::{Ask, Cell, Evaluator, Interrupts, Ready};
 use crate::failure::{self, Places};
 use cluster::output::{Gatherer, text_bundle};
-use compiler::{Compiled, Failure, Support, Undo};
+use compiler::{Compiled, Failure, Source, Support, Undo};
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;
 use runtime::{Event, Outcome, RunId, Snippet};
@@ -54,17 +54,20 @@ impl Course<'_> {
     async fn compile(&mut self, without: Option<Vec<String>>) -> Result<Compiled, ErrorInfo> {
         let start = Instant::now();
         let (answer, mut answered) = oneshot::channel();
+        let (tell, mut told) = mpsc::unbounded_channel();
         // Set by whichever comes first, the end of the compile or an interrupt.
         let settled = Arc::new(AtomicBool::new(false));
         let compiled = Arc::clone(&settled);
-        let Cell { code, count } = self.cell.clone();
+        let Cell { code, shown, count } = self.cell.clone();
+        let source = Source { code, shown };
         self.ready.session.submit(move |notebook| {
             if compiled.load(Ordering::SeqCst) {
                 return;
             }
             let outcome = match without {
-                None => notebook.compile(count, &code),
-                Some(variables) => notebook.compile_without(count, &code, &variables),
+                // Nobody listens once the cell was interrupted.
+                None => notebook.compile(count, &source, &|sentence| drop(tell.send(sentence))),
+                Some(variables) => notebook.compile_without(count, &source, &variables),
             };
             if !compiled.swap(true, Ordering::SeqCst) {
                 // Nobody waits when the kernel shuts down.
@@ -94,6 +97,10 @@ impl Course<'_> {
                     return Err(failure::interrupted_early());
                 }
                 Some(event) = self.events.recv() => self.other(event),
+                Some(sentence) = told.recv() => {
+                    self.gatherer.note(format!("{sentence}\n"));
+                    self.gatherer.send();
+                }
             }
         }
     }

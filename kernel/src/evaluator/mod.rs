@@ -6,6 +6,7 @@
 mod backlog;
 mod course;
 
+use crate::crates::CRATES;
 use crate::failure::{self, Places};
 use backlog::Backlog;
 use cluster::output::{Gatherer, Output};
@@ -25,10 +26,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 const CHECKPOINT_LIMIT: u64 = 8 << 30;
 
 /// A cell to evaluate.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cell {
     /// Its text without magics, line by line.
     pub(crate) code: String,
+    /// What the user sees in these lines, if that is something else.
+    pub(crate) shown: Option<String>,
     /// Its execution count.
     pub(crate) count: u32,
 }
@@ -149,6 +152,7 @@ impl Evaluator {
             executable: executable.clone(),
             toolchain,
             support_source: runtime::SUPPORT_SOURCE,
+            crates: CRATES,
         };
         let (opened_tx, opened) = oneshot::channel();
         let session = Session::start(settings, move |outcome| {
@@ -185,7 +189,7 @@ impl Evaluator {
     async fn configure(&self, ready: Ready) {
         let cell = Cell {
             code: ":load_config --quiet".to_owned(),
-            count: 0,
+            ..Cell::default()
         };
         let mut interrupts = self.interrupts();
         let ending = self

@@ -4,7 +4,7 @@ use crate::cells::at_boundary;
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
 use compiler::{Completion, Completions};
-use magics::complete::{Item, Place, place};
+use magics::complete::{Item, Known, Place, place};
 use protocol::Message;
 use protocol::message::Reply;
 use protocol::message::complete::{CompleteReply, CompleteRequest};
@@ -27,7 +27,15 @@ pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
 }
 
 async fn find(kernel: &Kernel, cell: &str, cursor: usize) -> Completions {
-    match place(cell, cursor, &at_boundary, &kernel.cells.engine_ids()) {
+    let ids = kernel.cells.engine_ids();
+    let engine_names = kernel.cells.engine_names();
+    let variables = variables(kernel, cell, cursor).await;
+    let known = Known {
+        ids: &ids,
+        variables: &variables,
+        engine_names: &engine_names,
+    };
+    match place(cell, cursor, &at_boundary, known) {
         Place::Words { start, items } => Completions {
             items: items.into_iter().map(magic_word).collect(),
             start,
@@ -44,9 +52,7 @@ async fn find(kernel: &Kernel, cell: &str, cursor: usize) -> Completions {
                 name.starts_with(begun) && !found.items.iter().any(|item| item.text == *name)
             };
             if !after_dot {
-                let names: Vec<Completion> = kernel
-                    .cells
-                    .engine_names()
+                let names: Vec<Completion> = engine_names
                     .into_iter()
                     .filter(missing)
                     .map(|name| Completion {
@@ -59,6 +65,20 @@ async fn find(kernel: &Kernel, cell: &str, cursor: usize) -> Completions {
             }
             found
         }
+    }
+}
+
+/// The notebook's variables and their types, if the cursor's line could be a magic's.
+async fn variables(kernel: &Kernel, cell: &str, cursor: usize) -> Vec<(String, String)> {
+    let before = cell.get(..cursor).unwrap_or_default();
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    if !line.trim_start().starts_with('%') {
+        return Vec::new();
+    }
+    let asked = kernel.evaluator.ask(|notebook| notebook.variables());
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Some(variables)) => variables.into_iter().collect(),
+        Ok(None) | Err(_) => Vec::new(),
     }
 }
 

@@ -107,6 +107,7 @@ impl Running<'_> {
         let cell = Cell {
             code: self.content.code.clone(),
             count: self.count,
+            ..Cell::default()
         };
         let mut ask = Question {
             kernel: self.kernel,
@@ -195,6 +196,7 @@ impl Running<'_> {
             let cell = Cell {
                 code: expression.clone(),
                 count: self.count,
+                ..Cell::default()
             };
             let shown = Arc::new(Mutex::new(MimeBundle::new()));
             let sink = Arc::clone(&shown);

@@ -6,8 +6,15 @@ use proptest::prelude::*;
 fn at(marked: &str) -> Place {
     let cursor = marked.find('|').unwrap();
     let cell = marked.replacen('|', "", 1);
-    let ids = [EngineId(0), EngineId(1)];
-    place(&cell, cursor, &|_| true, &ids)
+    let variables =
+        ["lines", "stop", "size"].map(|name| (name.to_owned(), "Vec<String>".to_owned()));
+    let engine_names = ["total".to_owned()];
+    let known = Known {
+        ids: &[EngineId(0), EngineId(1)],
+        variables: &variables,
+        engine_names: &engine_names,
+    };
+    place(&cell, cursor, &|_| true, known)
 }
 
 fn words(marked: &str) -> (usize, Vec<String>) {
@@ -22,11 +29,13 @@ fn names_of_magics() {
     for (marked, start, expected) in [
         ("%ch|", 0, &["%checkpoint"][..]),
         ("  %pxr|", 2, &["%pxresult"]),
-        ("%%|", 0, &["%%px", "%%time", "%%timeit"]),
+        ("%%|", 0, &["%%px", "%%parallel", "%%time", "%%timeit"]),
+        ("%pu|", 0, &["%push", "%pull"]),
+        ("%%par|", 0, &["%%parallel"]),
         ("%%ti|", 0, &["%%time", "%%timeit"]),
         ("a;\n%who|", 3, &["%who", "%whos"]),
         ("%%time\n%pxr|", 7, &["%pxresult"]),
-        ("%timeit %p|", 8, &["%px", "%pxresult", "%pxconfig"]),
+        ("%timeit %px|", 8, &["%px", "%pxresult", "%pxconfig"]),
         ("%nothing|", 0, &[]),
     ] {
         let (found, items) = words(marked);
@@ -61,6 +70,19 @@ fn options_and_their_values() {
         ("%checkpoint o|", 12, &["on", "off"]),
         ("%checkpoint |", 12, &["on", "off", "status"]),
         ("%who |", 5, &[]),
+        ("%%parallel --ov|", 11, &["--over"]),
+        ("%%parallel --over l|", 18, &["lines"]),
+        ("%%parallel --over lines --with s|", 31, &["stop", "size"]),
+        ("%%parallel --with stop,si|", 23, &["size"]),
+        ("%%parallel --with=stop,si|", 23, &["size"]),
+        ("%%parallel --merge |", 19, &["sum", "concat", "counts"]),
+        ("%%parallel -o l|", 14, &["lines"]),
+        ("%%parallel -t |", 14, &["all", "::2", "0", "1"]),
+        ("%push lines,st|", 12, &["stop"]),
+        ("%push lines, st|", 13, &["stop"]),
+        ("%scatter li|", 9, &["lines"]),
+        ("%pull to|", 6, &["total"]),
+        ("%gather --a|", 8, &["--as"]),
     ] {
         let (found, items) = words(marked);
         assert_eq!(items, expected, "{marked}");
@@ -77,6 +99,7 @@ fn code() {
         ("%who\na.|", "    \na."),
         ("%time a.|", "      a."),
         ("%%time\na.|;\n%px 1", "      \na.;\n     "),
+        ("%%parallel --over a\na.|", "                   \na."),
         ("%timeit -n 1 a.|", "             a."),
         ("a\n% |b", "a\n% b"),
         ("|", ""),
@@ -103,7 +126,7 @@ fn code() {
 proptest! {
     #[test]
     fn never_panics_and_keeps_length(cell in "([%pxtime -a-cé;]{0,12}\n?){0,4}", cursor in 0usize..60) {
-        match place(&cell, cursor, &|_| true, &[]) {
+        match place(&cell, cursor, &|_| true, Known::default()) {
             Place::Notebook { code } | Place::Engines { code } => prop_assert_eq!(code.len(), cell.len()),
             Place::Words { start, .. } => prop_assert!(start <= cell.len()),
         }

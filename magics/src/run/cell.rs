@@ -4,7 +4,9 @@ use super::{Engines, Magics, Notebook};
 use crate::cell::{self, AtBoundary, CellMagic, Code, LineMagic, Piece};
 use crate::error::Error;
 use crate::event::{Failure, MimeBundle, Shown};
-use crate::options::{self, CheckpointArgs, ClusterArgs, NoArgs, PxArgs, WhoArgs};
+use crate::options::{
+    self, CheckpointArgs, ClusterArgs, GatherArgs, NoArgs, PushArgs, PxArgs, WhoArgs,
+};
 use crate::table::{self, Which};
 
 /// A magic as it is called, line or cell.
@@ -13,6 +15,8 @@ pub(super) struct Call {
     /// With its sign.
     pub(super) name: String,
     pub(super) arguments: Code,
+    /// The whole line.
+    pub(super) written: String,
     /// Of a cell magic.
     pub(super) body: Option<Code>,
 }
@@ -22,6 +26,7 @@ impl From<LineMagic> for Call {
         Call {
             name: magic.name,
             arguments: magic.arguments,
+            written: magic.written,
             body: None,
         }
     }
@@ -32,6 +37,7 @@ impl From<CellMagic> for Call {
         Call {
             name: magic.name,
             arguments: magic.arguments,
+            written: magic.written,
             body: Some(magic.body),
         }
     }
@@ -53,6 +59,11 @@ impl Call {
     /// The options of a magic that takes nothing else.
     pub(super) fn options<T: clap::Parser>(&self) -> Result<T, Error> {
         Ok(options::parse(&self.name, &self.arguments.text)?)
+    }
+
+    /// The options around the names of `%push` and its like.
+    pub(super) fn around<T: clap::Parser>(&self) -> Result<T, Error> {
+        Ok(options::parse_around(&self.name, &self.arguments.text)?)
     }
 
     fn which(&self) -> Result<Which, Error> {
@@ -129,6 +140,9 @@ impl Magics {
         };
         match call.which()? {
             Which::Px => call.split::<PxArgs>().map(drop),
+            Which::Parallel => super::parallel::check(&call).map(drop),
+            Which::Push | Which::Scatter => call.around::<PushArgs>().map(drop),
+            Which::Pull | Which::Gather => call.around::<GatherArgs>().map(drop),
             Which::PxResult => call.options::<options::PxResultArgs>().map(drop),
             Which::PxConfig => call.options::<options::PxConfigArgs>().map(drop),
             Which::AutoPx | Which::LsMagic => call.options::<NoArgs>().map(drop),
@@ -158,6 +172,11 @@ impl Magics {
                 let (options, code) = call.split()?;
                 return self.px(&call.name, options, code, engines, notebook).await;
             }
+            Which::Parallel => return Ok(self.parallel(&call, engines, notebook).await?.value),
+            Which::Push => self.send("push", &call, engines, notebook).await?,
+            Which::Scatter => self.send("scatter", &call, engines, notebook).await?,
+            Which::Pull => self.fetch("pull", &call, engines, notebook).await?,
+            Which::Gather => self.fetch("gather", &call, engines, notebook).await?,
             Which::PxResult => self.pxresult(call.options()?, engines, notebook).await?,
             Which::PxConfig => self.pxconfig(call.options()?, engines, notebook).await?,
             Which::AutoPx => {

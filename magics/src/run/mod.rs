@@ -5,6 +5,7 @@
 mod cell;
 mod cluster;
 mod names;
+mod parallel;
 mod px;
 mod time;
 mod wait;

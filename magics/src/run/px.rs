@@ -20,11 +20,11 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// What `%px` does unless told otherwise; ipyparallel's defaults.
 #[derive(Clone, Debug)]
 pub(super) struct Defaults {
-    targets: String,
+    pub(super) targets: String,
     block: bool,
     stream: bool,
     verbose: bool,
-    progress_after: f64,
+    pub(super) progress_after: f64,
     signal: Signal,
 }
 
@@ -89,7 +89,8 @@ impl Magics {
         }
         let mut how = self.defaults.clone();
         how.apply(&options.exec);
-        let targets = self.reach(magic, &options, engines, notebook).await?;
+        let wanted = options.exec.targets.as_deref();
+        let targets = self.reach(magic, wanted, engines, notebook).await?;
         if how.verbose {
             let base = if how.block && !options.local {
                 "Parallel"
@@ -175,11 +176,11 @@ impl Magics {
         }
     }
 
-    /// The engines that a `%px` is for. Starts a cluster if there is none.
+    /// The engines that a magic is for, which was given these after `-t`. Starts a cluster if there is none.
     pub(super) async fn reach(
         &self,
         magic: &str,
-        options: &PxArgs,
+        wanted: Option<&str>,
         engines: &mut impl Engines,
         notebook: &mut impl Notebook,
     ) -> Result<Targets, Error> {
@@ -205,8 +206,7 @@ impl Magics {
         if ids.is_empty() {
             return Err(Error::NoEngines);
         }
-        let text = options.exec.targets.as_ref();
-        targets::resolve(text.unwrap_or(&self.defaults.targets), &ids).map_err(|source| {
+        targets::resolve(wanted.unwrap_or(&self.defaults.targets), &ids).map_err(|source| {
             Error::Targets {
                 magic: magic.to_owned(),
                 source,

@@ -53,6 +53,10 @@ impl Call {
         table::find(&self.name).map_or(Which::Time, |magic| magic.which)
     }
 
+    fn is(&self, which: Which) -> bool {
+        table::find(&self.name).is_some_and(|magic| magic.which == which)
+    }
+
     /// The `%px` that this is, with its options and code.
     fn px(&self) -> Result<(PxArgs, Code), Error> {
         match table::find(&self.name).map(|magic| magic.which) {
@@ -100,6 +104,15 @@ impl Magics {
                     value = evaluated.value;
                     add(&mut total, evaluated.times);
                 }
+                (_, Some(call)) if call.is(Which::Parallel) => {
+                    // As below, what has to be started first is no part of the time.
+                    let (options, _) = super::parallel::check(&call)?;
+                    let wanted = options.targets.as_deref();
+                    self.reach(&call.name, wanted, engines, notebook).await?;
+                    let evaluated = self.parallel(&call, engines, notebook).await?;
+                    value = evaluated.value;
+                    add(&mut total, evaluated.times);
+                }
                 (piece, call) => {
                     let (options, code) = match (piece, call) {
                         (Piece::Code(code), _) => (PxArgs::default(), code.clone()),
@@ -107,7 +120,8 @@ impl Magics {
                         (_, None) => continue,
                     };
                     // A cluster that has to be started first is no part of the time.
-                    self.reach("%px", &options, engines, notebook).await?;
+                    let wanted = options.exec.targets.as_deref();
+                    self.reach("%px", wanted, engines, notebook).await?;
                     let started = Instant::now();
                     let ran = self.px("%px", options, code, engines, notebook).await;
                     let wall = started.elapsed();
@@ -205,7 +219,8 @@ impl Magics {
                 magic: "%px".to_owned(),
             });
         }
-        let targets = self.reach("%px", &px, engines, notebook).await?;
+        let wanted = px.exec.targets.as_deref();
+        let targets = self.reach("%px", wanted, engines, notebook).await?;
         let mut timer = FanOut {
             targets,
             code,

@@ -12,7 +12,7 @@ mod kept;
 mod trampoline;
 
 pub use trampoline::{Answer, Slice, Trampoline};
-pub(crate) use trampoline::{Mark, apply, map, map_reduce, map_with};
+pub(crate) use trampoline::{Mark, apply, apply_with, map, map_reduce, map_with};
 
 use crate::error::Error;
 use std::collections::HashMap;
@@ -45,10 +45,32 @@ impl<F> Code<F> {
          `view.map_with(&shared, items, |shared, item| ..)`. Functions, and closures that use only their arguments, can be sent."
     );
 
+    const BODY_EMPTY: () = assert!(
+        size_of::<F>() == 0,
+        "the body of %%parallel uses variables of the notebook that it isn't given. It runs in other processes: \
+         name them, `%%parallel --with NAME`. Functions, types and constants can be used as they are."
+    );
+
+    /// As [`take`](Code::take), for the body of a `%%parallel`.
+    pub(crate) fn take_body(function: F) {
+        const { Self::BODY_EMPTY };
+        std::mem::forget(function);
+    }
+
     /// Takes a function by value: who has one may call it for ever, since it holds nothing.
     pub(crate) fn take(function: F) {
         const { Self::EMPTY };
         std::mem::forget(function);
+    }
+
+    /// As [`get`](Code::get), for the body of a `%%parallel`: rustc evaluates each assertion that it meets, and one message is enough.
+    ///
+    /// # Safety
+    /// [`take_body`](Code::take_body) has been called with an `F`, here or in the process that asks for the call.
+    pub(crate) unsafe fn get_body<'a>() -> &'a F {
+        const { Self::BODY_EMPTY };
+        // SAFETY: as below.
+        unsafe { NonNull::<F>::dangling().as_ref() }
     }
 
     /// The function.

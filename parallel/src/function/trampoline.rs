@@ -151,6 +151,32 @@ where
     unsafe { answer(slices, count, out, &mut call) }
 }
 
+/// Calls `F`, the body of a `%%parallel`, once, with the value in the second slice besides the argument in the first. A value without bytes isn't sent.
+pub(crate) unsafe extern "C" fn apply_with<F, S, A, R>(
+    slices: *const Slice,
+    count: usize,
+    out: *mut Answer,
+) where
+    F: Fn(&S, A) -> R,
+    S: Portable + Send + Sync,
+    A: Portable,
+    R: Portable,
+{
+    let mut call = |slices: &[Slice]| {
+        let argument = codec::decode::<A>(piece(slices, 0)?.0)?;
+        let (bytes, id) = match slices.len() {
+            0 | 1 => (&[][..], 0),
+            _ => piece(slices, 1)?,
+        };
+        let shared = kept::decoded::<S>(bytes, id)?;
+        // SAFETY: whoever asks for this call gave the body away.
+        let function = unsafe { Code::<F>::get_body() };
+        encoded(&function(&shared, argument))
+    };
+    // SAFETY: the caller's promise.
+    unsafe { answer(slices, count, out, &mut call) }
+}
+
 /// Calls `call` for each item; a panic costs its own item only.
 fn each<A, R>(items: Vec<A>, call: impl Fn(A) -> R) -> Chunk<R> {
     let mut chunk = Chunk {

@@ -4,10 +4,12 @@ mod iter;
 mod read;
 mod show;
 mod table;
-pub(crate) mod timeline;
+mod timeline;
+mod watch;
 
 pub use iter::{Completed, Iter};
-pub(crate) use read::{Kind, chunks, each, joined, merge, nothing, one};
+pub(crate) use read::{Kind, chunks, each, joined, merge, nothing, one, parts};
+pub(crate) use watch::{print, watch};
 
 use crate::batch::{Batch, Metadata, Printed};
 use crate::error::Error;

@@ -97,6 +97,7 @@ fn error_of(failure: &Failure, index: Option<usize>, engine: Option<u32>) -> Tas
     TaskError {
         kind: failure.kind,
         index,
+        part: None,
         engine,
         ename: failure.ename.clone(),
         evalue: failure.evalue.clone(),
@@ -133,6 +134,7 @@ fn raw<'a>(
                     let error = TaskError {
                         kind: FailureKind::Panic,
                         index: Some(input),
+                        part: None,
                         engine: ended.engine,
                         ename: "panic".to_owned(),
                         evalue: mark.message,
@@ -209,14 +211,20 @@ pub(super) fn failures(handle: &Handle, kind: Kind) -> usize {
 
 /// One error for all that failed; a lost connection is told as such and not a hundred times.
 fn failed(handle: &Handle, failed: Vec<TaskError>) -> Error {
-    if failed.iter().all(|task| task.kind == FailureKind::Lost)
-        && let Ok(Some(reason)) = handle
-            .link
-            .with(|session: &mut Session| session.lost.clone())
-    {
-        return Error::Lost { reason };
+    lost(handle, &failed).unwrap_or_else(|| Error::of_tasks(failed, handle.batch.items()))
+}
+
+/// The end of the connection, if that is why all of these failed.
+fn lost(handle: &Handle, failed: &[TaskError]) -> Option<Error> {
+    if failed.iter().any(|task| task.kind != FailureKind::Lost) {
+        return None;
     }
-    Error::of_tasks(failed, handle.batch.items())
+    let reason = handle
+        .link
+        .with(|session: &mut Session| session.lost.clone());
+    Some(Error::Lost {
+        reason: reason.ok().flatten()?,
+    })
 }
 
 /// Hands out the bytes of all tasks in their order. The tasks have ended.
@@ -263,6 +271,26 @@ pub(crate) fn each<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
         Ok(())
     })?;
     Ok(values)
+}
+
+/// Each part's value; a part is named by its inputs, if `named`.
+pub(crate) fn parts<R: Portable>(handle: &Handle, named: bool) -> Result<Vec<R>, Error> {
+    let batch = handle.batch();
+    let mut values = Vec::with_capacity(batch.len());
+    let mut errors = Vec::new();
+    for (index, ended) in (0..batch.len()).filter_map(|index| Some((index, batch.get(index)?))) {
+        match &ended.outcome {
+            Ok(bytes) => values.push(codec::decode(bytes).map_err(unreadable)?),
+            Err(failure) => errors.push(TaskError {
+                part: named.then(|| batch.inputs(index)),
+                ..error_of(failure, named.then_some(index), ended.engine)
+            }),
+        }
+    }
+    if errors.is_empty() {
+        return Ok(values);
+    }
+    Err(lost(handle, &errors).unwrap_or_else(|| Error::of_parts(errors, batch.len())))
 }
 
 fn vectors<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<R>, Error> {
@@ -355,6 +383,7 @@ mod tests {
         let error = |index| TaskError {
             kind: FailureKind::Panic,
             index: Some(index),
+            part: None,
             engine: None,
             ename: String::new(),
             evalue: index.to_string(),

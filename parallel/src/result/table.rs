@@ -160,12 +160,14 @@ fn bar(task: &Metadata) -> Option<Bar> {
         ),
     };
     let took = Duration::try_from_secs_f64(end - start).unwrap_or_default();
+    let failed = task.success == Some(false);
+    let how = if failed { ", failed" } else { "" };
     Some(Bar {
         engine: task.engine?,
         start,
         end,
-        failed: task.success == Some(false),
-        title: format!("{inputs}: {took:.3?}"),
+        failed,
+        title: format!("{inputs}: {took:.3?}{how}"),
     })
 }
 
@@ -219,6 +221,7 @@ mod tests {
             html.contains("<td>500.000ms</td>")
                 && html.contains("<svg")
                 && html.matches("<rect").count() == 3
+                && html.contains("<title>items 4 to 7: 500.000ms, failed</title>")
         );
     }
 }

@@ -1,6 +1,7 @@
 //! A view on which each task runs on the engine that has least to do.
 
 use super::imap::Imap;
+use super::split::{self, Deal, Dealt};
 use crate::codec::Encoded;
 use crate::error::Error;
 use crate::function::{self, Code, Trampoline};
@@ -8,11 +9,10 @@ use crate::items::Items;
 use crate::link::Link;
 use crate::portable::Portable;
 use crate::result::{self, AsyncResult, Handle, Kind};
-use crate::submit::{self, Job, Shared};
+use crate::submit::{self, Job};
 use crate::targets::Targets;
 use crate::wire::{Dependency, Piece, Route, Span};
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -211,9 +211,7 @@ impl LoadBalancedView {
         F: Fn(I::Item) -> R,
         R: Portable,
     {
-        Code::take(function);
-        let tasks = self.split(function::map::<F, I::Item, R>, None, items);
-        AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
+        split::map(self, items, function)
     }
 
     /// As [`map`](LoadBalancedView::map), and waits.
@@ -237,13 +235,7 @@ impl LoadBalancedView {
         F: Fn(&S, I::Item) -> R,
         R: Portable,
     {
-        Code::take(function);
-        let tasks = self.split(
-            function::map_with::<F, S, I::Item, R>,
-            Some(submit::encode(shared)),
-            items,
-        );
-        AsyncResult::new("map_with", tasks, Kind::Chunks, result::chunks)
+        split::map_with(self, shared, items, function)
     }
 
     /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`
@@ -255,10 +247,7 @@ impl LoadBalancedView {
         M: Fn(R, R) -> R,
         R: Portable,
     {
-        Code::take(function);
-        Code::take(merge);
-        let tasks = self.split(function::map_reduce::<F, M, I::Item, R>, None, items);
-        AsyncResult::new("map_reduce", tasks, Kind::Chunks, result::merge::<M, R>)
+        split::map_reduce(self, items, function, merge)
     }
 
     /// Calls the function for what an iterator gives, endless ones too: inputs are taken from it as results are taken from what this
@@ -297,6 +286,27 @@ impl LoadBalancedView {
         })
     }
 
+    /// One task for so many items.
+    fn several(
+        &self,
+        trampoline: Trampoline,
+        argument: Result<Encoded<'_>, Error>,
+        items: usize,
+    ) -> Result<Handle, Error> {
+        let mut piece = Piece::of(argument?);
+        self.job(trampoline)?
+            .submit(&self.link, vec![items], &mut |_| {
+                let piece = std::mem::replace(&mut piece, Piece::Inline(Vec::new()));
+                Ok((None, piece))
+            })
+    }
+}
+
+impl Deal for LoadBalancedView {
+    fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
     fn job(&self, trampoline: Trampoline) -> Result<Job, Error> {
         let targets = match &self.targets {
             Some(targets) => Some(targets.resolve(&self.link.engines()?)?),
@@ -314,65 +324,19 @@ impl LoadBalancedView {
         Job::call(trampoline, route, self.label.clone())
     }
 
-    /// One task for so many items.
-    fn several(
-        &self,
-        trampoline: Trampoline,
-        argument: Result<Encoded<'_>, Error>,
-        items: usize,
-    ) -> Result<Handle, Error> {
-        let mut piece = Piece::of(argument?);
-        self.job(trampoline)?
-            .submit(&self.link, vec![items], &mut |_| {
-                let piece = std::mem::replace(&mut piece, Piece::Inline(Vec::new()));
-                Ok((None, piece))
-            })
-    }
-
-    fn split<I: Items>(
-        &self,
-        trampoline: Trampoline,
-        shared: Option<Result<Encoded<'_>, Error>>,
-        items: I,
-    ) -> Result<Handle, Error> {
-        items.with(|items| {
-            let mut part = |range| submit::part_of(items, range);
-            self.split_into(trampoline, shared, items.len(), &mut part)
-        })
-    }
-
-    /// One task a chunk.
-    fn split_into(
-        &self,
-        trampoline: Trampoline,
-        shared: Option<Result<Encoded<'_>, Error>>,
-        count: usize,
-        encode: &mut dyn FnMut(Range<usize>) -> Result<Piece, Error>,
-    ) -> Result<Handle, Error> {
-        let mut job = self.job(trampoline)?;
-        let engines = match &job.route {
-            Route::Balanced {
-                targets: Some(targets),
-                ..
-            } => targets.len(),
-            _ => self.link.engines()?.len().max(1),
+    fn deal(&self, inputs: usize, parts: Option<usize>) -> Result<Vec<Dealt>, Error> {
+        let chunks = match (parts, self.chunk_size) {
+            (Some(parts), _) => submit::parts(inputs, parts),
+            (None, Some(size)) => submit::chunks(inputs, size),
+            (None, None) => {
+                let there = self.link.engines()?;
+                let engines = match &self.targets {
+                    Some(targets) => targets.resolve(&there)?.len(),
+                    None => there.len().max(1),
+                };
+                submit::chunks(inputs, inputs.div_ceil(CHUNKS * engines))
+            }
         };
-        let size = self
-            .chunk_size
-            .unwrap_or_else(|| count.div_ceil(CHUNKS * engines));
-        let chunks: Vec<Range<usize>> = submit::chunks(count, size);
-        if chunks.is_empty() {
-            return submit::nothing(&self.link);
-        }
-        // Dropped when all tasks are submitted.
-        let shared = shared
-            .map(|value| Shared::new(&self.link, value?))
-            .transpose()?;
-        job.shared.extend(shared.iter().map(|shared| shared.id));
-        let sizes = chunks.iter().map(ExactSizeIterator::len).collect();
-        job.submit(&self.link, sizes, &mut |index| {
-            let chunk = chunks.get(index).cloned().unwrap_or_default();
-            Ok((None, encode(chunk)?))
-        })
+        Ok(chunks.into_iter().map(|chunk| (None, chunk)).collect())
     }
 }

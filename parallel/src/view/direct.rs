@@ -1,6 +1,7 @@
 //! A view on which each call runs on all of its engines.
 
 use super::remote::{ParallelFunction, RemoteFunction};
+use super::split::{self, Deal, Dealt};
 use crate::codec::Encoded;
 use crate::error::Error;
 use crate::function::{self, Code, Trampoline};
@@ -9,11 +10,10 @@ use crate::link::Link;
 use crate::names;
 use crate::portable::Portable;
 use crate::result::{self, AsyncResult, Handle, Iter, Kind};
-use crate::submit::{self, Job, Same, Shared};
+use crate::submit::{self, Job, Same};
 use crate::targets::Targets;
 use crate::wire::{Executed, Piece, Route, Work};
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// Some engines, named by [`Targets`], each of which runs what is called. Results are in the order of the targets.
@@ -104,8 +104,7 @@ impl DirectView {
         F: Fn(I::Item) -> R,
         R: Portable,
     {
-        Code::take(function);
-        self.call_parts::<I, R>(function::map::<F, I::Item, R>, items)
+        split::map(self, items, function)
     }
 
     pub(super) fn call_parts<I: Items, R: Portable>(
@@ -113,7 +112,7 @@ impl DirectView {
         trampoline: Trampoline,
         items: I,
     ) -> AsyncResult<Vec<R>> {
-        let tasks = self.split(trampoline, None, items);
+        let tasks = split::split(self, trampoline, None, items);
         AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
     }
 
@@ -138,13 +137,7 @@ impl DirectView {
         F: Fn(&S, I::Item) -> R,
         R: Portable,
     {
-        Code::take(function);
-        let tasks = self.split(
-            function::map_with::<F, S, I::Item, R>,
-            Some(submit::encode(shared)),
-            items,
-        );
-        AsyncResult::new("map_with", tasks, Kind::Chunks, result::chunks)
+        split::map_with(self, shared, items, function)
     }
 
     /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`
@@ -156,10 +149,7 @@ impl DirectView {
         M: Fn(R, R) -> R,
         R: Portable,
     {
-        Code::take(function);
-        Code::take(merge);
-        let tasks = self.split(function::map_reduce::<F, M, I::Item, R>, None, items);
-        AsyncResult::new("map_reduce", tasks, Kind::Chunks, result::merge::<M, R>)
+        split::map_reduce(self, items, function, merge)
     }
 
     /// As [`map`](DirectView::map); the results in the order of the items, each part as soon as it is there. With
@@ -241,10 +231,6 @@ impl DirectView {
         ParallelFunction::new(self.clone(), function::map::<F, A, R>)
     }
 
-    fn job(&self, trampoline: Trampoline) -> Result<Job, Error> {
-        Job::call(trampoline, Route::Direct, self.label.clone())
-    }
-
     fn snippet(&self, code: String, takes: Option<String>, gives: Option<String>) -> Job {
         Job {
             work: Work::Snippet { code, takes, gives },
@@ -300,42 +286,21 @@ impl DirectView {
     ) -> Result<Handle, Error> {
         self.same_for_all(self.job(trampoline)?, argument?)
     }
+}
 
-    fn split<I: Items>(
-        &self,
-        trampoline: Trampoline,
-        shared: Option<Result<Encoded<'_>, Error>>,
-        items: I,
-    ) -> Result<Handle, Error> {
-        items.with(|items| {
-            let mut part = |range| submit::part_of(items, range);
-            self.split_into(trampoline, shared, items.len(), &mut part)
-        })
+impl Deal for DirectView {
+    fn link(&self) -> &Arc<Link> {
+        &self.link
     }
 
-    /// One part of the items an engine; none for engines that would get nothing.
-    fn split_into(
-        &self,
-        trampoline: Trampoline,
-        shared: Option<Result<Encoded<'_>, Error>>,
-        count: usize,
-        encode: &mut dyn FnMut(Range<usize>) -> Result<Piece, Error>,
-    ) -> Result<Handle, Error> {
+    fn job(&self, trampoline: Trampoline) -> Result<Job, Error> {
+        Job::call(trampoline, Route::Direct, self.label.clone())
+    }
+
+    /// One part an engine, and none for engines that would get nothing. With more parts than engines, these take turns.
+    fn deal(&self, inputs: usize, parts: Option<usize>) -> Result<Vec<Dealt>, Error> {
         let engines = self.targets()?;
-        let parts = submit::parts(count, engines.len());
-        if parts.is_empty() {
-            return submit::nothing(&self.link);
-        }
-        let mut job = self.job(trampoline)?;
-        // Dropped when all tasks are submitted.
-        let shared = shared
-            .map(|value| Shared::new(&self.link, value?))
-            .transpose()?;
-        job.shared.extend(shared.iter().map(|shared| shared.id));
-        let sizes = parts.iter().map(ExactSizeIterator::len).collect();
-        job.submit(&self.link, sizes, &mut |index| {
-            let part = parts.get(index).cloned().unwrap_or_default();
-            Ok((engines.get(index).copied(), encode(part)?))
-        })
+        let parts = submit::parts(inputs, parts.unwrap_or(engines.len()));
+        Ok(engines.into_iter().map(Some).cycle().zip(parts).collect())
     }
 }

@@ -4,8 +4,10 @@ mod balanced;
 mod direct;
 mod imap;
 mod remote;
+mod split;
 
 pub use balanced::{After, LoadBalancedView};
 pub use direct::DirectView;
 pub use imap::Imap;
 pub use remote::{ParallelFunction, RemoteFunction};
+pub(crate) use split::{Deal, Split, split_into};

@@ -7,6 +7,7 @@
 
 mod carrier;
 mod failures;
+mod magics;
 mod results;
 mod views;
 

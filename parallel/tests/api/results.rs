@@ -170,8 +170,8 @@ fn shown() {
     }
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // The bar has been shown at once; the picture comes after this.
-            std::thread::sleep(Duration::from_millis(100));
+            // The bar has been shown before; the picture comes after this.
+            std::thread::sleep(Duration::from_millis(600));
             GATE.open();
         });
         result.evcxr_display();

@@ -1,0 +1,168 @@
+//! The files from which the crates are compiled, and the signposts.
+//!
+//! In a folder of its own: `chorus/`, the crate as it is; `build/`, which depends on both crates in the way that evcxr's crate would; and
+//! `signposts/`, what rust-analyzer reads instead. To rustc a signpost is empty, so that cargo has next to nothing to do for it.
+
+use super::Sources;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// The crate `chorus` for cells. What it needs is what `parallel/Cargo.toml` says.
+const CHORUS: &str = r#"[package]
+name = "chorus"
+version = "0.1.0"
+edition = "2024"
+
+[features]
+client = []
+
+[dependencies]
+libc = "0.2"
+serde = { version = "1", features = ["derive"] }
+thiserror = "2"
+typeid = "1"
+
+[workspace]
+"#;
+
+/// As evcxr writes it, so that cargo compiles the dependencies in the same way.
+const BUILD: &str = r#"[package]
+name = "ctx"
+version = "1.0.0"
+edition = "2024"
+
+[lib]
+path = "lib.rs"
+
+[profile.dev]
+opt-level = 2
+debug = false
+strip = "debuginfo"
+rpath = true
+lto = false
+debug-assertions = true
+codegen-units = 16
+panic = 'unwind'
+incremental = true
+overflow-checks = true
+
+[dependencies]
+chorus = { path = "../chorus" }
+serde = { version = "1", features = ["derive"] }
+
+[workspace]
+"#;
+
+/// How the packages of signposts are called before their crate's name.
+pub(crate) const SIGNPOST: &str = "chorus_signpost_";
+
+/// What makes a crate empty for everybody but rust-analyzer.
+const FOR_READERS: &str = "#![cfg(rust_analyzer)]\n";
+
+/// What a manifest says to depend on serde itself.
+pub(super) const SERDE_ITSELF: &str = "{ version = \"1\", features = [\"derive\"] }";
+
+const SERDE: &str = include_str!("../../signposts/serde.rs");
+
+fn signpost(name: &str, dependencies: &str) -> String {
+    format!(
+        "[package]\nname = \"{SIGNPOST}{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n\
+         [lib]\npath = \"src/lib.rs\"\n\n[dependencies]\n{dependencies}\n[workspace]\n"
+    )
+}
+
+/// What a manifest says to depend on a signpost in `folder`.
+fn dependency(name: &str, folder: &Path) -> String {
+    format!("{{ package = \"{SIGNPOST}{name}\", path = {:?} }}", folder.join(name))
+}
+
+/// All files with their paths in the folder.
+pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
+    let mut files: Vec<(PathBuf, String)> = [
+        ("chorus/Cargo.toml", CHORUS.to_owned()),
+        ("build/Cargo.toml", BUILD.to_owned()),
+        ("build/Cargo.lock", sources.lock.to_owned()),
+        ("build/lib.rs", String::new()),
+        (
+            "signposts/chorus/Cargo.toml",
+            signpost(
+                "chorus",
+                &format!("serde = {}\n", dependency("serde", Path::new(".."))),
+            ),
+        ),
+        ("signposts/serde/Cargo.toml", signpost("serde", "")),
+        ("signposts/serde/src/lib.rs", format!("{FOR_READERS}{SERDE}")),
+    ]
+    .map(|(path, text)| (path.into(), text))
+    .into();
+    for (name, text) in sources.files {
+        files.push((Path::new("chorus/src").join(name), (*text).to_owned()));
+        let head = if *name == "lib.rs" { FOR_READERS } else { "" };
+        let path = Path::new("signposts/chorus/src").join(name);
+        files.push((path, format!("{head}{text}")));
+    }
+    files
+}
+
+/// Writes the files to `folder`, unless they are there; never half of them.
+pub(super) fn write(sources: &Sources, folder: &Path) -> io::Result<()> {
+    if folder.exists() {
+        return Ok(());
+    }
+    let home = folder.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(home)?;
+    let new = tempfile::tempdir_in(home)?;
+    for (path, text) in all(sources) {
+        let path = new.path().join(path);
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+        fs::write(path, text)?;
+    }
+    match fs::rename(new.path(), folder) {
+        // Somebody else was faster.
+        Err(_) if folder.exists() => Ok(()),
+        outcome => outcome,
+    }
+}
+
+/// Name and configuration of both crates as dependencies of evcxr's crate, as signposts.
+pub(super) fn signposts(folder: &Path) -> [(&'static str, String); 2] {
+    let folder = folder.join("signposts");
+    ["chorus", "serde"].map(|name| (name, dependency(name, &folder)))
+}
+
+/// The same as the crates themselves.
+pub(super) fn themselves(folder: &Path) -> [(&'static str, String); 2] {
+    [
+        ("chorus", format!("{{ path = {:?} }}", folder.join("chorus"))),
+        ("serde", SERDE_ITSELF.to_owned()),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    /// The manifest for cells says what the workspace's says.
+    #[test]
+    fn the_crate_needs_what_its_manifest_says() {
+        let manifest = include_str!("../../../parallel/Cargo.toml");
+        let section = manifest
+            .split("[dependencies]")
+            .nth(1)
+            .and_then(|rest| rest.split("\n[").next())
+            .unwrap();
+        let needed = |text: &str| -> Vec<String> {
+            text.lines()
+                .filter(|line| !line.contains("optional = true"))
+                .filter_map(|line| line.split(['.', ' ']).next())
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect()
+        };
+        let own = super::CHORUS
+            .split("[dependencies]")
+            .nth(1)
+            .and_then(|rest| rest.split("\n[").next())
+            .unwrap();
+        assert_eq!(needed(own), needed(section));
+    }
+}

@@ -1,0 +1,130 @@
+//! What both kinds of views do alike: cut inputs into parts and make a task of each.
+
+use crate::codec::Encoded;
+use crate::error::Error;
+use crate::function::{self, Code, Trampoline};
+use crate::items::Items;
+use crate::link::Link;
+use crate::portable::Portable;
+use crate::result::{self, AsyncResult, Handle, Kind};
+use crate::submit::{self, Job, Shared};
+use crate::wire::Piece;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// A part of the inputs, and the engine that gets it if the view says which.
+pub(crate) type Dealt = (Option<u32>, Range<usize>);
+
+/// A view, as far as it decides what runs where.
+pub(crate) trait Deal {
+    fn link(&self) -> &Arc<Link>;
+
+    /// A call in the view's way.
+    fn job(&self, trampoline: Trampoline) -> Result<Job, Error>;
+
+    /// So many inputs in so many parts; without, in as many as suit the view. Fewer if there are fewer inputs.
+    fn deal(&self, inputs: usize, parts: Option<usize>) -> Result<Vec<Dealt>, Error>;
+}
+
+/// What `split_into` is asked to do.
+#[derive(Debug)]
+pub(crate) struct Split<'a> {
+    pub(crate) trampoline: Trampoline,
+    /// A value for all tasks.
+    pub(crate) shared: Option<Encoded<'a>>,
+    pub(crate) inputs: usize,
+    pub(crate) parts: Option<usize>,
+}
+
+/// One task a part.
+pub(crate) fn split_into(
+    view: &dyn Deal,
+    split: Split<'_>,
+    encode: &mut dyn FnMut(Range<usize>) -> Result<Piece, Error>,
+) -> Result<Handle, Error> {
+    let dealt = view.deal(split.inputs, split.parts)?;
+    if dealt.is_empty() {
+        return submit::nothing(view.link());
+    }
+    let mut job = view.job(split.trampoline)?;
+    // Dropped when all tasks are submitted.
+    let shared = split
+        .shared
+        .map(|value| Shared::new(view.link(), value))
+        .transpose()?;
+    job.shared.extend(shared.iter().map(|shared| shared.id));
+    let sizes = dealt.iter().map(|(_, part)| part.len()).collect();
+    job.submit(view.link(), sizes, &mut |index| {
+        let (engine, part) = dealt.get(index).cloned().unwrap_or_default();
+        Ok((engine, encode(part)?))
+    })
+}
+
+/// One task a part of the items.
+pub(super) fn split<I: Items>(
+    view: &dyn Deal,
+    trampoline: Trampoline,
+    shared: Option<Result<Encoded<'_>, Error>>,
+    items: I,
+) -> Result<Handle, Error> {
+    let shared = shared.transpose()?;
+    items.with(|items| {
+        let split = Split {
+            trampoline,
+            shared,
+            inputs: items.len(),
+            parts: None,
+        };
+        split_into(view, split, &mut |range| submit::part_of(items, range))
+    })
+}
+
+/// `map` of both views.
+pub(super) fn map<I, F, R>(view: &dyn Deal, items: I, function: F) -> AsyncResult<Vec<R>>
+where
+    I: Items,
+    F: Fn(I::Item) -> R,
+    R: Portable,
+{
+    Code::take(function);
+    let tasks = split(view, function::map::<F, I::Item, R>, None, items);
+    AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
+}
+
+/// `map_with` of both views.
+pub(super) fn map_with<S, I, F, R>(
+    view: &dyn Deal,
+    shared: &S,
+    items: I,
+    function: F,
+) -> AsyncResult<Vec<R>>
+where
+    S: Portable + Send + Sync,
+    I: Items,
+    F: Fn(&S, I::Item) -> R,
+    R: Portable,
+{
+    Code::take(function);
+    let shared = Some(submit::encode(shared));
+    let tasks = split(view, function::map_with::<F, S, I::Item, R>, shared, items);
+    AsyncResult::new("map_with", tasks, Kind::Chunks, result::chunks)
+}
+
+/// `map_reduce` of both views.
+pub(super) fn map_reduce<I, F, M, R>(
+    view: &dyn Deal,
+    items: I,
+    function: F,
+    merge: M,
+) -> AsyncResult<R>
+where
+    I: Items,
+    F: Fn(I::Item) -> R,
+    M: Fn(R, R) -> R,
+    R: Portable,
+{
+    Code::take(function);
+    Code::take(merge);
+    let tasks = split(view, function::map_reduce::<F, M, I::Item, R>, None, items);
+    AsyncResult::new("map_reduce", tasks, Kind::Chunks, result::merge::<M, R>)
+}
