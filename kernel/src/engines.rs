@@ -29,8 +29,6 @@ const PROFILE: &str = "CHORUS_PROFILE";
 const CLUSTER_ID: &str = "CHORUS_CLUSTER_ID";
 /// The beginning of the ids of notebooks' own clusters; a number follows.
 const OWN: &str = "notebook-";
-/// More notebooks than one has with clusters of their own.
-const MANY: u32 = 1000;
 /// How long a controller may take to say which engines it has. Magics wait two seconds.
 const ANSWER: Duration = Duration::from_millis(1500);
 /// How long a cluster that was just changed may take to show it.
@@ -224,27 +222,13 @@ impl Engines {
         let place = self.place()?;
         let mut options = options(self.program.clone(), &place.profile, &place.cluster_id)?;
         options.engines = n;
-        let named = !place.cluster_id.is_empty();
-        for number in 1..=MANY {
-            if !named {
-                options.cluster_id = format!("{OWN}{number}");
-                let state = State::read(&options.profile, &options.cluster_id);
-                if state.is_some_and(|state| state.controller.is_alive()) {
-                    continue;
-                }
-            }
-            match launcher::start(options.clone()).await {
-                Err(cluster::Error::AlreadyRunning { .. }) if !named => {}
-                Err(error) => return Err(words::cluster_failure(error)),
-                Ok(own) => return self.use_started(own, options).await,
-            }
-        }
-        Err(Failure::new(
-            "cluster",
-            format!(
-                "There are {MANY} clusters of notebooks already; `chorus cluster list` shows them."
-            ),
-        ))
+        let started = match place.cluster_id.as_str() {
+            "" => launcher::start_numbered(options.clone(), OWN).await,
+            _ => launcher::start(options.clone()).await,
+        };
+        let own = started.map_err(words::cluster_failure)?;
+        options.cluster_id = own.state().cluster_id.clone();
+        self.use_started(own, options).await
     }
 
     async fn use_started(

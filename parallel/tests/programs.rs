@@ -116,7 +116,9 @@ fn panics_and_deaths_cost_their_own_task_only() {
         "{error}"
     );
 
-    let died = view.apply_sync(|()| std::process::abort(), ()).unwrap_err();
+    let died = view
+        .apply_sync(|()| -> () { std::process::abort() }, ())
+        .unwrap_err();
     let text = died.to_string();
     assert!(text.contains("SIGABRT"), "{text}");
     assert_eq!(client.ids().unwrap(), [0, 1]);

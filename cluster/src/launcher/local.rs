@@ -95,6 +95,29 @@ pub(super) fn not_running(profile: &Profile, cluster_id: &str) -> Error {
     Error::NotRunning { name, options }
 }
 
+/// More clusters than one has that end with who started them.
+const MANY: u32 = 1000;
+
+/// As [`start`], under the first id that no running cluster has, of those that consist of `prefix` and a number.
+///
+/// # Errors
+/// As [`start`], and when a thousand run.
+pub async fn start_numbered(mut options: Options, prefix: &str) -> Result<Cluster, Error> {
+    let mut number = 1;
+    loop {
+        options.cluster_id = format!("{prefix}{number}");
+        let state = State::read(&options.profile, &options.cluster_id);
+        if number == MANY || !state.is_some_and(|state| state.controller.is_alive()) {
+            match start(options.clone()).await {
+                // Somebody else was faster.
+                Err(Error::AlreadyRunning { .. }) if number < MANY => {}
+                outcome => return outcome,
+            }
+        }
+        number += 1;
+    }
+}
+
 /// Starts a cluster and waits until its engines are ready. The compiler warms up behind.
 ///
 /// # Errors

@@ -273,11 +273,14 @@ async fn start(arguments: StartArgs) -> anyhow::Result<()> {
     let mut options = options(&name, lifetime)?;
     options.engines = engines;
     let log = options.profile.log();
-    let started = launcher::start(options).await;
     if tied {
+        let started = match options.cluster_id.as_str() {
+            "" => launcher::start_numbered(options, OF_PROGRAMS).await,
+            _ => launcher::start(options).await,
+        };
         return serve_starter(started).await;
     }
-    let mut cluster = started?;
+    let mut cluster = launcher::start(options).await?;
     let count = cluster.state().engines.len();
     println!(
         "The cluster {} is ready: {count} engine{}.\n  Connection file: {}\n  Logs: {}",
@@ -304,6 +307,9 @@ async fn start(arguments: StartArgs) -> anyhow::Result<()> {
     println!("The cluster {} has ended.", title(&name));
     Ok(())
 }
+
+/// The beginning of the ids of programs' own clusters; a number follows.
+const OF_PROGRAMS: &str = "program-";
 
 /// Runs a cluster for the program that started it, which reads a line as a cluster's processes print it.
 async fn serve_starter(started: Result<launcher::Cluster, cluster::Error>) -> anyhow::Result<()> {

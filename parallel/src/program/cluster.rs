@@ -8,7 +8,6 @@ use std::fmt;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Names the `chorus` program, if it isn't the one on `PATH`.
 const PROGRAM: &str = "CHORUS";
@@ -62,16 +61,10 @@ impl Cluster {
     }
 
     fn start_by(program: &OsStr, engines: u32) -> Result<Cluster, Error> {
-        static STARTED: AtomicU32 = AtomicU32::new(0);
         let failed = |reason: String| Error::Start { reason };
-        let id = format!(
-            "program-{}-{}",
-            std::process::id(),
-            STARTED.fetch_add(1, Ordering::Relaxed)
-        );
         let mut starter = Command::new(program)
             .args(["cluster", "start", "--tied", "--engines"])
-            .args([&engines.to_string(), "--cluster-id", &id])
+            .arg(engines.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

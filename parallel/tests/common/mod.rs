@@ -22,6 +22,8 @@ fn program() -> PathBuf {
 /// A cluster that ends when this is dropped: its processes are tied to the one that started them.
 pub(crate) struct Cluster {
     starter: Child,
+    /// The data folder; not every test looks into it.
+    #[allow(dead_code, reason = "each test program has this module of its own")]
     pub(crate) root: tempfile::TempDir,
     /// The clients' connection file.
     pub(crate) file: PathBuf,
