@@ -74,7 +74,10 @@ fn signpost(name: &str, dependencies: &str) -> String {
 
 /// What a manifest says to depend on a signpost in `folder`.
 fn dependency(name: &str, folder: &Path) -> String {
-    format!("{{ package = \"{SIGNPOST}{name}\", path = {:?} }}", folder.join(name))
+    format!(
+        "{{ package = \"{SIGNPOST}{name}\", path = {:?} }}",
+        folder.join(name)
+    )
 }
 
 /// All files with their paths in the folder.
@@ -92,7 +95,10 @@ pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
             ),
         ),
         ("signposts/serde/Cargo.toml", signpost("serde", "")),
-        ("signposts/serde/src/lib.rs", format!("{FOR_READERS}{SERDE}")),
+        (
+            "signposts/serde/src/lib.rs",
+            format!("{FOR_READERS}{SERDE}"),
+        ),
     ]
     .map(|(path, text)| (path.into(), text))
     .into();
@@ -100,7 +106,7 @@ pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
         files.push((Path::new("chorus/src").join(name), (*text).to_owned()));
         let head = if *name == "lib.rs" { FOR_READERS } else { "" };
         let path = Path::new("signposts/chorus/src").join(name);
-        files.push((path, format!("{head}{text}")));
+        files.push((path, format!("{head}{text}{}", errors(text))));
     }
     files
 }
@@ -125,6 +131,28 @@ pub(super) fn write(sources: &Sources, folder: &Path) -> io::Result<()> {
     }
 }
 
+/// What the derive of `thiserror` would add to a source: rust-analyzer expands no procedural macros here, and without it would not know that
+/// an error has a text.
+fn errors(text: &str) -> String {
+    let mut found = String::new();
+    for (at, _) in text.match_indices("thiserror::Error)]") {
+        let words = text[at..].lines().skip(1).find_map(|line| {
+            let line = line
+                .trim_start_matches("pub(crate) ")
+                .trim_start_matches("pub ");
+            line.strip_prefix("enum ").or(line.strip_prefix("struct "))
+        });
+        let end = |c: char| !(c.is_alphanumeric() || c == '_');
+        if let Some(name) = words.and_then(|words| words.split(end).next()) {
+            found.push_str(&format!(
+                "impl ::std::fmt::Display for {name} {{ fn fmt(&self, _: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {{ Ok(()) }} }}\n\
+                 impl ::std::error::Error for {name} {{}}\n"
+            ));
+        }
+    }
+    found
+}
+
 /// Name and configuration of both crates as dependencies of evcxr's crate, as signposts.
 pub(super) fn signposts(folder: &Path) -> [(&'static str, String); 2] {
     let folder = folder.join("signposts");
@@ -134,13 +162,28 @@ pub(super) fn signposts(folder: &Path) -> [(&'static str, String); 2] {
 /// The same as the crates themselves.
 pub(super) fn themselves(folder: &Path) -> [(&'static str, String); 2] {
     [
-        ("chorus", format!("{{ path = {:?} }}", folder.join("chorus"))),
+        (
+            "chorus",
+            format!("{{ path = {:?} }}", folder.join("chorus")),
+        ),
         ("serde", SERDE_ITSELF.to_owned()),
     ]
 }
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn errors_have_texts_for_rust_analyzer() {
+        let source = "#[derive(Debug, thiserror::Error)]\n#[error(\"x\")]\npub enum Error {\n}\n#[derive(thiserror::Error)]\nstruct Other(u8);\n";
+        let added = super::errors(source);
+        assert!(added.contains("Display for Error {"), "{added}");
+        assert!(
+            added.contains("impl ::std::error::Error for Other {}"),
+            "{added}"
+        );
+        assert_eq!(super::errors("struct S;"), "");
+    }
+
     /// The manifest for cells says what the workspace's says.
     #[test]
     fn the_crate_needs_what_its_manifest_says() {
