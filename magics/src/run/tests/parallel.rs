@@ -186,8 +186,9 @@ async fn it_can_be_timed() {
         "%%time\n%%parallel --over xs\nxs.len()",
         &mut FakeEngines::with(2),
         &mut notebook,
-    );
-    assert_eq!(value.await.unwrap(), Some(plain("42")));
+    )
+    .await;
+    assert_eq!(value.unwrap(), Some(plain("42")));
     assert!(
         notebook.evaluated[0].starts_with("\n::chorus::__private::parallel"),
         "{:?}",
