@@ -72,8 +72,13 @@ impl Door {
     /// Lets programs in until the task is aborted.
     fn watch(self, carrier: Carrier<Notebook>) -> JoinHandle<()> {
         tokio::spawn(async move {
+            // The folder lives as long as the task.
+            let Door {
+                listener,
+                folder: _folder,
+            } = self;
             loop {
-                let stream = match self.listener.accept().await {
+                let stream = match listener.accept().await {
                     Ok((stream, _)) => stream,
                     Err(error) => {
                         tracing::warn!(%error, "failed to let a program in");

@@ -1,0 +1,239 @@
+#!/usr/bin/env python3
+"""The figures of closures on engines, each with its budget: tasks a second, a call there and back, a map of many small items, bulk data.
+
+All of them are measured in cells of a real notebook with a cluster of two engines, and are medians over rounds.
+
+  tasks    no-op tasks through the load balancer, one message a task
+  call     `apply_sync` of a no-op on one engine, there and back
+  map      `map_sync` over a million small items: the processor time of all processes, against that of the same loop in the cell
+  bulk     `push` of 4 000 000 `f64` (32 MB) to both engines: the bytes that arrive, 64 MB, over the time until both have them
+
+Not part of tests/run: it needs a machine with nothing else to do; the load is printed with each figure. Exits with 1 if a budget is missed,
+with 2 if something did not work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests" / "python"))
+try:
+    import psutil
+
+    import engines
+    from chorus_client import Kernel
+except ImportError:  # told by `main`, so that --help works with any Python
+    psutil = None
+
+EXAMPLES = """examples (in the Python environment that tests/run makes):
+  target/test-venv/bin/python tests/bench_tasks.py
+  target/test-venv/bin/python tests/bench_tasks.py --only tasks,call --rounds 9
+  target/test-venv/bin/python tests/bench_tasks.py --peer --json > tasks.json
+"""
+
+# How a cell gets the crate.
+CRATE = f':dep chorus = {{ path = "{ROOT}/parallel" }}\n'
+
+
+class Failed(Exception):
+    """A figure could not be had; the text says why."""
+
+
+@dataclass
+class Figure:
+    """One line of the report. Without a budget it only explains another line."""
+
+    name: str
+    value: float
+    unit: str
+    budget: float | None = None
+    # Whether more is better.
+    more: bool = False
+    load: float = 0.0
+
+    @property
+    def kept(self) -> bool:
+        if self.budget is None:
+            return True
+        return self.value >= self.budget if self.more else self.value <= self.budget
+
+    def line(self) -> str:
+        number, load = f"{self.value:.4g} {self.unit}".rstrip(), f"load {self.load:.1f}"
+        if self.budget is None:
+            return f"  {self.name:<62}{number:>16}   {load}"
+        budget = f"{'at least' if self.more else 'at most'} {self.budget:.4g} {self.unit}".rstrip()
+        return f"{self.name:<64}{number:>16}   {load}   {budget}  {'kept' if self.kept else 'MISSED'}"
+
+
+class Bench:
+    def __init__(self, kernel: Kernel, data: Path, rounds: int):
+        self.kernel, self.data, self.rounds = kernel, data, rounds
+
+    def numbers(self, code: str, runs: int | None = None) -> list[float]:
+        """What a cell gives, run so often; a float each time. The first run is not counted: it compiles, and warms up."""
+        found = []
+        for _ in range((runs or self.rounds) + 1):
+            text = self.kernel.run(code, timeout=300).expect_ok().text or ""
+            if not re.fullmatch(r"[\d.e+-]+", text):
+                raise Failed(f"{code!r} gave {text!r}")
+            found.append(float(text))
+        return found[1:]
+
+    def cpu(self) -> float:
+        """Seconds of the processor that all processes of the notebook and its cluster have taken so far."""
+        total = 0
+        for process in engines.processes(self.data):
+            for stat in Path(f"/proc/{process.pid}/task").glob("*/schedstat"):
+                try:
+                    total += int(stat.read_text().split()[0])
+                except OSError:
+                    pass  # a thread that has ended
+        return total / 1e9
+
+
+def figure(name: str, values: list[float], unit: str, budget: float | None = None, more: bool = False) -> Figure:
+    return Figure(name, statistics.median(values), unit, budget, more, os.getloadavg()[0])
+
+
+def tasks(bench: Bench) -> list[Figure]:
+    code = ("let start = std::time::Instant::now();\nlet count = client.load_balanced_view().chunk_size(1).map_sync(0..20000u64, |x| x)?.len();\n"
+            "assert_eq!(count, 20000);\ncount as f64 / start.elapsed().as_secs_f64()")
+    before = bench.cpu()
+    rates = bench.numbers(code)
+    each = (bench.cpu() - before) / (20000 * len(rates)) * 1e6
+    return [figure("balanced no-op tasks, one message a task", rates, "/s", 20_000, more=True),
+            figure("processor time of each, all processes together", [each], "us")]
+
+
+def call(bench: Bench) -> list[Figure]:
+    code = ("let view = client.direct_view(0);\nlet mut times: Vec<f64> = (0..1000).map(|n: u32| { let start = std::time::Instant::now(); view.apply_sync(|x: u32| x, n).unwrap(); start.elapsed().as_secs_f64() * 1e3 }).collect();\n"
+            "times.sort_by(f64::total_cmp);\ntimes[500]")
+    return [figure("apply_sync there and back, median of 1000", bench.numbers(code), "ms", 0.5)]
+
+
+def many(bench: Bench) -> list[Figure]:
+    kernel = bench.kernel
+    kernel.run("fn small(x: u64) -> u64 { let mut y = x; for _ in 0..20 { y = y.wrapping_mul(6364136223846793005).rotate_left(7) ^ x; } y }\n"
+               "let items: Vec<u64> = (0..1_000_000).collect();").expect_ok()
+    times = 5
+    serial = f"for _ in 0..{times} {{ std::hint::black_box(items.iter().map(|x| small(*x)).collect::<Vec<u64>>()); }}"
+    mapped = f"for _ in 0..{times} {{ assert_eq!(client.load_balanced_view().map_sync(&items, small)?.len(), items.len()); }}"
+    empty = "let nothing = ();"
+
+    def measured(code: str) -> float:
+        """Seconds of the processor for one of the `times`, without what every cell takes."""
+        kernel.run(code, timeout=300).expect_ok()
+        rounds = []
+        for _ in range(bench.rounds):
+            before = bench.cpu()
+            kernel.run(code, timeout=300).expect_ok()
+            rounds.append(bench.cpu() - before)
+        return statistics.median(rounds)
+
+    nothing = measured(empty)
+    alone, engines_ = ((measured(code) - nothing) / times for code in (serial, mapped))
+    wall = bench.numbers("let start = std::time::Instant::now();\nclient.load_balanced_view().map_sync(&items, small)?;\nstart.elapsed().as_secs_f64() * 1e3")
+    return [figure("a map_sync over a million small items, processor time", [engines_ * 1e3], "ms", 1.5 * alone * 1e3 + 50),
+            figure("the same loop in the cell, processor time", [alone * 1e3], "ms"),
+            figure("the map_sync, wall time", wall, "ms")]
+
+
+def bulk(bench: Bench) -> list[Figure]:
+    bench.kernel.run("let bulk: Vec<f64> = (0..4_000_000).map(f64::from).collect();").expect_ok()
+    code = ('let start = std::time::Instant::now();\nclient.all().push("bulk", &bulk).get()?;\n(2 * bulk.len() * 8) as f64 / start.elapsed().as_secs_f64() / 1e9')
+    rates = bench.numbers(code)
+    if engines.results(bench.kernel.run("%px bulk.iter().sum::<f64>()").expect_ok()) != {0: "7999998000000.0", 1: "7999998000000.0"}:
+        raise Failed("the engines have something else than what was pushed")
+    back = bench.numbers('let start = std::time::Instant::now();\nlet there: Vec<Vec<f64>> = client.all().pull("bulk").get()?;\n(there.len() * there[0].len() * 8) as f64 / start.elapsed().as_secs_f64() / 1e9')
+    return [figure("32 MB pushed to 2 engines (64 MB arrive)", rates, "GB/s", 2, more=True), figure("the same, pulled", back, "GB/s")]
+
+
+PEER = """
+import ipyparallel, numpy, statistics, sys, time
+rc = ipyparallel.Client(sys.argv[1]); view = rc[:]
+bulk = numpy.arange(4_000_000, dtype=float)
+rates = []
+for _ in range(int(sys.argv[2]) + 1):
+    start = time.perf_counter(); view.push({"bulk": bulk}, block=True); rates.append(2 * bulk.nbytes / (time.perf_counter() - start) / 1e9)
+print(statistics.median(rates[1:]))
+"""
+
+
+def peer(rounds: int) -> list[Figure]:
+    """ipyparallel's push of the same, measured the same way."""
+    import ipyparallel
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        os.environ["IPYTHONDIR"] = folder
+        with ipyparallel.Cluster(n=2, log_level=40) as client:
+            client.wait_for_engines(2, timeout=60)
+            file = Path(folder, "profile_default/security").glob("ipcontroller-*-client.json")
+            done = subprocess.run([sys.executable, "-c", PEER, str(next(file)), str(rounds)], capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        raise Failed(done.stderr)
+    return [figure("ipyparallel: 32 MB pushed to 2 engines (64 MB arrive)", [float(done.stdout)], "GB/s")]
+
+
+ALL = {"tasks": tasks, "call": call, "map": many, "bulk": bulk}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--chorus", type=Path, metavar="PATH", default=ROOT / "target/release/chorus", help="the chorus program (default: target/release/chorus)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each figure is measured (default: 5)")
+    parser.add_argument("--only", metavar="NAMES", default=",".join(ALL), help=f"some of {','.join(ALL)}")
+    parser.add_argument("--peer", action="store_true", help="measure ipyparallel's push as well")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    options = parser.parse_args()
+    names = options.only.split(",")
+    if unknown := [name for name in names if name not in ALL]:
+        parser.error(f"there is no {unknown[0]}; there are {', '.join(ALL)}")
+    if options.rounds < 1:
+        parser.error("--rounds must be at least 1")
+    if psutil is None:
+        print("bench_tasks: this Python lacks what the tests need; use target/test-venv/bin/python, which tests/run makes", file=sys.stderr)
+        return 2
+    chorus = options.chorus.resolve()
+    if not chorus.exists():
+        print(f"bench_tasks: {chorus} does not exist; build it with `cargo build --release` or name it with --chorus PATH", file=sys.stderr)
+        return 2
+    figures: list[Figure] = []
+    broken = False
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        home = Path(folder)
+        os.environ["JUPYTER_PATH"] = str(home / "prefix" / "share" / "jupyter")
+        subprocess.run([chorus, "kernelspec", "install", "--prefix", home / "prefix"], check=True, capture_output=True)
+        with engines.started("chorus", home / "notebook", 2) as kernel:
+            kernel.run(CRATE + "use chorus::Client;\nlet client = Client::connect()?;", timeout=600).expect_ok()
+            bench = Bench(kernel, home / "notebook" / "data", options.rounds)
+            jobs = [(name, lambda name=name: ALL[name](bench)) for name in names]
+            if options.peer:
+                jobs.append(("peer", lambda: peer(options.rounds)))
+            for name, job in jobs:
+                try:
+                    found = job()
+                except (Failed, AssertionError, TimeoutError) as failure:
+                    print(f"bench_tasks: {name}: {failure}", file=sys.stderr)
+                    broken = True
+                    continue
+                figures += found
+                if not options.json:
+                    print("\n".join(each.line() for each in found), flush=True)
+    if options.json:
+        print(json.dumps([asdict(each) | {"kept": each.kept} for each in figures], indent=2))
+    if broken:
+        return 2
+    return 0 if all(each.kept for each in figures) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
