@@ -14,7 +14,9 @@ const FEATURE: &str = "#[cfg(feature = \"client\")]";
 const DEPENDENCIES: [&str; 4] = ["libc", "serde", "thiserror", "typeid"];
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("..").canonicalize()?;
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?)
+        .join("..")
+        .canonicalize()?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let source = root.join("parallel").join("src");
     let lock = root.join("Cargo.lock");
@@ -31,7 +33,11 @@ fn main() -> Result<(), Box<dyn Error>> {
         let name = file.strip_prefix(&source)?.to_string_lossy().into_owned();
         let module = name.split(['/', '.']).next().unwrap_or_default();
         if !left_out.contains(module) && !name.ends_with("tests.rs") {
-            writeln!(list, "({name:?}, include_str!({:?})),", file.display().to_string())?;
+            writeln!(
+                list,
+                "({name:?}, include_str!({:?})),",
+                file.display().to_string()
+            )?;
         }
     }
     list.push(']');
@@ -45,7 +51,11 @@ fn left_out(lib: &str) -> BTreeSet<&str> {
     let lines = lib.lines().zip(lib.lines().skip(1));
     lines
         .filter(|(line, _)| line.trim() == FEATURE)
-        .filter_map(|(_, next)| next.trim_start_matches("pub ").strip_prefix("mod ")?.strip_suffix(';'))
+        .filter_map(|(_, next)| {
+            next.trim_start_matches("pub ")
+                .strip_prefix("mod ")?
+                .strip_suffix(';')
+        })
         .collect()
 }
 
@@ -77,11 +87,15 @@ fn needed(lock: &str) -> String {
         };
         for (index, package) in packages.iter().enumerate() {
             if fits(package) && found.insert(index) {
-                let listed = package.lines().filter_map(|line| line.strip_prefix(" \"")?.strip_suffix("\","));
+                let listed = package
+                    .lines()
+                    .filter_map(|line| line.strip_prefix(" \"")?.strip_suffix("\","));
                 wanted.extend(listed.map(str::to_owned));
             }
         }
     }
     let packages = found.into_iter().filter_map(|index| packages.get(index));
-    packages.fold(head.to_owned(), |all, package| all + "[[package]]" + package)
+    packages.fold(head.to_owned(), |all, package| {
+        all + "[[package]]" + package
+    })
 }

@@ -402,7 +402,10 @@ mod tests {
             "serde=/t/libchorus_signpost_serde-1.rlib",
         ];
         let plain = ["lib.rs", "-L", "dependency=/t"];
-        assert_eq!(told(&signposts, "1 + 1; ::chorus_support::x()", true), plain);
+        assert_eq!(
+            told(&signposts, "1 + 1; ::chorus_support::x()", true),
+            plain
+        );
         assert_eq!(told(&signposts, "use chorus::Client;", false), plain);
         let crates = [
             "--extern",

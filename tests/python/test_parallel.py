@@ -195,5 +195,6 @@ def test_completion(kernel: Kernel, marked: str, wanted: str) -> None:
 
 @pytest.mark.parametrize("name", ["%%parallel", "%push", "%pull", "%scatter", "%gather"])
 def test_help(kernel: Kernel, name: str) -> None:
-    assert "--targets" in kernel.run(f"{name}?").expect_ok().stdout
+    [page] = kernel.run(f"{name}?").expect_ok().content["payload"]
+    assert "--targets" in page["data"]["text/plain"]
     assert name in kernel.run("%lsmagic").expect_ok().stdout

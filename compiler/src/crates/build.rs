@@ -65,7 +65,9 @@ pub enum CratesError {
         message: String,
     },
     /// Somebody ended the compile.
-    #[error("the compile of the crates `chorus` and `serde` was interrupted; it goes on when they are used again")]
+    #[error(
+        "the compile of the crates `chorus` and `serde` was interrupted; it goes on when they are used again"
+    )]
     Stopped,
 }
 
@@ -103,14 +105,23 @@ pub(super) fn build(
     let cargo = cargo(rustc);
     let mut command = Command::new(&cargo);
     command
-        .args(["build", "--message-format=json-render-diagnostics", "--target", host])
+        .args([
+            "build",
+            "--message-format=json-render-diagnostics",
+            "--target",
+            host,
+        ])
         .current_dir(files.join("build"))
         .env("CARGO_TARGET_DIR", home.join("target"))
         .env("CARGO_BUILD_BUILD_DIR", home.join("target"))
         .env("RUSTC", rustc)
         .env("RUSTFLAGS", "-Cprefer-dynamic")
         .stdin(Stdio::null());
-    for other in ["CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"] {
+    for other in [
+        "CARGO_ENCODED_RUSTFLAGS",
+        "RUSTC_WRAPPER",
+        "RUSTC_WORKSPACE_WRAPPER",
+    ] {
         command.env_remove(other);
     }
     let run = |source| CratesError::Run {
@@ -206,7 +217,8 @@ fn keep(home: &Path, messages: &[u8]) -> io::Result<Externs> {
                 continue;
             };
             fs::copy(file, new.path().join(name))?;
-            let kept = Some(folder.join(name)).filter(|_| file.extension() == Some(OsStr::new("rlib")));
+            let kept =
+                Some(folder.join(name)).filter(|_| file.extension() == Some(OsStr::new("rlib")));
             match message["target"]["name"].as_str() {
                 Some("chorus") => chorus = kept,
                 Some("serde") => serde = kept,
@@ -221,7 +233,9 @@ fn keep(home: &Path, messages: &[u8]) -> io::Result<Externs> {
         folder: folder.clone(),
     };
     // Somebody who waited for the same build may have been faster, and has put the same there.
-    if fs::rename(new.path(), &folder).is_err() && !(externs.chorus.exists() && externs.serde.exists()) {
+    if fs::rename(new.path(), &folder).is_err()
+        && !(externs.chorus.exists() && externs.serde.exists())
+    {
         let _ = fs::remove_dir_all(&folder);
         fs::rename(new.path(), &folder)?;
     }
@@ -234,13 +248,21 @@ fn keep(home: &Path, messages: &[u8]) -> io::Result<Externs> {
 /// Libraries for cells, and procedural macros; not what only the macros consist of.
 fn is_needed(file: &Path) -> bool {
     let has = |extension: &str| file.extension() == Some(OsStr::new(extension));
-    let host = file.components().rev().nth(3).is_some_and(|part| part.as_os_str() == "target");
+    let host = file
+        .components()
+        .rev()
+        .nth(3)
+        .is_some_and(|part| part.as_os_str() == "target");
     has("so") || has("rlib") && !host
 }
 
 /// What rustc keeps for the next compile of the same crate, which will not come.
 fn remove_notes(home: &Path, host: &str) {
-    let notes = home.join("target").join(host).join("debug").join("incremental");
+    let notes = home
+        .join("target")
+        .join(host)
+        .join("debug")
+        .join("incremental");
     if let Err(error) = fs::remove_dir_all(notes) {
         tracing::debug!(%error, "rustc's notes stay");
     }
@@ -266,7 +288,11 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
         let metadata = entry.metadata()?;
         // cargo's locks, rustc's notes for a next time, and the package that only depends on the crates.
         let text = name.to_string_lossy();
-        if text.starts_with(".cargo") || text == "incremental" || text.starts_with("ctx") || text.starts_with("libctx") {
+        if text.starts_with(".cargo")
+            || text == "incremental"
+            || text.starts_with("ctx")
+            || text.starts_with("libctx")
+        {
             continue;
         }
         if metadata.is_dir() {
@@ -300,7 +326,9 @@ mod tests {
     #[test]
     fn a_missing_network_is_told_from_errors_in_code() {
         let said = "    Updating crates.io index\nerror: failed to get `libc` as a dependency\n\nCaused by:\n  failed to download from registry";
-        assert!(matches!(failed(said), CratesError::Network { message } if message.starts_with("error: failed to get")));
+        assert!(
+            matches!(failed(said), CratesError::Network { message } if message.starts_with("error: failed to get"))
+        );
         let said = "   Compiling chorus\nerror[E0308]: mismatched types";
         assert!(matches!(failed(said), CratesError::Compile { .. }));
     }
@@ -308,8 +336,14 @@ mod tests {
     #[test]
     fn libraries_for_the_compiler_itself_are_not_needed() {
         for (path, needed) in [
-            ("/c/target/x86_64-unknown-linux-gnu/debug/deps/libserde-1.rlib", true),
-            ("/c/target/x86_64-unknown-linux-gnu/debug/deps/libserde-1.rmeta", false),
+            (
+                "/c/target/x86_64-unknown-linux-gnu/debug/deps/libserde-1.rlib",
+                true,
+            ),
+            (
+                "/c/target/x86_64-unknown-linux-gnu/debug/deps/libserde-1.rmeta",
+                false,
+            ),
             ("/c/target/debug/deps/libserde_derive-1.so", true),
             ("/c/target/debug/deps/libsyn-1.rlib", false),
         ] {

@@ -74,7 +74,10 @@ fn signpost(name: &str, dependencies: &str) -> String {
 
 /// What a manifest says to depend on a signpost in `folder`.
 fn dependency(name: &str, folder: &Path) -> String {
-    format!("{{ package = \"{SIGNPOST}{name}\", path = {:?} }}", folder.join(name))
+    format!(
+        "{{ package = \"{SIGNPOST}{name}\", path = {:?} }}",
+        folder.join(name)
+    )
 }
 
 /// All files with their paths in the folder.
@@ -92,7 +95,10 @@ pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
             ),
         ),
         ("signposts/serde/Cargo.toml", signpost("serde", "")),
-        ("signposts/serde/src/lib.rs", format!("{FOR_READERS}{SERDE}")),
+        (
+            "signposts/serde/src/lib.rs",
+            format!("{FOR_READERS}{SERDE}"),
+        ),
     ]
     .map(|(path, text)| (path.into(), text))
     .into();
@@ -134,7 +140,10 @@ pub(super) fn signposts(folder: &Path) -> [(&'static str, String); 2] {
 /// The same as the crates themselves.
 pub(super) fn themselves(folder: &Path) -> [(&'static str, String); 2] {
     [
-        ("chorus", format!("{{ path = {:?} }}", folder.join("chorus"))),
+        (
+            "chorus",
+            format!("{{ path = {:?} }}", folder.join("chorus")),
+        ),
         ("serde", SERDE_ITSELF.to_owned()),
     ]
 }

@@ -107,7 +107,11 @@ mod tests {
             ("use ::chorus as c;", true, false),
             ("extern crate serde;", false, true),
             ("let c = chorus::Client::connect()?;", true, false),
-            ("let n: u8 = ::chorus::__private::take(\"n\")?;", true, false),
+            (
+                "let n: u8 = ::chorus::__private::take(\"n\")?;",
+                true,
+                false,
+            ),
             ("#[derive(serde::Serialize, Clone)]\nstruct P;", false, true),
             ("println!(\"{}\", chorus :: VERSION);", true, false),
             ("use chorus::serde::Serialize;", true, true),

@@ -102,8 +102,7 @@ impl Crates {
         present: &Dependencies,
     ) -> Result<Vec<(&'static str, String)>, CratesError> {
         let own = |name: &str| present.own.contains(name);
-        let missing =
-            (mentioned.chorus && !own("chorus")) || (mentioned.serde && !own("serde"));
+        let missing = (mentioned.chorus && !own("chorus")) || (mentioned.serde && !own("serde"));
         if !missing && present.ours.is_empty() {
             return Ok(Vec::new());
         }

@@ -57,8 +57,14 @@ impl Notebook {
         let mut found = Dependencies::default();
         // It changes nothing and compiles nothing.
         let shown = self.context.execute(":show_deps");
-        let shown = shown.map(|outputs| outputs.content_by_mime_type).unwrap_or_default();
-        for line in shown.get("text/plain").into_iter().flat_map(|text| text.lines()) {
+        let shown = shown
+            .map(|outputs| outputs.content_by_mime_type)
+            .unwrap_or_default();
+        for line in shown
+            .get("text/plain")
+            .into_iter()
+            .flat_map(|text| text.lines())
+        {
             if let Some((name, config)) = line.split_once(" = ") {
                 found.add(name.trim(), config);
             }
