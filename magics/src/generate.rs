@@ -1,4 +1,5 @@
-//! The cells that magics write for the notebook: calls of the crate `chorus`, in which the user's code stays in its lines. Pure.
+//! The cells that magics write for the notebook: calls of the crate `chorus`, in which the user's code stays in its lines. Pure. (No line
+//! begins with the crate's path as `::chorus`: evcxr would take that for a command.)
 //!
 //! What a magic adds stands in its own line and behind the user's code, and [`Code::magic`] says what is in that line for the user, so
 //! that rustc's errors show what he wrote.
@@ -38,10 +39,10 @@ pub const MERGES: &[(&str, &str)] = &[
 pub fn parallel(options: &ParallelArgs, reach: &Reach, magic: &str, body: &Code) -> Code {
     let mut before = String::new();
     if let Some(into) = &options.into {
-        before.push_str(&format!("let {into} = "));
+        before.push_str(&format!("let {into} = {{ let chorus_result = "));
     }
     before.push_str(&format!(
-        "::chorus::__private::parallel({})?",
+        "chorus::__private::parallel({})",
         reach.arguments()
     ));
     if options.balanced {
@@ -66,18 +67,22 @@ pub fn parallel(options: &ParallelArgs, reach: &Reach, magic: &str, body: &Code)
         "once"
     };
     before.push_str(&format!(".{run}(|{shared}, {part}| {{"));
-    let mut after = "\n})?".to_owned();
+    let mut after = "\n})".to_owned();
     match &options.merge {
         None => after.push_str(".all()"),
         Some(merge) => {
             let known = MERGES.iter().any(|(name, _)| name == merge);
             let path = if known { "::chorus::merge::" } else { "" };
-            after.push_str(&format!(".merge({path}{merge})?"));
+            after.push_str(&format!(".merge({path}{merge})"));
         }
     }
-    if options.into.is_some() {
-        after.push(';');
-    }
+    // Not with a `?` for a variable's value: see `chorus::__private`.
+    after.push_str(match options.into {
+        None => "?",
+        Some(_) => {
+            "; if chorus_result.is_err() { chorus::__private::stop(&chorus_result)?; } chorus::__private::value(chorus_result) };"
+        }
+    });
     Code {
         before,
         after,
@@ -97,7 +102,7 @@ fn instead(text: String, magic: &str, line: usize) -> Code {
 }
 
 fn variables(reach: &Reach) -> String {
-    format!("::chorus::__private::variables({})?", reach.arguments())
+    format!("chorus::__private::variables({})?", reach.arguments())
 }
 
 /// `%push` and `%scatter`, which is the name of the `method`.
@@ -144,27 +149,21 @@ pub fn fetch(
         values.iter().map(|typed| &typed.name),
         options.under.as_ref(),
     )?;
-    let mut calls = Vec::new();
-    for Typed { name, type_name } in values {
+    let mut text = String::new();
+    for (Typed { name, type_name }, own) in values.iter().zip(names) {
         let type_name = type_name
             .as_ref()
             .ok_or_else(|| no_type(method, name, None))?;
-        calls.push(format!("engines.{method}::<{type_name}>({name:?})?"));
+        let bound = match method {
+            "gather" => type_name.clone(),
+            _ => format!("Vec<{type_name}>"),
+        };
+        text.push_str(&format!(
+            "let {own}: {bound} = {}.{method}::<{type_name}>({name:?})?; ",
+            variables(reach)
+        ));
     }
-    let (names, calls) = match (names.as_slice(), calls.as_slice()) {
-        ([name], [call]) => ((*name).clone(), call.clone()),
-        _ => {
-            let names: Vec<&str> = names.iter().map(|name| name.as_str()).collect();
-            (
-                format!("({})", names.join(", ")),
-                format!("({})", calls.join(", ")),
-            )
-        }
-    };
-    let text = format!(
-        "let {names} = {{ let engines = {}; {calls} }};",
-        variables(reach)
-    );
+    text.truncate(text.trim_end().len());
     Ok(instead(text, magic, line))
 }
 

@@ -72,7 +72,7 @@ pub use view::{After, DirectView, Imap, LoadBalancedView, ParallelFunction, Remo
 pub mod __private {
     pub use crate::function::{Answer, Slice, Trampoline};
     pub use crate::private::{
-        Gather, Over, Parallel, Parts, Scatter, Share, Values, Variables, give, parallel, take,
-        variables,
+        Gather, Over, Parallel, Parts, Scatter, Share, Values, Variables, give, parallel, stop,
+        take, value, variables,
     };
 }

@@ -16,9 +16,7 @@ from chorus_client import Kernel
 from live import Live, plain
 
 POINT = """%%px --local
-use chorus::serde::{Deserialize, Serialize};
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(crate = "chorus::serde")]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Point { x: f64, name: String }"""
 
 
@@ -164,8 +162,7 @@ def test_scatter_and_gather(kernel: Kernel) -> None:
 
 
 def test_a_type_of_the_notebook_goes_with_px_local(kernel: Kernel) -> None:
-    kernel.run("use chorus::serde::{Deserialize, Serialize};\n"
-               '#[derive(Serialize, Deserialize)]\n#[serde(crate = "chorus::serde")]\nstruct OnlyHere(u8);\nlet only = OnlyHere(1);').expect_ok()
+    kernel.run("#[derive(serde::Serialize, serde::Deserialize)]\nstruct OnlyHere(u8);\nlet only = OnlyHere(1);").expect_ok()
     assert "%%px --local" in error(kernel, "%push only")
     kernel.run(POINT).expect_ok()
     kernel.run('let point = Point { x: 1.5, name: "p".to_owned() };\n%push point').expect_ok()
@@ -198,5 +195,6 @@ def test_completion(kernel: Kernel, marked: str, wanted: str) -> None:
 
 @pytest.mark.parametrize("name", ["%%parallel", "%push", "%pull", "%scatter", "%gather"])
 def test_help(kernel: Kernel, name: str) -> None:
-    assert "--targets" in kernel.run(f"{name}?").expect_ok().stdout
+    [page] = kernel.run(f"{name}?").expect_ok().content["payload"]
+    assert "--targets" in page["data"]["text/plain"]
     assert name in kernel.run("%lsmagic").expect_ok().stdout

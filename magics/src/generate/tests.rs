@@ -28,8 +28,8 @@ fn the_body_keeps_its_lines() {
     );
     assert_eq!(
         code.source(),
-        "\nlet all = ::chorus::__private::parallel(\"all\", Some(2.0))?.over(&lines).with(&stop).with(&n).each(|(((), stop), n), lines| {\n\
-         let b = 2;\n  lines.len() // all\n})?.merge(::chorus::merge::counts)?;"
+        "\nlet all = { let chorus_result = chorus::__private::parallel(\"all\", Some(2.0)).over(&lines).with(&stop).with(&n).each(|(((), stop), n), lines| {\n\
+         let b = 2;\n  lines.len() // all\n}).merge(::chorus::merge::counts); if chorus_result.is_err() { chorus::__private::stop(&chorus_result)?; } chorus::__private::value(chorus_result) };"
     );
     assert_eq!(
         code.shown().unwrap(),
@@ -38,12 +38,12 @@ fn the_body_keeps_its_lines() {
     let code = of_cell("%%parallel --over xs=0..9u8 --balanced --chunks 4\nxs.len()");
     assert_eq!(
         code.source(),
-        "::chorus::__private::parallel(\"all\", Some(2.0))?.balanced().chunks(4).over(&(0..9u8)).each(|(), xs| {\nxs.len()\n})?.all()"
+        "chorus::__private::parallel(\"all\", Some(2.0)).balanced().chunks(4).over(&(0..9u8)).each(|(), xs| {\nxs.len()\n}).all()?"
     );
     let code = of_cell("%%parallel --merge f64::max\nf()");
     assert_eq!(
         code.source(),
-        "::chorus::__private::parallel(\"all\", Some(2.0))?.once(|(), ()| {\nf()\n})?.merge(f64::max)?"
+        "chorus::__private::parallel(\"all\", Some(2.0)).once(|(), ()| {\nf()\n}).merge(f64::max)?"
     );
 }
 
@@ -70,23 +70,23 @@ fn variables_move() {
         code.map(|code| (code.source(), code.shown().unwrap_or_default()))
             .map_err(|error| error.to_string())
     };
-    let engines = "let engines = ::chorus::__private::variables(\"all\", Some(2.0))?;";
+    let engines = "chorus::__private::variables(\"all\", Some(2.0))?";
     assert_eq!(
         of("push", "a, b = \"x, y\" --as c,d").unwrap(),
         (
-            "\n::chorus::__private::variables(\"all\", Some(2.0))?.push(\"c\", &a)?.push(\"d\", &(\"x, y\"))?;\n"
+            "\nchorus::__private::variables(\"all\", Some(2.0))?.push(\"c\", &a)?.push(\"d\", &(\"x, y\"))?;\n"
                 .to_owned(),
             "\n%push a, b = \"x, y\" --as c,d\n".to_owned()
         )
     );
     assert_eq!(
         of("gather", "-t 0 a: Vec<u8>").unwrap().0,
-        format!("\nlet a = {{ {engines} engines.gather::<Vec<u8>>(\"a\")? }};\n")
+        format!("\nlet a: Vec<u8> = {engines}.gather::<Vec<u8>>(\"a\")?;\n")
     );
     assert_eq!(
         of("pull", "a: u8, b: (u8, u8)").unwrap().0,
         format!(
-            "\nlet (a, b) = {{ {engines} (engines.pull::<u8>(\"a\")?, engines.pull::<(u8, u8)>(\"b\")?) }};\n"
+            "\nlet a: Vec<u8> = {engines}.pull::<u8>(\"a\")?; let b: Vec<(u8, u8)> = {engines}.pull::<(u8, u8)>(\"b\")?;\n"
         )
     );
     assert_eq!(

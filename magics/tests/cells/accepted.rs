@@ -358,7 +358,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.each(|(), ()| {
+::chorus::__private::parallel("all", Some(2.0))?.once(|(), ()| {
 std::process::id()
 })?.all()
 };
@@ -379,7 +379,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.with(&text).each(|((), text), ()| {
+::chorus::__private::parallel("all", Some(2.0))?.with(&text).once(|((), text), ()| {
 vec![text.len()]
 })?.merge(::chorus::merge::concat)?
 };
@@ -513,7 +513,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-{ let engines = ::chorus::__private::variables("all", Some(2.0))?; engines.push("lines", &lines)?; engines.push("n", &(factor + 1))?; engines.push("points", &points)?; }
+::chorus::__private::variables("all", Some(2.0))?.push("lines", &lines)?.push("n", &(factor + 1))?.push("points", &points)?;
 
 };
 show(&shown);
@@ -533,7 +533,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-{ let engines = ::chorus::__private::variables("all", Some(2.0))?; engines.push("other", &lines)?; }
+::chorus::__private::variables("all", Some(2.0))?.push("other", &lines)?;
 
 };
 show(&shown);
@@ -553,7 +553,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-{ let engines = ::chorus::__private::variables("all", Some(2.0))?; engines.scatter("numbers", &numbers)?; engines.scatter("slice", &slice)?; engines.scatter("parts", &(vec![1, 2, 3]))?; }
+::chorus::__private::variables("all", Some(2.0))?.scatter("numbers", &numbers)?.scatter("slice", &slice)?.scatter("parts", &(vec![1, 2, 3]))?;
 
 };
 show(&shown);

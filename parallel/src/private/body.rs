@@ -1,10 +1,13 @@
 //! The cell that `%%parallel` writes: a call of [`parallel`] and then of methods, one for each of its options.
 //!
 //! ```text
-//! let counted = ::chorus::__private::parallel("all", Some(2.0))?.over(&lines).with(&stop).each(|((), stop), lines| {
+//! chorus::__private::parallel("all", Some(2.0)).over(&lines).with(&stop).each(|((), stop), lines| {
 //!     the body, where `lines` is a part of the notebook's `lines`, and `stop` a reference to the engine's copy of it
-//! })?.merge(::chorus::merge::counts)?;
+//! }).merge(::chorus::merge::counts)?
 //! ```
+//!
+//! Errors wait for the end: after a `?` on something whose type it doesn't know, rust-analyzer takes what follows for unreachable, and evcxr,
+//! which asks it for the types of variables, would be told `!`.
 //!
 //! What `over` and `with` return depends on what they are given by associated types only. Where those bounds fail, rustc knows no
 //! such types, and says nothing more of what follows: one mistake is one error.
@@ -27,7 +30,7 @@ use std::time::Duration;
 /// A `%%parallel` whose body is still to come: over `V`, with shared values of types `S`, a pair of pairs.
 #[derive(Debug)]
 pub struct Parallel<V, S> {
-    how: How,
+    how: Result<How, Error>,
     over: V,
     /// All shared values, one after the other, which is how pairs of pairs are encoded.
     shared: Result<Vec<u8>, Error>,
@@ -57,25 +60,25 @@ impl<P> fmt::Debug for Over<'_, P> {
 }
 
 /// Connects to the notebook's cluster. The targets are written as for `%px -t`; progress is shown from so many seconds on, if at all.
-///
-/// # Errors
-/// When there is no cluster.
-pub fn parallel(targets: &str, progress_after: Option<f64>) -> Result<Parallel<(), ()>, Error> {
-    let client = Client::connect()?;
-    Ok(Parallel::through(client, targets, progress_after))
+pub fn parallel(targets: &str, progress_after: Option<f64>) -> Parallel<(), ()> {
+    Parallel::new(Client::connect(), targets, progress_after)
 }
 
 impl Parallel<(), ()> {
     /// As [`parallel`], over a connection that there is.
     pub fn through(client: Client, targets: &str, progress_after: Option<f64>) -> Self {
+        Parallel::new(Ok(client), targets, progress_after)
+    }
+
+    fn new(client: Result<Client, Error>, targets: &str, progress_after: Option<f64>) -> Self {
         Parallel {
-            how: How {
+            how: client.map(|client| How {
                 client,
                 targets: targets.into(),
                 progress_after: super::after(progress_after),
                 balanced: false,
                 parts: None,
-            },
+            }),
             over: (),
             shared: Ok(Vec::new()),
             types: PhantomData,
@@ -87,14 +90,20 @@ impl<V, S> Parallel<V, S> {
     /// `--balanced`.
     #[must_use = "this makes another one of it"]
     pub fn balanced(mut self) -> Self {
-        self.how.balanced = true;
+        self.how = self.how.map(|how| How {
+            balanced: true,
+            ..how
+        });
         self
     }
 
     /// `--chunks`.
     #[must_use = "this makes another one of it"]
     pub fn chunks(mut self, parts: usize) -> Self {
-        self.how.parts = Some(parts);
+        self.how = self.how.map(|how| How {
+            parts: Some(parts),
+            ..how
+        });
         self
     }
 
@@ -134,38 +143,38 @@ impl<V, S> Parallel<V, S> {
 
 impl<P, S> Parallel<Over<'_, P>, S> {
     /// Runs the body for each part and waits.
-    ///
-    /// # Errors
-    /// When the call could not be made or a part failed.
-    pub fn each<F, R>(self, body: F) -> Result<Values<R>, Error>
+    pub fn each<F, R>(self, body: F) -> Values<R>
     where
         P: Portable,
         S: Portable + Send + Sync,
         F: Fn(&S, P) -> R,
         R: Portable,
     {
-        self.how.run(self.over, self.shared?, body, true)
+        let over = self.over;
+        Values(
+            self.how
+                .and_then(|how| how.run(over, self.shared?, body, true)),
+        )
     }
 }
 
 impl<S> Parallel<(), S> {
     /// Runs the body once on each engine and waits.
-    ///
-    /// # Errors
-    /// When the call could not be made or an engine failed.
-    pub fn once<F, R>(self, body: F) -> Result<Values<R>, Error>
+    pub fn once<F, R>(self, body: F) -> Values<R>
     where
         S: Portable + Send + Sync,
         F: Fn(&S, ()) -> R,
         R: Portable,
     {
-        let view = self.how.client.direct_view(self.how.targets.clone());
-        let everywhere = Over {
-            count: view.targets()?.len(),
-            part: Box::new(|_| Ok(Piece::Inline(Vec::new()))),
-            types: PhantomData,
-        };
-        self.how.run(everywhere, self.shared?, body, false)
+        Values(self.how.and_then(|how| {
+            let view = how.client.direct_view(how.targets.clone());
+            let everywhere = Over {
+                count: view.targets()?.len(),
+                part: Box::new(|_| Ok(Piece::Inline(Vec::new()))),
+                types: PhantomData,
+            };
+            how.run(everywhere, self.shared?, body, false)
+        }))
     }
 }
 
@@ -186,7 +195,7 @@ impl How {
         shared: Vec<u8>,
         body: F,
         named: bool,
-    ) -> Result<Values<R>, Error>
+    ) -> Result<Vec<R>, Error>
     where
         P: Portable,
         S: Portable + Send + Sync,
@@ -206,25 +215,45 @@ impl How {
         let handle = split_into(&*self.view(), split, &mut |range| (over.part)(range))?;
         let what = if named { "parts" } else { "engines" };
         result::watch(&handle, what, self.progress_after, &mut result::print)?;
-        result::parts(&handle, named).map(Values)
+        result::parts(&handle, named)
     }
 }
 
 /// What the body gave for each part, in the order of the parts.
 #[derive(Debug)]
-pub struct Values<R>(Vec<R>);
+#[must_use = "errors are in it"]
+pub struct Values<R>(Result<Vec<R>, Error>);
 
 impl<R> Values<R> {
     /// `--merge`.
     ///
     /// # Errors
-    /// When there are none.
+    /// When the call could not be made, a part failed, or there were none.
     pub fn merge(self, merge: impl FnMut(R, R) -> R) -> Result<R, Error> {
-        self.0.into_iter().reduce(merge).ok_or(Error::Empty)
+        self.0?.into_iter().reduce(merge).ok_or(Error::Empty)
     }
 
     /// Without `--merge`.
-    pub fn all(self) -> Vec<R> {
+    ///
+    /// # Errors
+    /// When the call could not be made or a part failed.
+    pub fn all(self) -> Result<Vec<R>, Error> {
         self.0
     }
+}
+
+/// The error in a result, to be handed on.
+///
+/// # Errors
+/// That one.
+pub fn stop<R>(result: &Result<R, Error>) -> Result<(), Error> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.clone()),
+    }
+}
+
+/// The value of a result that [`stop`] let pass.
+pub fn value<R>(result: Result<R, Error>) -> R {
+    result.unwrap_or_else(|error| std::panic::resume_unwind(Box::new(error.to_string())))
 }

@@ -9,7 +9,7 @@ mod parts;
 mod pieces;
 mod variables;
 
-pub use body::{Over, Parallel, Values, parallel};
+pub use body::{Over, Parallel, Values, parallel, stop, value};
 pub use parts::{Parts, Share};
 pub use pieces::{give, take};
 pub use variables::{Gather, Scatter, Variables, variables};

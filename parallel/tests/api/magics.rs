@@ -22,7 +22,6 @@ fn a_body_runs_for_each_part_and_one_value_is_made() {
             }
             counts
         })
-        .unwrap()
         .merge(merge::counts)
         .unwrap();
     assert_eq!(
@@ -51,8 +50,8 @@ fn parts_are_in_order_however_many() {
         let parts = parallel
             .over(&(0..100u64))
             .each(|(), part| part)
-            .unwrap()
-            .all();
+            .all()
+            .unwrap();
         assert_eq!(parts.len(), 7);
         assert_eq!(
             parts.into_iter().flatten().collect::<Vec<u64>>(),
@@ -67,8 +66,8 @@ fn parts_are_in_order_however_many() {
         .balanced()
         .over(&[1u8; 3])
         .each(|(), part| part.len())
-        .unwrap();
-    assert_eq!(parts.all(), [1, 1, 1]);
+        .all();
+    assert_eq!(parts.unwrap(), [1, 1, 1]);
 }
 
 #[test]
@@ -76,8 +75,7 @@ fn without_over_it_runs_once_on_each_engine() {
     let (_carrier, client) = cluster(3);
     let run = Parallel::through(client.clone(), "::2", None)
         .with(&"x".to_owned())
-        .once(|((), text), ()| text.clone())
-        .unwrap();
+        .once(|((), text), ()| text.clone());
     assert_eq!(run.merge(merge::concat).unwrap(), "xx");
 }
 
@@ -90,7 +88,7 @@ fn errors_tell_the_part() {
             .over(&(0..50u32))
             .with(&bad)
             .each(|((), bad), mut part| assert!(!part.any(|n| n >= *bad), "bad {}", part.start))
-            .map(|values| values.all())
+            .all()
             .unwrap_err()
             .to_string()
     };
@@ -107,7 +105,6 @@ fn errors_tell_the_part() {
     let empty = Parallel::through(client.clone(), "all", None)
         .over(&Vec::<u8>::new())
         .each(|(), part| part.len())
-        .unwrap()
         .merge(merge::sum);
     assert_eq!(
         empty.unwrap_err().to_string(),
@@ -115,6 +112,7 @@ fn errors_tell_the_part() {
     );
     let nobody = Parallel::through(client, "7", None)
         .once(|(), ()| 1)
+        .all()
         .unwrap_err();
     assert_eq!(
         nobody.to_string(),

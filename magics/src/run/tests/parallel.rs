@@ -48,7 +48,7 @@ async fn the_value_is_the_cells() {
     assert_eq!(
         notebook.evaluated,
         [
-            "::chorus::__private::parallel(\"1\", Some(2.0))?.over(&xs).each(|(), xs| {\nxs.len()\n})?.merge(::chorus::merge::sum)?"
+            "chorus::__private::parallel(\"1\", Some(2.0)).over(&xs).each(|(), xs| {\nxs.len()\n}).merge(::chorus::merge::sum)?"
         ]
     );
     assert_eq!(engines.commands, ["start None"]);
@@ -73,7 +73,7 @@ async fn settings_hold() {
         notebook
             .evaluated
             .iter()
-            .all(|cell| cell.contains("(\"0\", None)?")),
+            .all(|cell| cell.contains("(\"0\", None)")),
         "{:?}",
         notebook.evaluated
     );
@@ -186,10 +186,11 @@ async fn it_can_be_timed() {
         "%%time\n%%parallel --over xs\nxs.len()",
         &mut FakeEngines::with(2),
         &mut notebook,
-    );
-    assert_eq!(value.await.unwrap(), Some(plain("42")));
+    )
+    .await;
+    assert_eq!(value.unwrap(), Some(plain("42")));
     assert!(
-        notebook.evaluated[0].starts_with("\n::chorus::__private::parallel"),
+        notebook.evaluated[0].starts_with("\nchorus::__private::parallel"),
         "{:?}",
         notebook.evaluated
     );
