@@ -1,4 +1,4 @@
-//! The example notebooks' cells, read from wordcount.rs and tour.rs beside the notebooks, and the notebooks made of them.
+//! The example notebooks' cells, read from the cells files beside the notebooks, and the notebooks made of them.
 //!
 //! A cells file is Rust with marked cells, as several editors know it: a line `// %%` begins a code cell, `// %% [markdown]` a cell of text
 //! whose lines are comments, and `tags=["a", "b"]` after `%%` gives tags. What stands before the first marker is no cell.
@@ -13,6 +13,9 @@ pub const WORDCOUNT_NOTEBOOK: &str = include_str!("../wordcount.ipynb");
 
 /// The cells file of tour.ipynb.
 pub const TOUR: &str = include_str!("../tour.rs");
+
+/// The cells file of forestfire.ipynb.
+pub const FORESTFIRE: &str = include_str!("../forestfire.rs");
 
 /// The code cells of the word count, in order, as `chorus demo` evaluates them.
 pub fn wordcount_cells() -> Vec<&'static str> {

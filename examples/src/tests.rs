@@ -55,6 +55,11 @@ fn tour_ipynb_is_its_cells_file() {
 }
 
 #[test]
+fn forestfire_ipynb_is_its_cells_file() {
+    check(FORESTFIRE, "forestfire.ipynb");
+}
+
+#[test]
 fn the_cells_format() {
     let file = "//! preamble\n\n// %% [markdown]\n// # Title\n//\n//   indented\n\n// %%\n\nlet a = 1;\n\nlet b = \"// %% not a line start\";\n\n\
                 // %% tags=[\"x\", \"y\"]\na\n// %%\n";

@@ -68,7 +68,8 @@ const SERDE: &str = include_str!("../../signposts/serde.rs");
 fn signpost(name: &str, dependencies: &str) -> String {
     format!(
         "[package]\nname = \"{SIGNPOST}{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n\
-         [lib]\npath = \"src/lib.rs\"\n\n[dependencies]\n{dependencies}\n[workspace]\n"
+         [lib]\npath = \"src/lib.rs\"\n\n\
+         [lints.rust]\nunexpected_cfgs = \"allow\"\n\n[dependencies]\n{dependencies}\n[workspace]\n"
     )
 }
 
