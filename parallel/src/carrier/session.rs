@@ -76,6 +76,8 @@ pub(super) struct Session<H> {
     abandoned: bool,
     /// Places of panics, by what the artifact calls them.
     places: HashMap<(String, u32), At>,
+    /// The program's question whether the cluster may be ended.
+    shutdown: Option<u64>,
     /// Who waits for the end.
     enders: Vec<oneshot::Sender<()>>,
 }
@@ -137,6 +139,7 @@ impl<H: Host> Session<H> {
             until: None,
             abandoned: false,
             places: HashMap::new(),
+            shutdown: None,
             enders: Vec::new(),
         })
     }
@@ -258,6 +261,11 @@ impl<H: Host> Session<H> {
         }
         self.on_posted(burst);
         if let Some(lost) = state.lost {
+            // The program has what it wanted, and is told so before the rest.
+            if let Some(id) = self.shutdown.take() {
+                let answer = Answer::Done;
+                self.push(&Down::Reply { id, answer });
+            }
             self.push(&Down::Gone {
                 reason: lost.to_string(),
             });
@@ -305,6 +313,7 @@ impl<H: Host> Session<H> {
                 self.enders.push(ender);
             }
             Order::Answered { stream, id, answer } => {
+                self.shutdown = self.shutdown.filter(|asked| *asked != id);
                 if stream == self.stream {
                     self.push(&Down::Reply { id, answer });
                     self.pipe_out();
@@ -413,10 +422,13 @@ impl<H: Host> Session<H> {
             Question::Shutdown {
                 targets,
                 controller,
-            } => Asked::Shutdown {
-                targets: targets.unwrap_or_else(|| self.books.engines().collect()),
-                controller,
-            },
+            } => {
+                self.shutdown = controller.then_some(id).or(self.shutdown);
+                Asked::Shutdown {
+                    targets: targets.unwrap_or_else(|| self.books.engines().collect()),
+                    controller,
+                }
+            }
             Question::Locate { file, line } => {
                 let (inner, sender, stream) =
                     (Arc::clone(&self.inner), self.sender.clone(), self.stream);
