@@ -242,11 +242,7 @@ fn labelled(
 }
 
 impl Host for Notebook {
-    async fn find(
-        &self,
-        profile: Option<&str>,
-        cluster_id: Option<&str>,
-    ) -> Result<Found, String> {
+    async fn find(&self, profile: Option<&str>, cluster_id: Option<&str>) -> Result<Found, String> {
         let say = |text: String| {
             if let Some(page) = &*lock(&self.cell) {
                 page.say(false, text);

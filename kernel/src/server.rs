@@ -46,7 +46,9 @@ pub(crate) async fn serve(
     let session = Session::new(&connection.key);
     let outlet = Outlet::new(session.clone(), sockets.clone());
     let door = Door::open()
-        .inspect_err(|error| tracing::error!(%error, "failed to open a socket for programs in cells"))
+        .inspect_err(
+            |error| tracing::error!(%error, "failed to open a socket for programs in cells"),
+        )
         .ok();
     let path = door.as_ref().map(Door::path);
     let evaluator = Evaluator::start(executable.clone(), folder, path);

@@ -194,7 +194,11 @@ fn carrier(cluster: &Cluster, shows: bool) -> Carrier<One> {
 }
 
 /// What the carrier says first.
-fn greet(carrier: &Carrier<One>, profile: Option<&str>, resume: Option<Resume>) -> (UnixStream, Down) {
+fn greet(
+    carrier: &Carrier<One>,
+    profile: Option<&str>,
+    resume: Option<Resume>,
+) -> (UnixStream, Down) {
     let (here, there) = UnixStream::pair().unwrap();
     there.set_nonblocking(true).unwrap();
     let there = tokio::net::UnixStream::from_std(there).unwrap();
@@ -236,7 +240,13 @@ impl Program {
         self.next - 1
     }
 
-    fn submit(&mut self, work: Work, route: Route, shared: &[u64], arguments: &[(Option<u32>, Piece)]) -> Vec<u64> {
+    fn submit(
+        &mut self,
+        work: Work,
+        route: Route,
+        shared: &[u64],
+        arguments: &[(Option<u32>, Piece)],
+    ) -> Vec<u64> {
         let tasks: Vec<Task> = arguments
             .iter()
             .map(|(engine, arguments)| Task {
@@ -348,47 +358,100 @@ async fn calls_of_all_kinds() {
     let cluster = Cluster::start(2);
     let carrier = carrier(&cluster, false);
     let (_, refused) = greet(&carrier, Some("none"), None);
-    assert!(matches!(&refused, Down::Refused { reason } if reason.contains("`none`")), "{refused:?}");
+    assert!(
+        matches!(&refused, Down::Refused { reason } if reason.contains("`none`")),
+        "{refused:?}"
+    );
     let mut program = Program::connect(&carrier, None);
-    assert_eq!((&program.welcome.engines[..], program.welcome.cluster.as_str()), (&[0, 1][..], "test"));
+    assert_eq!(
+        (
+            &program.welcome.engines[..],
+            program.welcome.cluster.as_str()
+        ),
+        (&[0, 1][..], "test")
+    );
 
     let inputs: Vec<_> = (0..500).map(|n| (None, small(&n.to_string()))).collect();
     let ids = program.submit(cluster.call("join"), balanced(), &[], &inputs);
     for (n, id) in ids.iter().enumerate() {
         assert_eq!(program.value(*id), n.to_string().as_bytes());
         let done = program.end(*id);
-        assert!(done.engine.is_some() && done.started > done.submitted - 1.0 && done.completed >= done.started);
+        assert!(
+            done.engine.is_some()
+                && done.started > done.submitted - 1.0
+                && done.completed >= done.started
+        );
     }
 
     // Shared values, in the message and in a file, and arguments in a file.
     let (first, second) = (program.draw(), program.draw());
     let (shared, argument) = (file(1, 300_000), file(2, 400_000));
-    program.say(&Up::Share { id: first, piece: shared.clone() });
-    program.say(&Up::Share { id: second, piece: small("abc") });
+    program.say(&Up::Share {
+        id: first,
+        piece: shared.clone(),
+    });
+    program.say(&Up::Share {
+        id: second,
+        piece: small("abc"),
+    });
     let ids = program.submit(
         cluster.call("count"),
         Route::Direct,
         &[first, second],
-        &[(Some(0), argument.clone()), (Some(1), Piece::Shared { id: first })],
+        &[
+            (Some(0), argument.clone()),
+            (Some(1), Piece::Shared { id: first }),
+        ],
     );
-    program.say(&Up::Unshare { ids: vec![first, second] });
+    program.say(&Up::Unshare {
+        ids: vec![first, second],
+    });
     assert_eq!(program.value(ids[0]), 700_003_u64.to_le_bytes());
     assert_eq!(program.value(ids[1]), 600_003_u64.to_le_bytes());
     assert!(!exists(&shared) && !exists(&argument));
 
-    let ids = program.submit(cluster.call("large"), balanced(), &[], &[(None, small("x"))]);
-    assert!(matches!(&program.end(ids[0]).outcome, Outcome::Value(Piece::File { length: 1_000_000, .. })));
+    let ids = program.submit(
+        cluster.call("large"),
+        balanced(),
+        &[],
+        &[(None, small("x"))],
+    );
+    assert!(matches!(
+        &program.end(ids[0]).outcome,
+        Outcome::Value(Piece::File {
+            length: 1_000_000,
+            ..
+        })
+    ));
     assert_eq!(program.value(ids[0]), vec![b'x'; 1_000_000]);
 
-    let ids = program.submit(cluster.call("panics"), Route::Direct, &[], &[(Some(1), small("abc"))]);
+    let ids = program.submit(
+        cluster.call("panics"),
+        Route::Direct,
+        &[],
+        &[(Some(1), small("abc"))],
+    );
     let (failure, engine) = program.failure(ids[0]);
-    assert_eq!((failure.kind, failure.evalue.as_str(), engine), (FailureKind::Panic, "boom 3", Some(1)));
+    assert_eq!(
+        (failure.kind, failure.evalue.as_str(), engine),
+        (FailureKind::Panic, "boom 3", Some(1))
+    );
     assert_eq!(failure.place.unwrap().file, "In[1]");
 
-    let ids = program.submit(cluster.call("prints"), Route::Direct, &[], &[(Some(0), small("this"))]);
+    let ids = program.submit(
+        cluster.call("prints"),
+        Route::Direct,
+        &[],
+        &[(Some(0), small("this"))],
+    );
     program.end(ids[0]);
     let text = program.others.iter().find_map(|it| match it {
-        Down::Output { task, engine: 0, stderr: false, text } if *task == ids[0] => Some(text.as_str()),
+        Down::Output {
+            task,
+            engine: 0,
+            stderr: false,
+            text,
+        } if *task == ids[0] => Some(text.as_str()),
         _ => None,
     });
     assert_eq!(text, Some("said this\n"));
@@ -407,19 +470,43 @@ async fn snippets_take_and_give() {
     };
     // Moves what is there under one name to another.
     let code = "let folder = std::path::PathBuf::from(std::env::var(\"CHORUS_PIECES\").unwrap()); std::fs::rename(folder.join(\"x\"), folder.join(\"y\")).unwrap();";
-    for (piece, value) in [(small("abc"), b"abc".to_vec()), (file(7, 500_000), vec![7; 500_000])] {
+    for (piece, value) in [
+        (small("abc"), b"abc".to_vec()),
+        (file(7, 500_000), vec![7; 500_000]),
+    ] {
         let both = [(Some(0), piece.clone())];
-        let ids = program.submit(snippet(code, Some("x"), Some("y")), Route::Direct, &[], &both);
+        let ids = program.submit(
+            snippet(code, Some("x"), Some("y")),
+            Route::Direct,
+            &[],
+            &both,
+        );
         assert_eq!(program.value(ids[0]), value);
         assert!(!exists(&piece));
     }
-    let ids = program.submit(snippet("println!(\"text\"); 6 * 7", None, None), Route::Direct, &[], &[(Some(1), small(""))]);
+    let ids = program.submit(
+        snippet("println!(\"text\"); 6 * 7", None, None),
+        Route::Direct,
+        &[],
+        &[(Some(1), small(""))],
+    );
     let shown: Executed = chorus::codec::decode(&program.value(ids[0])).unwrap();
     assert_eq!(shown.text(), Some("42"));
-    assert_eq!(*carrier.host().shown.lock().unwrap(), [(1, "text\n".to_owned())]);
-    let ids = program.submit(snippet("let x: u8 = \"\";", None, Some("x")), Route::Direct, &[], &[(Some(1), small(""))]);
+    assert_eq!(
+        *carrier.host().shown.lock().unwrap(),
+        [(1, "text\n".to_owned())]
+    );
+    let ids = program.submit(
+        snippet("let x: u8 = \"\";", None, Some("x")),
+        Route::Direct,
+        &[],
+        &[(Some(1), small(""))],
+    );
     let (failure, engine) = program.failure(ids[0]);
-    assert_eq!((failure.kind, failure.ename.as_str(), engine), (FailureKind::Error, "compile error", Some(1)));
+    assert_eq!(
+        (failure.kind, failure.ename.as_str(), engine),
+        (FailureKind::Error, "compile error", Some(1))
+    );
     carrier.shutdown().await;
 }
 
@@ -432,9 +519,24 @@ async fn what_waits_is_taken_back_and_what_runs_is_interrupted() {
     let spins = program.submit(cluster.call("spins"), balanced(), &[], &[(None, small(""))]);
     let waits: Vec<_> = (0..50).map(|_| (None, small("x"))).collect();
     let waiting = program.submit(cluster.call("join"), balanced(), &[], &waits);
-    let direct = program.submit(cluster.call("join"), Route::Direct, &[], &[(Some(0), small("y"))]);
-    let all = |ids: &[u64]| vec![Span { first: ids[0], count: ids.len() as u64 }];
-    assert_eq!(program.ask(Question::Abort { tasks: Some(all(&waiting)) }), Answer::Done);
+    let direct = program.submit(
+        cluster.call("join"),
+        Route::Direct,
+        &[],
+        &[(Some(0), small("y"))],
+    );
+    let all = |ids: &[u64]| {
+        vec![Span {
+            first: ids[0],
+            count: ids.len() as u64,
+        }]
+    };
+    assert_eq!(
+        program.ask(Question::Abort {
+            tasks: Some(all(&waiting))
+        }),
+        Answer::Done
+    );
     let Answer::Queue(queue) = program.ask(Question::QueueStatus { targets: None }) else {
         panic!("no queue")
     };
@@ -460,22 +562,51 @@ async fn an_engine_that_is_killed() {
     let carrier = carrier(&cluster, true);
     let mut program = Program::connect(&carrier, None);
     let argument = file(1, 300_000);
-    let ids = program.submit(cluster.call("spins"), Route::Direct, &[], &[(Some(1), argument.clone())]);
+    let ids = program.submit(
+        cluster.call("spins"),
+        Route::Direct,
+        &[],
+        &[(Some(1), argument.clone())],
+    );
     // It is there when a question that was asked later is answered.
     program.ask(Question::QueueStatus { targets: None });
     cluster.kill_engine(1);
     let (failure, engine) = program.failure(ids[0]);
-    assert_eq!((failure.kind, failure.ename.as_str(), engine), (FailureKind::Engine, "EngineError", Some(1)));
+    assert_eq!(
+        (failure.kind, failure.ename.as_str(), engine),
+        (FailureKind::Engine, "EngineError", Some(1))
+    );
     assert!(failure.evalue.starts_with("engine 1 died"), "{failure:?}");
     assert!(!exists(&argument));
     while !program.others.contains(&Down::Engines(vec![0])) {
         program.hear();
     }
-    let ids = program.submit(cluster.call("join"), Route::Direct, &[], &[(Some(1), small("")), (Some(0), small("a"))]);
-    assert!(program.failure(ids[0]).0.evalue.contains("there is no engine 1"));
+    let ids = program.submit(
+        cluster.call("join"),
+        Route::Direct,
+        &[],
+        &[(Some(1), small("")), (Some(0), small("a"))],
+    );
+    assert!(
+        program
+            .failure(ids[0])
+            .0
+            .evalue
+            .contains("there is no engine 1")
+    );
     assert_eq!(program.value(ids[1]), b"a");
-    assert_eq!(program.ask(Question::Shutdown { targets: None, controller: true }), Answer::Done);
-    while !program.others.iter().any(|it| matches!(it, Down::Gone { .. })) {
+    assert_eq!(
+        program.ask(Question::Shutdown {
+            targets: None,
+            controller: true
+        }),
+        Answer::Done
+    );
+    while !program
+        .others
+        .iter()
+        .any(|it| matches!(it, Down::Gone { .. }))
+    {
         program.hear();
     }
 }
@@ -496,7 +627,16 @@ async fn a_copy_goes_on_and_one_that_is_gone_leaves_nothing() {
     program.value(ids[1]);
     let resume = Resume {
         session: program.welcome.session.clone(),
-        open: vec![Span { first: ids[0], count: 2 }, Span { first: ids[1] + 50, count: 1 }],
+        open: vec![
+            Span {
+                first: ids[0],
+                count: 2,
+            },
+            Span {
+                first: ids[1] + 50,
+                count: 1,
+            },
+        ],
         shared: Vec::new(),
     };
     let mut copy = Program::connect(&carrier, Some(resume));

@@ -308,9 +308,16 @@ impl Link {
     fn stop(&self, ids: &[String]) {
         let held: Vec<String> = {
             let holds = self.shared.holds();
-            ids.iter().filter(|id| holds.contains(*id)).cloned().collect()
+            ids.iter()
+                .filter(|id| holds.contains(*id))
+                .cloned()
+                .collect()
         };
-        let runs = self.shared.running().as_ref().is_some_and(|id| held.contains(id));
+        let runs = self
+            .shared
+            .running()
+            .as_ref()
+            .is_some_and(|id| held.contains(id));
         self.shared.stopped().extend(held);
         if runs {
             self.interrupt();

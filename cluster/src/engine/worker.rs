@@ -186,11 +186,7 @@ impl Worker {
     }
 
     /// Runs a snippet; the reply's content and its buffers.
-    async fn execute(
-        &mut self,
-        request: &Message,
-        content: ExecuteRequest,
-    ) -> (Value, Vec<Bytes>) {
+    async fn execute(&mut self, request: &Message, content: ExecuteRequest) -> (Value, Vec<Bytes>) {
         let parent = &request.header;
         self.last = Some(parent.clone());
         if content.enters_history() {

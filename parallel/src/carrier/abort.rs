@@ -29,7 +29,10 @@ pub(super) async fn abort(
     }
     for (engine, ids) in at {
         let content = json!({"msg_ids": ids, "running": running});
-        match connection.control(&[engine], "abort_request", &content).await {
+        match connection
+            .control(&[engine], "abort_request", &content)
+            .await
+        {
             // What it had has ended with it.
             Ok(_) | Err(Error::Lost(_) | Error::NoEngine { .. }) => {}
             Err(error) => return Err(error),

@@ -19,10 +19,7 @@ pub(super) enum Asked {
     Queue(Option<Vec<u32>>),
     Abort(Vec<(u64, Option<u32>)>),
     Purge(Vec<u64>),
-    Shutdown {
-        targets: Vec<u32>,
-        controller: bool,
-    },
+    Shutdown { targets: Vec<u32>, controller: bool },
 }
 
 /// Asks the cluster.

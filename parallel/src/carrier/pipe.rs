@@ -78,8 +78,7 @@ impl Pipe {
         let Some(frame) = rest.get(..length) else {
             return Ok(None);
         };
-        let up =
-            codec::decode(frame).map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
+        let up = codec::decode(frame).map_err(|error| Error::new(ErrorKind::InvalidData, error))?;
         self.taken += 4 + length;
         Ok(Some(up))
     }

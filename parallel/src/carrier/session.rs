@@ -5,9 +5,7 @@ use super::books::{self, Books, FileWork, Out, Shown};
 use super::pipe::Pipe;
 use super::{Found, Host, Inner, abort};
 use crate::controller::{Connection, Output, Posted, Posts, State};
-use crate::wire::{
-    Answer, Down, News, Place, Question, Resume, Submission, Up, VERSION, Welcome,
-};
+use crate::wire::{Answer, Down, News, Place, Question, Resume, Submission, Up, VERSION, Welcome};
 use protocol::message::iopub::StreamName;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -14,10 +14,7 @@ pub(super) enum Data {
     /// In the message.
     Bytes(Bytes),
     /// In a file of the carrier's.
-    File {
-        path: PathBuf,
-        length: u64,
-    },
+    File { path: PathBuf, length: u64 },
 }
 
 /// The text of a value. Only strings, numbers and maps with string keys are rendered here, which all have one.
@@ -285,7 +282,10 @@ mod tests {
                 "after": {"dependencies": ["t3", "t4"], "all": true, "success": true, "failure": false},
             })
         );
-        assert_eq!(metadata(&balanced(Some(vec![7])), None, identity, id), Err(7));
+        assert_eq!(
+            metadata(&balanced(Some(vec![7])), None, identity, id),
+            Err(7)
+        );
         assert_eq!(metadata(&Route::Direct, None, identity, id).unwrap(), "{}");
     }
 }

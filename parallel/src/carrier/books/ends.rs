@@ -3,9 +3,7 @@
 use super::{Books, FileWork, Kind, LAST_OUTPUT, Out, Task};
 use crate::codec;
 use crate::controller::{PostMetadata, PostReply};
-use crate::wire::{
-    Done, Executed, Failure, FailureKind, News, Outcome, Piece, Place,
-};
+use crate::wire::{Done, Executed, Failure, FailureKind, News, Outcome, Piece, Place};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -65,7 +63,8 @@ pub(super) fn lost() -> Failure {
     failure(
         FailureKind::Lost,
         "ResultLost",
-        "its outcome was given to the cell that died, and is not kept any more: run it again".to_owned(),
+        "its outcome was given to the cell that died, and is not kept any more: run it again"
+            .to_owned(),
     )
 }
 
@@ -106,7 +105,8 @@ impl Books {
             .as_ref()
             .and_then(|identity| self.numbers.get(identity).copied())
             .or(task.engine);
-        let quick = metadata.status.as_deref() == Some("ok") && &content[..] == br#"{"status":"ok"}"#;
+        let quick =
+            metadata.status.as_deref() == Some("ok") && &content[..] == br#"{"status":"ok"}"#;
         let content = match quick {
             true => Content {
                 status: "ok".to_owned(),
@@ -123,7 +123,10 @@ impl Books {
                 "it was aborted before it began".to_owned(),
             )),
             _ => {
-                location = content.location.as_ref().map(|at| (at.file.clone(), at.line));
+                location = content
+                    .location
+                    .as_ref()
+                    .map(|at| (at.file.clone(), at.line));
                 Outcome::Failed(failed(content, engine, task.group.retries))
             }
         };
@@ -150,7 +153,13 @@ impl Books {
         }
     }
 
-    fn value(&mut self, kind: Kind, content: Content, buffers: Vec<Bytes>, out: &mut Out) -> Outcome {
+    fn value(
+        &mut self,
+        kind: Kind,
+        content: Content,
+        buffers: Vec<Bytes>,
+        out: &mut Out,
+    ) -> Outcome {
         let snippet = content.chorus.unwrap_or_default();
         if kind == Kind::Execute {
             let data = snippet.data.into_iter();
@@ -164,7 +173,9 @@ impl Books {
             };
             return match codec::encode(&executed) {
                 Ok(encoded) => Outcome::Value(Piece::Inline(encoded.into_vec())),
-                Err(error) => Outcome::Failed(refused(format!("its result can't be passed on: {error}"))),
+                Err(error) => {
+                    Outcome::Failed(refused(format!("its result can't be passed on: {error}")))
+                }
             };
         }
         Outcome::Value(match content.file.or(snippet.file) {
@@ -172,7 +183,13 @@ impl Books {
                 path: self.adopt(path, out),
                 length,
             },
-            None => Piece::Inline(buffers.into_iter().next().map(Vec::from).unwrap_or_default()),
+            None => Piece::Inline(
+                buffers
+                    .into_iter()
+                    .next()
+                    .map(Vec::from)
+                    .unwrap_or_default(),
+            ),
         })
     }
 
@@ -295,9 +312,14 @@ fn failed(content: Content, engine: Option<u32>, retries: u32) -> Failure {
 }
 
 fn died(engine: Option<u32>, retries: u32) -> Failure {
-    let engine = engine.map_or_else(|| "its engine".to_owned(), |engine| format!("engine {engine}"));
+    let engine = engine.map_or_else(
+        || "its engine".to_owned(),
+        |engine| format!("engine {engine}"),
+    );
     let what = match retries {
-        0 => "it may have run in part, and is not tried again without `retries` of a load-balanced view",
+        0 => {
+            "it may have run in part, and is not tried again without `retries` of a load-balanced view"
+        }
         _ => "so had the engines of all its retries before",
     };
     failure(

@@ -140,7 +140,11 @@ impl std::fmt::Debug for Books {
 impl Books {
     /// The books of a session whose numbers begin at `first`. `id` gives the message id of a task; `noise` makes the names of files
     /// nobody's.
-    pub(super) fn new(first: u64, id: impl Fn(u64) -> String + Send + 'static, noise: &str) -> Books {
+    pub(super) fn new(
+        first: u64,
+        id: impl Fn(u64) -> String + Send + 'static,
+        noise: &str,
+    ) -> Books {
         Books {
             id: Box::new(id),
             engines: BTreeMap::new(),

@@ -16,7 +16,12 @@ impl Books {
         for span in &resume.open {
             self.next = self.next.max(span.ids().end);
         }
-        let listed = |id: u64| resume.open.iter().any(|span: &Span| span.ids().contains(&id));
+        let listed = |id: u64| {
+            resume
+                .open
+                .iter()
+                .any(|span: &Span| span.ids().contains(&id))
+        };
         let mut unknown = Vec::new();
         for (id, task) in &mut self.tasks {
             task.orphan = !listed(*id);

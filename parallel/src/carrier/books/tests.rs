@@ -53,12 +53,20 @@ fn file(name: &str) -> Piece {
 }
 
 /// Submits one task with these arguments and shared values.
-fn submit(books: &mut Books, id: u64, engine: Option<u32>, arguments: Piece, shared: &[u64]) -> Out {
+fn submit(
+    books: &mut Books,
+    id: u64,
+    engine: Option<u32>,
+    arguments: Piece,
+    shared: &[u64],
+) -> Out {
     let route = match engine {
         Some(_) => Route::Direct,
         None => balanced(),
     };
-    let group = books.open(5.0, &call(), shared.to_vec(), &route, None).unwrap();
+    let group = books
+        .open(5.0, &call(), shared.to_vec(), &route, None)
+        .unwrap();
     let mut out = Out::default();
     books.submit(&group, task(id, engine, arguments), &mut out);
     out
@@ -129,7 +137,10 @@ fn a_task_goes_out_and_its_value_comes_back() {
     let [done] = &ends(&mut books, out)[..] else {
         panic!("one end")
     };
-    assert_eq!(done.outcome, Outcome::Value(Piece::Inline(b"value".to_vec())));
+    assert_eq!(
+        done.outcome,
+        Outcome::Value(Piece::Inline(b"value".to_vec()))
+    );
     assert_eq!((done.engine, done.submitted), (Some(1), 5.0));
     assert_eq!(done.completed - done.started, 0.75);
     assert!(books.is_idle());
@@ -148,7 +159,11 @@ fn direct_tasks_go_to_their_engine_or_fail_at_once() {
     assert_eq!(removed(&out), [Path::new("/dev/shm/x")]);
     let done = ends(&mut books, out);
     assert_eq!(failed(&done[0]).kind, FailureKind::Engine);
-    assert!(failed(&done[0]).evalue.contains("engine 7 (any more): there are 0, 1"));
+    assert!(
+        failed(&done[0])
+            .evalue
+            .contains("engine 7 (any more): there are 0, 1")
+    );
 }
 
 #[test]
@@ -160,13 +175,20 @@ fn files_are_the_carriers_until_the_task_is_done() {
     };
     assert_eq!(from, Path::new("/dev/shm/x"));
     let pid = std::process::id();
-    assert_eq!(to.to_str().unwrap(), format!("/dev/shm/chorus-piece-{pid}-noise-1"));
+    assert_eq!(
+        to.to_str().unwrap(),
+        format!("/dev/shm/chorus-piece-{pid}-noise-1")
+    );
     let content = String::from_utf8_lossy(&out.posts[0].content).into_owned();
     assert!(content.contains(to.to_str().unwrap()), "{content}");
     let given = r#"{"status":"ok","file":{"path":"/dev/shm/answer","length":5000}}"#;
     let out = replied(&mut books, FIRST, reply("ok", 0, given));
     assert_eq!(removed(&out), [to.as_path()]);
-    let [_, FileWork::Rename { to: answer, .. }, FileWork::Link { from, to: link }] = &out.files[..]
+    let [
+        _,
+        FileWork::Rename { to: answer, .. },
+        FileWork::Link { from, to: link },
+    ] = &out.files[..]
     else {
         panic!("{out:?}")
     };
@@ -206,10 +228,19 @@ fn shared_values_live_as_long_as_tasks_use_them() {
     let out = submit(&mut books, FIRST + 2, None, inline(), &[FIRST, FIRST + 1]);
     let content: serde_json::Value = serde_json::from_slice(&out.posts[0].content).unwrap();
     let pieces = &content["chorus"]["pieces"];
-    assert_eq!((&pieces[1]["keep"], &pieces[2]["keep"]), (&FIRST.into(), &(FIRST + 1).into()));
+    assert_eq!(
+        (&pieces[1]["keep"], &pieces[2]["keep"]),
+        (&FIRST.into(), &(FIRST + 1).into())
+    );
     assert_eq!(pieces[1]["file"], path.to_str().unwrap());
     assert_eq!(out.posts[0].buffers.len(), 2);
-    submit(&mut books, FIRST + 3, Some(0), Piece::Shared { id: FIRST }, &[]);
+    submit(
+        &mut books,
+        FIRST + 3,
+        Some(0),
+        Piece::Shared { id: FIRST },
+        &[],
+    );
 
     let mut out = Out::default();
     books.unshare(FIRST, &mut out);
@@ -274,7 +305,10 @@ fn panics_wait_for_their_place() {
     books.on_place(FIRST, Some(place.clone()), &mut out);
     let done = ends(&mut books, out);
     let failure = failed(&done[0]);
-    assert_eq!((failure.kind, &failure.place), (FailureKind::Panic, &Some(place)));
+    assert_eq!(
+        (failure.kind, &failure.place),
+        (FailureKind::Panic, &Some(place))
+    );
     assert!(books.is_idle());
 }
 
@@ -290,7 +324,8 @@ fn failures_by_name() {
     for (ename, kind) in kinds {
         let mut books = books();
         submit(&mut books, FIRST, None, inline(), &[]);
-        let content = format!(r#"{{"status":"error","ename":"{ename}","evalue":"why","engine_info":{{}}}}"#);
+        let content =
+            format!(r#"{{"status":"error","ename":"{ename}","evalue":"why","engine_info":{{}}}}"#);
         let out = replied(&mut books, FIRST, reply("error", 1, &content));
         let done = ends(&mut books, out);
         assert_eq!(failed(&done[0]).kind, kind, "{ename}");
@@ -298,7 +333,11 @@ fn failures_by_name() {
     }
     let mut books = books();
     submit(&mut books, FIRST, None, inline(), &[]);
-    let out = replied(&mut books, FIRST, reply("aborted", 1, r#"{"status":"aborted"}"#));
+    let out = replied(
+        &mut books,
+        FIRST,
+        reply("aborted", 1, r#"{"status":"aborted"}"#),
+    );
     assert_eq!(failed(&ends(&mut books, out)[0]).kind, FailureKind::Aborted);
 }
 
@@ -317,7 +356,10 @@ fn an_engine_that_goes_takes_its_direct_tasks() {
     };
     assert_eq!((lost.id, failed(lost).kind), (FIRST, FailureKind::Engine));
     assert!(failed(lost).evalue.starts_with("engine 0 died"), "{lost:?}");
-    assert_eq!(books.open_tasks(None), [(FIRST + 1, Some(1)), (FIRST + 2, None)]);
+    assert_eq!(
+        books.open_tasks(None),
+        [(FIRST + 1, Some(1)), (FIRST + 2, None)]
+    );
 }
 
 #[test]
@@ -346,7 +388,10 @@ fn a_copy_is_told_all_it_asks_for() {
     let unknown = books.resume(&resume, &mut out);
     assert_eq!(unknown, [(FIRST + 3, None), (FIRST + 4, None)]);
     let done = ends(&mut books, out);
-    assert_eq!(done.iter().map(|done| done.id - FIRST).collect::<Vec<_>>(), [0, 90]);
+    assert_eq!(
+        done.iter().map(|done| done.id - FIRST).collect::<Vec<_>>(),
+        [0, 90]
+    );
     assert!(matches!(done[0].outcome, Outcome::Value(_)));
     assert_eq!(failed(&done[1]).kind, FailureKind::Lost);
     assert_eq!(books.next(), FIRST + 91);
@@ -371,7 +416,10 @@ fn what_belongs_to_a_cell() {
     books.begin(2);
     submit(&mut books, FIRST + 1, Some(1), inline(), &[]);
     submit(&mut books, FIRST + 2, None, inline(), &[]);
-    assert_eq!(books.open_of_this_cell(), [(FIRST + 1, Some(1)), (FIRST + 2, None)]);
+    assert_eq!(
+        books.open_of_this_cell(),
+        [(FIRST + 1, Some(1)), (FIRST + 2, None)]
+    );
     books.begin(3);
     assert!(books.open_of_this_cell().is_empty());
     let some = [Span {
@@ -395,5 +443,9 @@ fn nothing_is_left_at_the_end() {
     ends(&mut books, out);
     let mut out = Out::default();
     books.close(&mut out);
-    assert_eq!(removed(&out).len(), 3, "an argument, a shared value, a kept value");
+    assert_eq!(
+        removed(&out).len(),
+        3,
+        "an argument, a shared value, a kept value"
+    );
 }
