@@ -7,6 +7,7 @@ mod replay;
 mod tests;
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -40,6 +41,8 @@ struct Inner {
     /// Primed with the key; none when messages are not signed.
     signer: Option<Hmac<Sha256>>,
     replays: Mutex<Replays>,
+    /// Counts messages, from a random number: others may go by the same id.
+    messages: AtomicU64,
 }
 
 /// The headers of messages of one type, rendered but for id and date: for messages in great numbers.
@@ -144,6 +147,7 @@ impl Session {
             username: username.into(),
             signer: signer(key),
             replays: Mutex::new(Replays::new(REPLAYS_REMEMBERED)),
+            messages: AtomicU64::new(Uuid::new_v4().as_u64_pair().0 >> 16),
         }))
     }
 
@@ -190,9 +194,16 @@ impl Session {
             .with_identities(request.identities.clone())
     }
 
+    /// As jupyter_client makes them: the session's id and a number. Asking the system for randomness would cost more than the rest of a
+    /// header.
+    fn new_id(&self) -> String {
+        let number = self.0.messages.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number:x}", self.0.id)
+    }
+
     fn header(&self, msg_type: String) -> Header {
         Header {
-            msg_id: Uuid::new_v4().to_string(),
+            msg_id: self.new_id(),
             session: self.0.id.clone(),
             username: self.0.username.clone(),
             date: Headers::now(),

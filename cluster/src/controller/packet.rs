@@ -39,6 +39,9 @@ pub(super) struct ReplyMetadata<'a> {
     pub(super) dependencies_met: Option<bool>,
     #[serde(borrow, default)]
     pub(super) started: Option<Cow<'a, str>>,
+    /// Where the engine tells it of closures; the header's date is later, the more so the busier the engine is.
+    #[serde(borrow, default)]
+    pub(super) completed: Option<Cow<'a, str>>,
 }
 
 impl Packet {

@@ -171,10 +171,14 @@ impl Core {
             Some("aborted") => Answer::Aborted,
             Some(_) => Answer::Failed,
         };
-        let took = metadata.started.as_deref().and_then(|started| {
-            let head = packet.head()?;
-            between(started, head.date.as_deref()?)
-        });
+        let took =
+            metadata
+                .started
+                .as_deref()
+                .and_then(|started| match metadata.completed.as_deref() {
+                    Some(completed) => between(started, completed),
+                    None => between(started, packet.head()?.date.as_deref()?),
+                });
         let mut decisions = std::mem::take(&mut self.decisions);
         let verdict = self.scheduler.finish(
             now.elapsed,

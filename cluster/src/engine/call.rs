@@ -33,7 +33,8 @@
 //!   closure returned one; otherwise what the process died of.
 //!
 //! Metadata is as in every reply, with `started` and `completed` by the clock of the runtime, and `printed`: whether output, and an `idle`
-//! behind it, went out for this call. Other calls have no status messages, but those that failed have their `idle`.
+//! behind it, went out for this call. Other calls have no status messages, but those that failed have their `idle`, and those that take
+//! longer than a tenth of a second a `busy`, late, and an `idle`.
 
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};

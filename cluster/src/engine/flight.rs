@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use protocol::message::iopub::ExecutionState;
 use runtime::{CallOutcome, Event, RunId, Span};
 use serde_json::{Map, Value, json};
+use tokio::time::Instant;
 
 use super::Job;
 use super::call;
@@ -17,7 +19,10 @@ use crate::output::{self, Gatherer, text_bundle};
 
 /// How many calls may be with the runtime: short ones follow each other without anybody having to wake up in between. Those
 /// that have not begun can still be aborted.
-const AHEAD: usize = 8;
+const AHEAD: usize = 32;
+
+/// A call that takes longer is told to have begun: for those who watch. The short ones are over before anybody could look.
+const LONG: Duration = Duration::from_millis(100);
 
 /// A call that is with the runtime.
 #[derive(Debug)]
@@ -30,6 +35,15 @@ pub(super) struct Flight {
     /// There when it has printed something.
     gatherer: Option<Gatherer>,
     aborted: bool,
+    /// Since when it is the first of all, or its turn was told.
+    turn: Turn,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    NotYet,
+    Since(Instant),
+    Told,
 }
 
 impl Worker {
@@ -87,17 +101,42 @@ impl Worker {
                 file: call.answer_file,
                 gatherer: None,
                 aborted: false,
+                turn: Turn::NotYet,
             });
+            self.note_turn();
+        }
+    }
+
+    /// It is the first one's turn.
+    fn note_turn(&mut self) {
+        if let Some(first) = self.flights.front_mut()
+            && let Turn::NotYet = first.turn
+        {
+            first.turn = Turn::Since(Instant::now());
+        }
+    }
+
+    /// Says that a call has begun.
+    fn tell_turn(&mut self) {
+        if let Some(first) = self.flights.front_mut()
+            && let Turn::Since(since) = first.turn
+            && since + LONG <= Instant::now()
+        {
+            first.turn = Turn::Told;
+            let header = first.job.message.header.clone();
+            self.status(&header, ExecutionState::Busy);
         }
     }
 
     /// Waits for something to happen while calls are under way. False when there will be no further jobs.
     pub(super) async fn attend(&mut self) -> bool {
-        let deadline = self
-            .flights
-            .front()
-            .and_then(|flight| flight.gatherer.as_ref()?.deadline());
-        let due = output::due(deadline);
+        let first = self.flights.front();
+        let text = first.and_then(|flight| flight.gatherer.as_ref()?.deadline());
+        let turn = first.and_then(|flight| match flight.turn {
+            Turn::Since(since) => Some(since + LONG),
+            Turn::NotYet | Turn::Told => None,
+        });
+        let due = output::due([text, turn].into_iter().flatten().min());
         tokio::select! {
             biased;
             _ = self.interrupts.changed() => {
@@ -112,6 +151,7 @@ impl Worker {
                 None => return false,
             },
             () = due => {
+                self.tell_turn();
                 if let Some(gatherer) = self.flights.front_mut().and_then(|it| it.gatherer.as_mut()) {
                     gatherer.send();
                 }
@@ -142,6 +182,7 @@ impl Worker {
         match event {
             Some(Event::Called { id, outcome, span }) => {
                 if let Some(flight) = self.flights.pop_front_if(|flight| flight.id == id) {
+                    self.note_turn();
                     self.land(flight, outcome, span);
                 }
             }
@@ -191,6 +232,7 @@ impl Worker {
             file,
             gatherer,
             aborted,
+            turn,
             ..
         } = flight;
         self.is_aborted(&job);
@@ -221,7 +263,7 @@ impl Worker {
             ("printed".to_owned(), json!(printed)),
         ];
         self.answer(&job, content, began, Map::from_iter(extra), buffers, file);
-        if printed || failed {
+        if printed || failed || matches!(turn, Turn::Told) {
             self.status(&job.message.header, ExecutionState::Idle);
         }
     }

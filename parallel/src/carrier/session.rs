@@ -74,6 +74,8 @@ pub(super) struct Session<H> {
     abandoned: bool,
     /// Places of panics, by what the artifact calls them.
     places: HashMap<(String, u32), At>,
+    /// The program's question whether the cluster may be ended.
+    shutdown: Option<u64>,
     /// Who waits for the end.
     enders: Vec<oneshot::Sender<()>>,
 }
@@ -135,6 +137,7 @@ impl<H: Host> Session<H> {
             until: None,
             abandoned: false,
             places: HashMap::new(),
+            shutdown: None,
             enders: Vec::new(),
         })
     }
@@ -256,6 +259,11 @@ impl<H: Host> Session<H> {
         }
         self.on_posted(burst);
         if let Some(lost) = state.lost {
+            // The program has what it wanted, and is told so before the rest.
+            if let Some(id) = self.shutdown.take() {
+                let answer = Answer::Done;
+                self.push(&Down::Reply { id, answer });
+            }
             self.push(&Down::Gone {
                 reason: lost.to_string(),
             });
@@ -303,6 +311,7 @@ impl<H: Host> Session<H> {
                 self.enders.push(ender);
             }
             Order::Answered { stream, id, answer } => {
+                self.shutdown = self.shutdown.filter(|asked| *asked != id);
                 if stream == self.stream {
                     self.push(&Down::Reply { id, answer });
                     self.pipe_out();
@@ -411,10 +420,13 @@ impl<H: Host> Session<H> {
             Question::Shutdown {
                 targets,
                 controller,
-            } => Asked::Shutdown {
-                targets: targets.unwrap_or_else(|| self.books.engines().collect()),
-                controller,
-            },
+            } => {
+                self.shutdown = controller.then_some(id).or(self.shutdown);
+                Asked::Shutdown {
+                    targets: targets.unwrap_or_else(|| self.books.engines().collect()),
+                    controller,
+                }
+            }
             Question::Locate { file, line } => {
                 let (inner, sender, stream) =
                     (Arc::clone(&self.inner), self.sender.clone(), self.stream);
