@@ -209,11 +209,11 @@ fn count_part(text: &String, (number, parts): (usize, usize)) -> HashMap<String,
     count_words(part(text, number, parts))
 }
 
-let typed = client.all().map_with(&shared_text, &parts, count_part).get()?.into_iter().reduce(merge::counts);
+let typed = client.all().map_shared(&shared_text, &parts, count_part).get()?.into_iter().reduce(merge::counts);
 assert!(typed.as_ref() == Some(&counts), "the engines and the notebook have counted differently");
 
 // %%
-%timeit client.all().map_with(&shared_text, &parts, count_part).get()?.into_iter().reduce(merge::counts)
+%timeit client.all().map_shared(&shared_text, &parts, count_part).get()?.into_iter().reduce(merge::counts)
 
 // %% [markdown]
 // The shortest way to write it is `%%parallel`: the cell is the body of a closure over parts of a variable, and what the parts gave is merged.
@@ -251,7 +251,7 @@ println!("one core: {serial:.3?}");
 // %%
 let shared_long_text = client.share(&long_text)?;
 let begin = std::time::Instant::now();
-let merged_long = client.all().map_with(&shared_long_text, &parts, count_part).get()?.into_iter().reduce(merge::counts);
+let merged_long = client.all().map_shared(&shared_long_text, &parts, count_part).get()?.into_iter().reduce(merge::counts);
 let equal_parts = begin.elapsed();
 assert!(merged_long.as_ref() == Some(&long_counts), "the engines and the notebook have counted differently");
 println!("{engines} engines: {equal_parts:.3?}, {:.2} times one core", serial.as_secs_f64() / equal_parts.as_secs_f64());
@@ -262,7 +262,7 @@ println!("{engines} engines: {equal_parts:.3?}, {:.2} times one core", serial.as
 
 // %%
 let many: Vec<(usize, usize)> = (0..8 * engines).map(|number| (number, 8 * engines)).collect();
-let balanced = client.load_balanced_view().chunk_size(1).label("count").map_with(&shared_long_text, &many, count_part);
+let balanced = client.load_balanced_view().chunk_size(1).label("count").map_shared(&shared_long_text, &many, count_part);
 balanced
 
 // %%

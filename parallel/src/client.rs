@@ -2,9 +2,10 @@
 
 use crate::error::Error;
 use crate::link::{Link, Origin};
+use crate::portable::Portable;
 use crate::result::AsyncResult;
 use crate::targets::Targets;
-use crate::view::{DirectView, LoadBalancedView};
+use crate::view::{DirectView, LoadBalancedView, Shared};
 use crate::wire::{Answer, CARRIER, Question, QueueStatus};
 use std::fmt;
 use std::os::unix::net::UnixStream;
@@ -155,6 +156,15 @@ impl Client {
     /// A view of all engines on which each task runs on the one that has least to do.
     pub fn load_balanced_view(&self) -> LoadBalancedView {
         LoadBalancedView::new(Arc::clone(&self.link))
+    }
+
+    /// Sends a value to the engines for any number of calls, see [`DirectView::map_shared`]; it is on its way when the first of them is made. For
+    /// one call there is [`DirectView::map_with`].
+    ///
+    /// # Errors
+    /// When the value can't be encoded or the connection is lost.
+    pub fn share<S: Portable + Send + Sync>(&self, value: &S) -> Result<Shared<S>, Error> {
+        Shared::new(&self.link, value)
     }
 
     /// Waits until there are at least so many engines; gives their ids.

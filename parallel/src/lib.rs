@@ -65,7 +65,9 @@ pub use program::Cluster;
 pub use result::{AsyncResult, Completed, Iter};
 pub use serde;
 pub use targets::Targets;
-pub use view::{After, DirectView, Imap, LoadBalancedView, ParallelFunction, RemoteFunction};
+pub use view::{
+    After, DirectView, Imap, LoadBalancedView, ParallelFunction, RemoteFunction, Shared,
+};
 
 /// For code that Chorus itself generates; may change with every version.
 #[doc(hidden)]

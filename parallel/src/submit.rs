@@ -133,15 +133,18 @@ pub(crate) fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Encoded<'_>, Er
 
 /// A value that several tasks use: sent to the carrier once, and by it once to each engine.
 #[derive(Debug)]
-pub(crate) struct Shared<'a> {
-    link: &'a Link,
+pub(crate) struct Sent {
+    link: Arc<Link>,
     pub(crate) id: u64,
 }
 
-impl<'a> Shared<'a> {
-    pub(crate) fn new(link: &'a Link, value: Encoded<'_>) -> Result<Shared<'a>, Error> {
+impl Sent {
+    pub(crate) fn new(link: &Arc<Link>, value: Encoded<'_>) -> Result<Sent, Error> {
         let id = link.with(Session::share)?;
-        let shared = Shared { link, id };
+        let shared = Sent {
+            link: Arc::clone(link),
+            id,
+        };
         let up = Up::Share {
             id,
             piece: Piece::of(value),
@@ -153,9 +156,13 @@ impl<'a> Shared<'a> {
         })?;
         Ok(shared)
     }
+
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
 }
 
-impl Drop for Shared<'_> {
+impl Drop for Sent {
     /// Tasks that were submitted keep it until they are done.
     fn drop(&mut self) {
         let id = self.id;
@@ -166,15 +173,15 @@ impl Drop for Shared<'_> {
 }
 
 /// The same bytes for several tasks.
-pub(crate) enum Same<'a> {
+pub(crate) enum Same {
     Small(Vec<u8>),
-    Large(Shared<'a>),
+    Large(Sent),
 }
 
-impl<'a> Same<'a> {
-    pub(crate) fn new(link: &'a Link, value: Encoded<'_>) -> Result<Same<'a>, Error> {
+impl Same {
+    pub(crate) fn new(link: &Arc<Link>, value: Encoded<'_>) -> Result<Same, Error> {
         if value.len() > LARGE {
-            Shared::new(link, value).map(Same::Large)
+            Sent::new(link, value).map(Same::Large)
         } else {
             Ok(Same::Small(value.into_vec()))
         }

@@ -20,7 +20,7 @@ use crate::function::{self, Code};
 use crate::portable::Portable;
 use crate::result;
 use crate::targets::Targets;
-use crate::view::{Deal, Split, split_into};
+use crate::view::{Common, Deal, Split, split_into};
 use crate::wire::Piece;
 use std::fmt;
 use std::marker::PhantomData;
@@ -205,10 +205,10 @@ impl How {
         Code::take_body(body);
         let split = Split {
             trampoline: function::apply_with::<F, S, P, R>,
-            shared: (!shared.is_empty()).then_some(Encoded {
+            shared: (!shared.is_empty()).then_some(Common::Value(Encoded {
                 head: shared,
                 bulk: &[],
-            }),
+            })),
             inputs: over.count,
             parts: self.parts,
         };

@@ -1,6 +1,7 @@
 //! A view on which each task runs on the engine that has least to do.
 
 use super::imap::Imap;
+use super::shared::Shared;
 use super::split::{self, Deal, Dealt};
 use crate::codec::Encoded;
 use crate::error::Error;
@@ -236,6 +237,22 @@ impl LoadBalancedView {
         R: Portable,
     {
         split::map_with(self, shared, items, function)
+    }
+
+    /// As [`map_with`](LoadBalancedView::map_with), with a value that was sent before: see [`Client::share`](crate::Client::share).
+    pub fn map_shared<S, I, F, R>(
+        &self,
+        shared: &Shared<S>,
+        items: I,
+        function: F,
+    ) -> AsyncResult<Vec<R>>
+    where
+        S: Portable + Send + Sync,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
+        F: Fn(&S, I::Item) -> R,
+        R: Portable,
+    {
+        split::map_shared(self, shared, items, function)
     }
 
     /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`

@@ -1,6 +1,7 @@
 //! A view on which each call runs on all of its engines.
 
 use super::remote::{ParallelFunction, RemoteFunction};
+use super::shared::Shared;
 use super::split::{self, Deal, Dealt};
 use crate::codec::Encoded;
 use crate::error::Error;
@@ -112,7 +113,7 @@ impl DirectView {
         trampoline: Trampoline,
         items: I,
     ) -> AsyncResult<Vec<R>> {
-        let tasks = split::split(self, trampoline, None, items);
+        let tasks = split::split(self, trampoline, Ok(None), items);
         AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
     }
 
@@ -138,6 +139,22 @@ impl DirectView {
         R: Portable,
     {
         split::map_with(self, shared, items, function)
+    }
+
+    /// As [`map_with`](DirectView::map_with), with a value that was sent before: see [`Client::share`](crate::Client::share).
+    pub fn map_shared<S, I, F, R>(
+        &self,
+        shared: &Shared<S>,
+        items: I,
+        function: F,
+    ) -> AsyncResult<Vec<R>>
+    where
+        S: Portable + Send + Sync,
+        I: Items, // of values that borrow nothing: `String`s, no `&str`s
+        F: Fn(&S, I::Item) -> R,
+        R: Portable,
+    {
+        split::map_shared(self, shared, items, function)
     }
 
     /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`

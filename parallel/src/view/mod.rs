@@ -4,10 +4,12 @@ mod balanced;
 mod direct;
 mod imap;
 mod remote;
+mod shared;
 mod split;
 
 pub use balanced::{After, LoadBalancedView};
 pub use direct::DirectView;
 pub use imap::Imap;
 pub use remote::{ParallelFunction, RemoteFunction};
-pub(crate) use split::{Deal, Split, split_into};
+pub use shared::Shared;
+pub(crate) use split::{Common, Deal, Split, split_into};

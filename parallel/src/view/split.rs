@@ -7,7 +7,8 @@ use crate::items::Items;
 use crate::link::Link;
 use crate::portable::Portable;
 use crate::result::{self, AsyncResult, Handle, Kind};
-use crate::submit::{self, Job, Shared};
+use crate::submit::{self, Job, Sent};
+use crate::view::Shared;
 use crate::wire::Piece;
 use std::ops::Range;
 use std::sync::Arc;
@@ -26,12 +27,21 @@ pub(crate) trait Deal {
     fn deal(&self, inputs: usize, parts: Option<usize>) -> Result<Vec<Dealt>, Error>;
 }
 
+/// A value for all tasks of a call.
+#[derive(Debug)]
+pub(crate) enum Common<'a> {
+    /// For this call.
+    Value(Encoded<'a>),
+    /// Sent before, as the shared value of this number.
+    Sent(u64),
+}
+
 /// What `split_into` is asked to do.
 #[derive(Debug)]
 pub(crate) struct Split<'a> {
     pub(crate) trampoline: Trampoline,
     /// A value for all tasks.
-    pub(crate) shared: Option<Encoded<'a>>,
+    pub(crate) shared: Option<Common<'a>>,
     pub(crate) inputs: usize,
     pub(crate) parts: Option<usize>,
 }
@@ -48,11 +58,15 @@ pub(crate) fn split_into(
     }
     let mut job = view.job(split.trampoline)?;
     // Dropped when all tasks are submitted.
-    let shared = split
-        .shared
-        .map(|value| Shared::new(view.link(), value))
-        .transpose()?;
-    job.shared.extend(shared.iter().map(|shared| shared.id));
+    let mut sent = None;
+    job.shared.extend(match split.shared {
+        None => None,
+        Some(Common::Sent(id)) => Some(id),
+        Some(Common::Value(value)) => {
+            let sent = sent.insert(Sent::new(view.link(), value)?);
+            Some(sent.id)
+        }
+    });
     let sizes = dealt.iter().map(|(_, part)| part.len()).collect();
     job.submit(view.link(), sizes, &mut |index| {
         let (engine, part) = dealt.get(index).cloned().unwrap_or_default();
@@ -64,10 +78,10 @@ pub(crate) fn split_into(
 pub(super) fn split<I: Items>(
     view: &dyn Deal,
     trampoline: Trampoline,
-    shared: Option<Result<Encoded<'_>, Error>>,
+    shared: Result<Option<Common<'_>>, Error>,
     items: I,
 ) -> Result<Handle, Error> {
-    let shared = shared.transpose()?;
+    let shared = shared?;
     items.with(|items| {
         let split = Split {
             trampoline,
@@ -87,7 +101,7 @@ where
     R: Portable,
 {
     Code::take(function);
-    let tasks = split(view, function::map::<F, I::Item, R>, None, items);
+    let tasks = split(view, function::map::<F, I::Item, R>, Ok(None), items);
     AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
 }
 
@@ -105,9 +119,28 @@ where
     R: Portable,
 {
     Code::take(function);
-    let shared = Some(submit::encode(shared));
+    let shared = submit::encode(shared).map(|value| Some(Common::Value(value)));
     let tasks = split(view, function::map_with::<F, S, I::Item, R>, shared, items);
     AsyncResult::new("map_with", tasks, Kind::Chunks, result::chunks)
+}
+
+/// `map_shared` of both views.
+pub(super) fn map_shared<S, I, F, R>(
+    view: &dyn Deal,
+    shared: &Shared<S>,
+    items: I,
+    function: F,
+) -> AsyncResult<Vec<R>>
+where
+    S: Portable + Send + Sync,
+    I: Items,
+    F: Fn(&S, I::Item) -> R,
+    R: Portable,
+{
+    Code::take(function);
+    let shared = shared.id_for(view.link()).map(|id| Some(Common::Sent(id)));
+    let tasks = split(view, function::map_with::<F, S, I::Item, R>, shared, items);
+    AsyncResult::new("map_shared", tasks, Kind::Chunks, result::chunks)
 }
 
 /// `map_reduce` of both views.
@@ -125,6 +158,11 @@ where
 {
     Code::take(function);
     Code::take(merge);
-    let tasks = split(view, function::map_reduce::<F, M, I::Item, R>, None, items);
+    let tasks = split(
+        view,
+        function::map_reduce::<F, M, I::Item, R>,
+        Ok(None),
+        items,
+    );
     AsyncResult::new("map_reduce", tasks, Kind::Chunks, result::merge::<M, R>)
 }
