@@ -524,12 +524,6 @@ async fn what_waits_is_taken_back_and_what_runs_is_interrupted() {
     let spins = program.submit(cluster.call("spins"), balanced(), &[], &[(None, small(""))]);
     let waits: Vec<_> = (0..50).map(|_| (None, small("x"))).collect();
     let waiting = program.submit(cluster.call("join"), balanced(), &[], &waits);
-    let direct = program.submit(
-        cluster.call("join"),
-        Route::Direct,
-        &[],
-        &[(Some(0), small("y"))],
-    );
     let all = |ids: &[u64]| {
         vec![Span {
             first: ids[0],
@@ -550,6 +544,14 @@ async fn what_waits_is_taken_back_and_what_runs_is_interrupted() {
     while !program.started.contains(&spins[0]) {
         program.hear();
     }
+    let direct = program.submit(
+        cluster.call("join"),
+        Route::Direct,
+        &[],
+        &[(Some(0), small("y"))],
+    );
+    // It is there when a question that was asked later is answered.
+    program.ask(Question::QueueStatus { targets: None });
     carrier.interrupt();
     for id in &waiting {
         assert_eq!(program.failure(*id).0.kind, FailureKind::Aborted);
