@@ -182,6 +182,7 @@ struct Program {
     welcome: Welcome,
     next: u64,
     ends: HashMap<u64, Done>,
+    started: Vec<u64>,
     others: Vec<Down>,
 }
 
@@ -227,6 +228,7 @@ impl Program {
             next: welcome.first,
             welcome,
             ends: HashMap::new(),
+            started: Vec::new(),
             others: Vec::new(),
         }
     }
@@ -290,9 +292,12 @@ impl Program {
         match wire::read::<Down>(&self.stream).unwrap().unwrap() {
             Down::Tasks(news) => {
                 for news in news {
-                    if let News::Done(done) = news {
-                        let id = done.id;
-                        assert!(self.ends.insert(id, done).is_none(), "{id} ended twice");
+                    match news {
+                        News::Started { id, .. } => self.started.push(id),
+                        News::Done(done) => {
+                            let id = done.id;
+                            assert!(self.ends.insert(id, done).is_none(), "{id} ended twice");
+                        }
                     }
                 }
             }
@@ -519,12 +524,6 @@ async fn what_waits_is_taken_back_and_what_runs_is_interrupted() {
     let spins = program.submit(cluster.call("spins"), balanced(), &[], &[(None, small(""))]);
     let waits: Vec<_> = (0..50).map(|_| (None, small("x"))).collect();
     let waiting = program.submit(cluster.call("join"), balanced(), &[], &waits);
-    let direct = program.submit(
-        cluster.call("join"),
-        Route::Direct,
-        &[],
-        &[(Some(0), small("y"))],
-    );
     let all = |ids: &[u64]| {
         vec![Span {
             first: ids[0],
@@ -541,6 +540,18 @@ async fn what_waits_is_taken_back_and_what_runs_is_interrupted() {
         panic!("no queue")
     };
     assert_eq!(queue.unassigned, 0);
+    // A long call is told to have begun.
+    while !program.started.contains(&spins[0]) {
+        program.hear();
+    }
+    let direct = program.submit(
+        cluster.call("join"),
+        Route::Direct,
+        &[],
+        &[(Some(0), small("y"))],
+    );
+    // It is there when a question that was asked later is answered.
+    program.ask(Question::QueueStatus { targets: None });
     carrier.interrupt();
     for id in &waiting {
         assert_eq!(program.failure(*id).0.kind, FailureKind::Aborted);
