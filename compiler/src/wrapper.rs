@@ -83,6 +83,7 @@ pub fn main() -> ExitCode {
     match snippet(&rustc, &arguments) {
         Ok(Some(code)) => code,
         Ok(None) => {
+            let arguments = checked(&rustc, &arguments).unwrap_or(arguments);
             let error = Command::new(&rustc).args(&arguments).exec();
             eprintln!("{NAME}: {}: {error}", rustc.display());
             ExitCode::FAILURE
@@ -179,6 +180,17 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         Some(code) => ExitCode::from(code.clamp(0, 255) as u8),
         None => ExitCode::FAILURE,
     }))
+}
+
+/// The arguments with which rustc checks a cell for evcxr, which wants its words on why a variable's type is unknown; nothing if it is asked
+/// for something else.
+fn checked(rustc: &OsStr, arguments: &[OsString]) -> Option<Vec<OsString>> {
+    let plan = Plan::read(Path::new(&std::env::var_os(PLAN)?)).ok()?;
+    if after(arguments, "--crate-name")? != CRATE || Path::new(rustc) != plan.rustc {
+        return None;
+    }
+    let source = fs::read_to_string(source(arguments)?).ok()?;
+    Some(with_crates(arguments, &source, plan.crates.as_ref()))
 }
 
 trait Mentions {
@@ -297,6 +309,19 @@ fn key(rustc: &OsStr, arguments: &[OsString], source: &str) -> String {
     hex::encode(hash.finalize())
 }
 
+/// What follows a flag.
+fn after<'a>(arguments: &'a [OsString], flag: &str) -> Option<&'a OsString> {
+    let at = arguments.iter().position(|argument| argument == flag)?;
+    arguments.get(at + 1)
+}
+
+/// The source file.
+fn source(arguments: &[OsString]) -> Option<&OsString> {
+    arguments
+        .iter()
+        .find(|argument| argument.as_encoded_bytes().ends_with(b"lib.rs"))
+}
+
 /// The parts of rustc's command line that matter here.
 #[derive(Debug)]
 struct Call {
@@ -307,11 +332,9 @@ struct Call {
 impl Call {
     /// `None` unless these arguments compile evcxr's crate to a shared object.
     fn of(arguments: &[OsString]) -> Option<Call> {
-        let after = |flag: &str| {
-            let at = arguments.iter().position(|argument| argument == flag)?;
-            arguments.get(at + 1)
-        };
-        if after("--crate-name")? != CRATE || after("--crate-type")? != "cdylib" {
+        if after(arguments, "--crate-name")? != CRATE
+            || after(arguments, "--crate-type")? != "cdylib"
+        {
             return None;
         }
         arguments
@@ -319,12 +342,8 @@ impl Call {
             .any(|argument| argument == EMIT)
             .then_some(())?;
         Some(Call {
-            source: PathBuf::from(
-                arguments
-                    .iter()
-                    .find(|argument| argument.as_encoded_bytes().ends_with(b"lib.rs"))?,
-            ),
-            out_dir: PathBuf::from(after("--out-dir")?),
+            source: source(arguments)?.into(),
+            out_dir: after(arguments, "--out-dir")?.into(),
         })
     }
 

@@ -87,10 +87,10 @@ pub(crate) fn set<T>(name: &str) -> String {
     )
 }
 
-/// The snippet that puts a variable's value under its name. It begins with no colon, which would make it a command.
+/// The snippet that puts a variable's value under its name. It doesn't begin with the colons, by which evcxr knows its commands.
 pub(crate) fn read<T>(name: &str) -> String {
     format!(
-        "chorus::__private::give::<{}>({name:?}, &{name})?;",
+        "let () = ::chorus::__private::give::<{}>({name:?}, &{name})?;",
         type_name::<T>()
     )
 }
@@ -150,7 +150,7 @@ mod tests {
         );
         assert_eq!(
             read::<u8>("n"),
-            "chorus::__private::give::<u8>(\"n\", &n)?;"
+            "let () = ::chorus::__private::give::<u8>(\"n\", &n)?;"
         );
         assert!(check("push", "größe_2").is_ok());
         for bad in ["", "2x", "a b", "_", "x; y", "\"", "a.b"] {

@@ -21,12 +21,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @pytest.fixture(scope="session")
 def chorus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The program under test. What it compiles for all of its processes is in one folder for the whole run."""
+    """The program under test. What it compiles for all of its processes is in one folder for the whole run
+    (CHORUS_CACHE_DIR, if that is set, for many runs)."""
     path = Path(os.environ.get("CHORUS", ROOT / "target" / "release" / "chorus")).resolve()
     if not path.exists():
         pytest.fail(f"{path} does not exist: run `cargo build --release` or set CHORUS")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CHORUS_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("CHORUS_CACHE_DIR", os.environ.get("CHORUS_CACHE_DIR") or str(tmp_path_factory.mktemp("cache")))
         yield path
 
 

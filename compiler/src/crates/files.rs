@@ -106,7 +106,7 @@ pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
         files.push((Path::new("chorus/src").join(name), (*text).to_owned()));
         let head = if *name == "lib.rs" { FOR_READERS } else { "" };
         let path = Path::new("signposts/chorus/src").join(name);
-        files.push((path, format!("{head}{text}")));
+        files.push((path, format!("{head}{text}{}", errors(text))));
     }
     files
 }
@@ -131,6 +131,28 @@ pub(super) fn write(sources: &Sources, folder: &Path) -> io::Result<()> {
     }
 }
 
+/// What the derive of `thiserror` would add to a source: rust-analyzer expands no procedural macros here, and without it would not know that
+/// an error has a text.
+fn errors(text: &str) -> String {
+    let mut found = String::new();
+    for (at, _) in text.match_indices("thiserror::Error)]") {
+        let words = text[at..].lines().skip(1).find_map(|line| {
+            let line = line
+                .trim_start_matches("pub(crate) ")
+                .trim_start_matches("pub ");
+            line.strip_prefix("enum ").or(line.strip_prefix("struct "))
+        });
+        let end = |c: char| !(c.is_alphanumeric() || c == '_');
+        if let Some(name) = words.and_then(|words| words.split(end).next()) {
+            found.push_str(&format!(
+                "impl ::std::fmt::Display for {name} {{ fn fmt(&self, _: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {{ Ok(()) }} }}\n\
+                 impl ::std::error::Error for {name} {{}}\n"
+            ));
+        }
+    }
+    found
+}
+
 /// Name and configuration of both crates as dependencies of evcxr's crate, as signposts.
 pub(super) fn signposts(folder: &Path) -> [(&'static str, String); 2] {
     let folder = folder.join("signposts");
@@ -150,6 +172,18 @@ pub(super) fn themselves(folder: &Path) -> [(&'static str, String); 2] {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn errors_have_texts_for_rust_analyzer() {
+        let source = "#[derive(Debug, thiserror::Error)]\n#[error(\"x\")]\npub enum Error {\n}\n#[derive(thiserror::Error)]\nstruct Other(u8);\n";
+        let added = super::errors(source);
+        assert!(added.contains("Display for Error {"), "{added}");
+        assert!(
+            added.contains("impl ::std::error::Error for Other {}"),
+            "{added}"
+        );
+        assert_eq!(super::errors("struct S;"), "");
+    }
+
     /// The manifest for cells says what the workspace's says.
     #[test]
     fn the_crate_needs_what_its_manifest_says() {
