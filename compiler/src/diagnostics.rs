@@ -32,8 +32,15 @@ pub(crate) struct Context<'a> {
 
 /// Renders what evcxr reports.
 pub(crate) fn diagnostics(errors: &[CompilationError], context: &Context<'_>) -> Vec<Diagnostic> {
+    // What accompanies errors (warnings, where an assertion of a constant was met) is no error, and means nothing without one.
+    let is_error = |error: &&CompilationError| match error.json["level"].as_str() {
+        Some(level) => level.starts_with("error"),
+        None => true,
+    };
+    let any = errors.iter().any(|error| is_error(&error));
     let mut found: Vec<Diagnostic> = errors
         .iter()
+        .filter(|error| !any || is_error(error))
         .map(|error| {
             let message = error.message();
             let code = error.code().map(str::to_owned);

@@ -39,13 +39,13 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-let total = ::chorus::__private::parallel("all", Some(2.0))?.over(&lines).with(&stop).each(|((), stop), lines| {
+let total = { let chorus_result = chorus::__private::parallel("all", Some(2.0)).over(&lines).with(&stop).each(|((), stop), lines| {
 let mut counts = HashMap::new();
 for word in lines.iter().flat_map(|line| line.split(' ')).filter(|word| !stop.contains(*word)) {
     *counts.entry(word.to_owned()).or_insert(0u64) += 1;
 }
 counts
-})?.merge(::chorus::merge::counts)?;
+}).merge(::chorus::merge::counts); if chorus_result.is_err() { chorus::__private::stop(&chorus_result)?; } chorus::__private::value(chorus_result) };
 };
 show(&shown);
 Ok(())
@@ -64,9 +64,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&samples).each(|(), samples| {
+chorus::__private::parallel("all", Some(2.0)).over(&samples).each(|(), samples| {
 samples.map(square).sum::<u64>()
-})?.merge(::chorus::merge::sum)?
+}).merge(::chorus::merge::sum)?
 };
 show(&shown);
 Ok(())
@@ -85,9 +85,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&(1..=6u8)).each(|(), n| {
+chorus::__private::parallel("all", Some(2.0)).over(&(1..=6u8)).each(|(), n| {
 n.map(u32::from).sum::<u32>()
-})?.all()
+}).all()?
 };
 show(&shown);
 Ok(())
@@ -106,9 +106,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&numbers).each(|(), numbers| {
+chorus::__private::parallel("all", Some(2.0)).over(&numbers).each(|(), numbers| {
 numbers.iter().map(|x| x * x).collect::<Vec<f64>>()
-})?.merge(::chorus::merge::concat)?
+}).merge(::chorus::merge::concat)?
 };
 show(&shown);
 Ok(())
@@ -127,9 +127,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&slice).each(|(), slice| {
+chorus::__private::parallel("all", Some(2.0)).over(&slice).each(|(), slice| {
 slice.len()
-})?.merge(::chorus::merge::sum)?
+}).merge(::chorus::merge::sum)?
 };
 show(&shown);
 Ok(())
@@ -148,9 +148,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&lines).each(|(), lines| {
+chorus::__private::parallel("all", Some(2.0)).over(&lines).each(|(), lines| {
 lines.into_iter().map(|line| line + "!").collect::<Vec<_>>()
-})?.merge(::chorus::merge::concat)?
+}).merge(::chorus::merge::concat)?
 };
 show(&shown);
 Ok(())
@@ -169,9 +169,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-let lengths = ::chorus::__private::parallel("all", Some(2.0))?.over(&lines).each(|(), lines| {
+let lengths = { let chorus_result = chorus::__private::parallel("all", Some(2.0)).over(&lines).each(|(), lines| {
 lines.len()
-})?.all();
+}).all(); if chorus_result.is_err() { chorus::__private::stop(&chorus_result)?; } chorus::__private::value(chorus_result) };
 };
 show(&shown);
 Ok(())
@@ -190,9 +190,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&samples).with(&factor).with(&text).each(|(((), factor), text), samples| {
+chorus::__private::parallel("all", Some(2.0)).over(&samples).with(&factor).with(&text).each(|(((), factor), text), samples| {
 samples.map(|n| n * factor + text.len() as u64).sum::<u64>()
-})?.merge(::chorus::merge::sum)?
+}).merge(::chorus::merge::sum)?
 };
 show(&shown);
 Ok(())
@@ -211,9 +211,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&samples).with(&factor).with(&text).each(|(((), factor), text), samples| {
+chorus::__private::parallel("all", Some(2.0)).over(&samples).with(&factor).with(&text).each(|(((), factor), text), samples| {
 (*factor, text.clone())
-})?.all()
+}).all()?
 };
 show(&shown);
 Ok(())
@@ -232,9 +232,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&samples).with(&(factor + 1)).with(&(numbers.len() / 2)).each(|(((), most), half), samples| {
+chorus::__private::parallel("all", Some(2.0)).over(&samples).with(&(factor + 1)).with(&(numbers.len() / 2)).each(|(((), most), half), samples| {
 samples.end.min(*most) + *half as u64
-})?.all()
+}).all()?
 };
 show(&shown);
 Ok(())
@@ -253,9 +253,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&points).each(|(), points| {
+chorus::__private::parallel("all", Some(2.0)).over(&points).each(|(), points| {
 points.into_iter().reduce(larger).unwrap_or(Point { x: 0.0 })
-})?.merge(larger)?
+}).merge(larger)?
 };
 show(&shown);
 Ok(())
@@ -274,9 +274,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&numbers).each(|(), numbers| {
+chorus::__private::parallel("all", Some(2.0)).over(&numbers).each(|(), numbers| {
 numbers.into_iter().fold(f64::MIN, f64::max)
-})?.merge(|a: f64, b| a.max(b))?
+}).merge(|a: f64, b| a.max(b))?
 };
 show(&shown);
 Ok(())
@@ -295,9 +295,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&samples).each(|(), samples| {
+chorus::__private::parallel("all", Some(2.0)).over(&samples).each(|(), samples| {
 samples.max().unwrap_or_default()
-})?.merge(std::cmp::max)?
+}).merge(std::cmp::max)?
 };
 show(&shown);
 Ok(())
@@ -316,9 +316,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&samples).each(|(), samples| {
+chorus::__private::parallel("all", Some(2.0)).over(&samples).each(|(), samples| {
 samples.sum::<u64>()
-})?.merge(|a, b| a + b * factor)?
+}).merge(|a, b| a + b * factor)?
 };
 show(&shown);
 Ok(())
@@ -337,9 +337,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.balanced().chunks(16).over(&samples).each(|(), samples| {
+chorus::__private::parallel("all", Some(2.0)).balanced().chunks(16).over(&samples).each(|(), samples| {
 samples.map(square).map(|n| n % LIMIT).sum::<u64>()
-})?.merge(::chorus::merge::sum)?
+}).merge(::chorus::merge::sum)?
 };
 show(&shown);
 Ok(())
@@ -358,9 +358,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.once(|(), ()| {
+chorus::__private::parallel("all", Some(2.0)).once(|(), ()| {
 std::process::id()
-})?.all()
+}).all()?
 };
 show(&shown);
 Ok(())
@@ -379,9 +379,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.with(&text).once(|((), text), ()| {
+chorus::__private::parallel("all", Some(2.0)).with(&text).once(|((), text), ()| {
 vec![text.len()]
-})?.merge(::chorus::merge::concat)?
+}).merge(::chorus::merge::concat)?
 };
 show(&shown);
 Ok(())
@@ -400,11 +400,11 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&lines).each(|(), lines| {
+chorus::__private::parallel("all", Some(2.0)).over(&lines).each(|(), lines| {
 for line in &lines {
     println!("{line}");
 }
-})?.all()
+}).all()?
 };
 show(&shown);
 Ok(())
@@ -423,11 +423,11 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&samples).each(|(), samples| {
+chorus::__private::parallel("all", Some(2.0)).over(&samples).each(|(), samples| {
 use std::fmt::Write as _;
 fn half(n: u64) -> u64 { n / 2 }
 samples.map(half).collect::<VecDeque<_>>() // all
-})?.all()
+}).all()?
 };
 show(&shown);
 Ok(())
@@ -446,10 +446,10 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&lines).each(|(), lines| {
+chorus::__private::parallel("all", Some(2.0)).over(&lines).each(|(), lines| {
 let read = || -> Result<u64, std::num::ParseIntError> { lines[0].parse::<u64>()?.checked_add(1).map_or(Ok(0), Ok) };
 read().map_err(|error| error.to_string())
-})?.all()
+}).all()?
 };
 show(&shown);
 Ok(())
@@ -468,12 +468,12 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&lines).each(|(), lines| {
+chorus::__private::parallel("all", Some(2.0)).over(&lines).each(|(), lines| {
 if lines.is_empty() {
     return 0;
 }
 lines.len()
-})?.merge(::chorus::merge::sum)?
+}).merge(::chorus::merge::sum)?
 };
 show(&shown);
 Ok(())
@@ -492,9 +492,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&lines).each(|(), lines| {
+chorus::__private::parallel("all", Some(2.0)).over(&lines).each(|(), lines| {
 lines.join("\n")
-})?.merge(::chorus::merge::concat)?
+}).merge(::chorus::merge::concat)?
 };
 show(&shown);
 Ok(())
@@ -513,7 +513,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::variables("all", Some(2.0))?.push("lines", &lines)?.push("n", &(factor + 1))?.push("points", &points)?;
+chorus::__private::variables("all", Some(2.0))?.push("lines", &lines)?.push("n", &(factor + 1))?.push("points", &points)?;
 
 };
 show(&shown);
@@ -533,7 +533,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::variables("all", Some(2.0))?.push("other", &lines)?;
+chorus::__private::variables("all", Some(2.0))?.push("other", &lines)?;
 
 };
 show(&shown);
@@ -553,7 +553,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::variables("all", Some(2.0))?.scatter("numbers", &numbers)?.scatter("slice", &slice)?.scatter("parts", &(vec![1, 2, 3]))?;
+chorus::__private::variables("all", Some(2.0))?.scatter("numbers", &numbers)?.scatter("slice", &slice)?.scatter("parts", &(vec![1, 2, 3]))?;
 
 };
 show(&shown);
@@ -573,7 +573,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-let (mean, seen) = { let engines = ::chorus::__private::variables("all", Some(2.0))?; (engines.pull::<f64>("mean")?, engines.pull::<HashMap<String, Vec<u64>>>("seen")?) };
+let mean: Vec<f64> = chorus::__private::variables("all", Some(2.0))?.pull::<f64>("mean")?; let seen: Vec<HashMap<String, Vec<u64>>> = chorus::__private::variables("all", Some(2.0))?.pull::<HashMap<String, Vec<u64>>>("seen")?;
 
 };
 show(&shown);
@@ -593,7 +593,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-let means = { let engines = ::chorus::__private::variables("all", Some(2.0))?; engines.pull::<f64>("mean")? };
+let means: Vec<f64> = chorus::__private::variables("all", Some(2.0))?.pull::<f64>("mean")?;
 
 };
 show(&shown);
@@ -613,7 +613,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-let points = { let engines = ::chorus::__private::variables("all", Some(2.0))?; engines.gather::<Vec<Point>>("points")? };
+let points: Vec<Point> = chorus::__private::variables("all", Some(2.0))?.gather::<Vec<Point>>("points")?;
 
 };
 show(&shown);

@@ -9,8 +9,8 @@
 //! Errors wait for the end: after a `?` on something whose type it doesn't know, rust-analyzer takes what follows for unreachable, and evcxr,
 //! which asks it for the types of variables, would be told `!`.
 //!
-//! What `over` and `with` return depends on what they are given by associated types only. Where those bounds fail, rustc knows no
-//! such types, and says nothing more of what follows: one mistake is one error.
+//! `over` and `with` have bounds of their own, so that rustc's first error is at the name that is wrong. `each` repeats what it needs of them, and
+//! may have rustc say so again.
 
 use super::parts::{Parts, Share};
 use crate::client::Client;

@@ -125,7 +125,7 @@ ranges!(u8, u16, u32, u64, usize, i8, i16, i32, i64, isize);
     message = "`{Self}` can't be shared with other processes",
     label = "`--with` sends this to each engine",
     note = "if `{Self}` is a type of yours, or holds one, derive its serialization: \
-            `#[derive(chorus::serde::Serialize, chorus::serde::Deserialize)]` and `#[serde(crate = \"chorus::serde\")]` above it",
+            `#[derive(serde::Serialize, serde::Deserialize)]`",
     note = "what belongs to one process or one thread stays where it is (files, sockets, `Rc`, `RefCell`): make it in the body"
 )]
 pub trait Share {

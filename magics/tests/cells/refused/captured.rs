@@ -39,9 +39,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&samples).each(|(), samples| {
+chorus::__private::parallel("all", Some(2.0)).over(&samples).each(|(), samples| {
 samples.map(|n| n * factor).sum::<u64>()
-})?.merge(::chorus::merge::sum)?
+}).merge(::chorus::merge::sum)?
 };
 show(&shown);
 Ok(())

@@ -39,9 +39,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&lines).each(|(), lines| {
+chorus::__private::parallel("all", Some(2.0)).over(&lines).each(|(), lines| {
 lines.len()
-})?.merge(::chorus::merge::counts)?
+}).merge(::chorus::merge::counts)?
 };
 show(&shown);
 Ok(())

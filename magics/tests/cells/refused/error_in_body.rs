@@ -39,10 +39,10 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&lines).each(|(), lines| {
+chorus::__private::parallel("all", Some(2.0)).over(&lines).each(|(), lines| {
 let n: u32 = lines.len();
 n
-})?.merge(::chorus::merge::sum)?
+}).merge(::chorus::merge::sum)?
 };
 show(&shown);
 Ok(())

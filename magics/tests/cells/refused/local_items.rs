@@ -39,9 +39,9 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::parallel("all", Some(2.0))?.over(&local).each(|(), local| {
+chorus::__private::parallel("all", Some(2.0)).over(&local).each(|(), local| {
 local.len()
-})?.all()
+}).all()?
 };
 show(&shown);
 Ok(())

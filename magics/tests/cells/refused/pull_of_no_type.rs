@@ -39,7 +39,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-let n = { let engines = ::chorus::__private::variables("all", Some(2.0))?; engines.pull::<u46>("n")? };
+let n: Vec<u46> = chorus::__private::variables("all", Some(2.0))?.pull::<u46>("n")?;
 
 };
 show(&shown);

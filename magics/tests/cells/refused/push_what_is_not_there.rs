@@ -39,7 +39,7 @@ let slice: &'static [u8] = b"bytes";
 let shared = Rc::new(1);
 let _ = (&lines, &stop, &numbers, &samples, &factor, &text, &points, &local, &slice, &shared);
 let shown = {
-::chorus::__private::variables("all", Some(2.0))?.push("liens", &liens)?;
+chorus::__private::variables("all", Some(2.0))?.push("liens", &liens)?;
 
 };
 show(&shown);
