@@ -42,7 +42,7 @@ EXAMPLES = """examples (in the Python environment that tests/run makes):
 """
 
 # How a cell gets the crate.
-CRATE = f':dep chorus = {{ path = "{ROOT}/parallel" }}\n'
+
 
 
 class Failed(Exception):
@@ -213,7 +213,7 @@ def main() -> int:
         os.environ["JUPYTER_PATH"] = str(home / "prefix" / "share" / "jupyter")
         subprocess.run([chorus, "kernelspec", "install", "--prefix", home / "prefix"], check=True, capture_output=True)
         with engines.started("chorus", home / "notebook", 2) as kernel:
-            kernel.run(CRATE + "use chorus::Client;\nlet client = Client::connect()?;", timeout=600).expect_ok()
+            kernel.run("use chorus::Client;\nlet client = Client::connect()?;", timeout=600).expect_ok()
             bench = Bench(kernel, home / "notebook" / "data", options.rounds)
             jobs = [(name, lambda name=name: ALL[name](bench)) for name in names]
             if options.peer:

@@ -20,10 +20,7 @@ from chorus_client import Kernel
 from engines import Flag, said, until_shown
 from live import Live
 
-ROOT = Path(__file__).parents[2]
-# How a cell gets the crate, and a snippet of an engine.
-CRATE = f':cache 1000\n:dep chorus = {{ path = "{ROOT}/parallel" }}\n:dep serde = {{ version = "1", features = ["derive"] }}\n'
-SETUP = CRATE + "use chorus::{Client, AsyncResult};\nuse std::time::Duration;\nlet client = Client::connect()?;"
+SETUP = "use chorus::{Client, AsyncResult};\nuse std::time::Duration;\nlet client = Client::connect()?;"
 
 
 def open_notebook(kernel: Kernel) -> None:
@@ -34,8 +31,6 @@ def open_notebook(kernel: Kernel) -> None:
 def module_kernel(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kernel]:
     with engines.started(kernel_name, tmp_path_factory.mktemp("closures"), 2) as kernel:
         open_notebook(kernel)
-        # Variables of engines are moved by snippets that name the crate.
-        kernel.run("%%px\n" + CRATE, timeout=300).expect_ok()
         yield kernel
         assert not files(kernel), "nothing is left in memory"
 
