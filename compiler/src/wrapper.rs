@@ -104,11 +104,17 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         return Ok(None);
     };
     let plan = Plan::read(Path::new(&plan))?;
+    let source = fs::read_to_string(&call.source)?;
+    let externs = plan
+        .crates
+        .as_ref()
+        .filter(|_| Path::new(rustc) == plan.rustc);
     if plan.effort == Effort::Pretend {
-        return pretend(rustc, arguments, &call).map(Some);
+        // Derives are expanded to find what the source depends on.
+        let arguments = with_crates(arguments, &source, externs);
+        return pretend(rustc, &arguments, &call).map(Some);
     }
     let check = plan.effort == Effort::Check;
-    let source = fs::read_to_string(&call.source)?;
     let options = Options {
         display: plan.display,
         all_variables: false,
@@ -124,10 +130,6 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
             .folder
     };
 
-    let externs = plan
-        .crates
-        .as_ref()
-        .filter(|_| Path::new(rustc) == plan.rustc);
     let arguments = &with_crates(arguments, &rewritten.source, externs);
 
     let kept = plan.cache.join(key(rustc, arguments, &rewritten.source));
