@@ -1,7 +1,7 @@
 //! What rust-analyzer sees of `serde` in a notebook without dependencies of its own: the traits' signatures. rustc has the crate itself.
 //!
-//! To rust-analyzer, everything implements the traits. It needs to know whether `f64` does to find the type of `view.map(&numbers, f)`; that something
-//! does not is rustc's to find.
+//! Every type has the traits here. Which do, rustc knows; rust-analyzer has to find the types of variables, and what `chorus` gives for a `Vec<T>`
+//! depends on whether `T` can be sent.
 
 pub use de::{Deserialize, Deserializer};
 pub use ser::{Serialize, Serializer};
@@ -15,7 +15,7 @@ pub mod de {
     }
 
     impl<'de, T> Deserialize<'de> for T {
-        fn deserialize<D: Deserializer<'de>>(_: D) -> Result<Self, D::Error> {
+        fn deserialize<D: Deserializer<'de>>(_: D) -> Result<T, D::Error> {
             loop {}
         }
     }

@@ -2,6 +2,12 @@
 //!
 //! The programs in `tests/cells` are made from the cells below; `CHORUS_UPDATE_CELLS=1` writes them anew, and `TRYBUILD=overwrite` what rustc says.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests are no tests to the linter"
+)]
+
 use magics::cell::{Piece, parse};
 use magics::generate::{Reach, fetch, parallel, send};
 use magics::options::{parse as options, parse_around};

@@ -65,11 +65,12 @@ pub(super) const SERDE_ITSELF: &str = "{ version = \"1\", features = [\"derive\"
 
 const SERDE: &str = include_str!("../../signposts/serde.rs");
 
+/// A signpost's manifest. It announces the condition in [`FOR_READERS`], since evcxr takes cargo's warnings for errors of the cell.
 fn signpost(name: &str, dependencies: &str) -> String {
     format!(
         "[package]\nname = \"{SIGNPOST}{name}\"\nversion = \"1.0.0\"\nedition = \"2024\"\n\n\
-         [lib]\npath = \"src/lib.rs\"\n\n\
-         [lints.rust]\nunexpected_cfgs = \"allow\"\n\n[dependencies]\n{dependencies}\n[workspace]\n"
+         [lib]\npath = \"src/lib.rs\"\n\n[dependencies]\n{dependencies}\n\
+         [lints.rust]\nunexpected_cfgs = {{ level = \"warn\", check-cfg = [\"cfg(rust_analyzer)\"] }}\n\n[workspace]\n"
     )
 }
 

@@ -76,6 +76,9 @@ impl Variables {
     }
 }
 
+/// Takes items that are lent.
+type Take<'a, T> = &'a mut dyn FnMut(&[T]) -> Result<(), Error>;
+
 /// What can be scattered.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` can't be scattered",
@@ -90,13 +93,13 @@ pub trait Scatter {
     ///
     /// # Errors
     /// Those of `take`.
-    fn lend(&self, take: &mut dyn FnMut(&[Self::Item]) -> Result<(), Error>) -> Result<(), Error>;
+    fn lend(&self, take: Take<'_, Self::Item>) -> Result<(), Error>;
 }
 
 impl<T: Portable> Scatter for [T] {
     type Item = T;
 
-    fn lend(&self, take: &mut dyn FnMut(&[T]) -> Result<(), Error>) -> Result<(), Error> {
+    fn lend(&self, take: Take<'_, T>) -> Result<(), Error> {
         take(self)
     }
 }
@@ -104,7 +107,7 @@ impl<T: Portable> Scatter for [T] {
 impl<T: Portable> Scatter for Vec<T> {
     type Item = T;
 
-    fn lend(&self, take: &mut dyn FnMut(&[T]) -> Result<(), Error>) -> Result<(), Error> {
+    fn lend(&self, take: Take<'_, T>) -> Result<(), Error> {
         take(self)
     }
 }
@@ -112,7 +115,7 @@ impl<T: Portable> Scatter for Vec<T> {
 impl<T: Portable, const N: usize> Scatter for [T; N] {
     type Item = T;
 
-    fn lend(&self, take: &mut dyn FnMut(&[T]) -> Result<(), Error>) -> Result<(), Error> {
+    fn lend(&self, take: Take<'_, T>) -> Result<(), Error> {
         take(self)
     }
 }
@@ -120,7 +123,7 @@ impl<T: Portable, const N: usize> Scatter for [T; N] {
 impl<V: Scatter + ?Sized> Scatter for &V {
     type Item = V::Item;
 
-    fn lend(&self, take: &mut dyn FnMut(&[V::Item]) -> Result<(), Error>) -> Result<(), Error> {
+    fn lend(&self, take: Take<'_, V::Item>) -> Result<(), Error> {
         (**self).lend(take)
     }
 }

@@ -163,7 +163,10 @@ async fn wrong_lines_are_told_before_anything_runs() {
             "%pull mean",
             "%pull: write the type that `mean` has on the engines: `%pull mean: f64` binds one value an engine, a `Vec<f64>`.",
         ),
-        ("%push a -t 9", "%push: there is no engine 9 (there are engines 0,1)"),
+        (
+            "%push a -t 9",
+            "%push: there is no engine 9 (there are engines 0,1)",
+        ),
     ] {
         let mut notebook = FakeNotebook::default();
         let failure = run(cell, &mut FakeEngines::with(2), &mut notebook).await;
