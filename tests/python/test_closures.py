@@ -200,10 +200,11 @@ def test_an_interrupt_ends_the_cell_and_its_tasks(kernel: Kernel) -> None:
 
 
 def test_a_cell_that_dies_loses_no_tasks(kernel: Kernel, flag: Flag) -> None:
-    kernel.run(f"let slow = client.load_balanced_view().chunk_size(1).map(0..6u32, |x| {{ {flag.wait()} x * 2 }});\nlet quick = client.all().apply(|n: u32| vec![n; 200_000], 4);").expect_ok()
-    result = kernel.run("let taken = quick.get()?;\nlet lost = client.load_balanced_view().map(0..4u32, |x| x);\nstd::process::abort();")
+    # On an engine each: what is slow may not be in the way of what is to be there when the cell dies.
+    kernel.run(f"let slow = client.load_balanced_view().targets(1).chunk_size(1).map(0..6u32, |x| {{ {flag.wait()} x * 2 }});\nlet quick = client.direct_view(0).apply(|n: u32| vec![n; 200_000], 4);").expect_ok()
+    result = kernel.run("let taken = quick.get()?;\nlet lost = client.load_balanced_view().targets(0).map(0..4u32, |x| x);\nstd::process::abort();")
     assert result.status == "error"
-    assert kernel.run("(slow.ready(), quick.get()?.len())").expect_ok().text == "(false, 2)"
+    assert kernel.run("(slow.ready(), quick.get()?.len())").expect_ok().text == "(false, 1)"
     flag.raise_()
     assert kernel.run("slow.get()?").expect_ok().text == "[0, 2, 4, 6, 8, 10]"
     assert kernel.run("client.all().apply_sync(|x: u32| x, 9)?").expect_ok().text == "[9, 9]"
