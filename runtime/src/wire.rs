@@ -24,6 +24,9 @@ pub(crate) const PACKET: usize = 64 * 1024;
 /// Most bytes that a call or its answer brings along in packets; what is longer goes by shared memory.
 pub(crate) const INLINE: usize = 256 * 1024;
 
+/// Longest answer, in bytes, that does not go into the file that its call names.
+pub(crate) const BESIDE: usize = 32 * 1024;
+
 /// How many calls may be with the worker and not answered.
 pub(crate) const WINDOW: usize = 32;
 
@@ -123,7 +126,7 @@ pub(crate) struct Request {
     pub(crate) artifact: Vec<u8>,
     pub(crate) offset: u64,
     pub(crate) pieces: Vec<Piece>,
-    /// The file for a result that is longer than [`INLINE`].
+    /// The file for a result that is longer than [`BESIDE`].
     pub(crate) answer_file: Option<Vec<u8>>,
 }
 

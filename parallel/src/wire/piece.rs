@@ -11,8 +11,9 @@ use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// More bytes than that go beside the frame.
-pub const LARGE: usize = 256 * 1024;
+/// More bytes than that go beside the frame. On the way through a controller, bytes are copied and hashed at every hop; a file costs as much as that
+/// for some 20 kB.
+pub const LARGE: usize = 32 * 1024;
 /// How the files' names begin; the process id of the maker and a `-` follow.
 pub const FILES: &str = "chorus-piece-";
 

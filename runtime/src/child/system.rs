@@ -51,6 +51,14 @@ pub(super) fn die_with_parent() {
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
 }
 
+/// Has large vectors live in memory of their own, for ever. glibc raises its limit for that with each large one that is freed, and gives the next one the
+/// same memory: of which a copy of the namespace may still have the pages, so that writing to it copies them first.
+pub(super) fn fresh_memory() {
+    const LARGE: libc::c_int = 1 << 20;
+    // SAFETY: sets a parameter of the allocator; no other thread exists yet.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+}
+
 /// Sends SIGKILL. A process that is gone is as good as killed.
 pub(super) fn kill(pid: pid_t) {
     if pid > 1 {

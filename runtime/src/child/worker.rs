@@ -19,7 +19,7 @@ use super::{crash, stdin};
 use crate::event::Panic;
 use crate::memory;
 use crate::tally::Tally;
-use crate::wire::{CallEnd, End, FromWorker, Generation, INLINE, Received, ToWorker, request};
+use crate::wire::{BESIDE, CallEnd, End, FromWorker, Generation, INLINE, Received, ToWorker, request};
 
 /// How many copies may be on their way out when the next is made: each holds memory until it is gone.
 const MOST_LEAVING: usize = 4;
@@ -92,6 +92,7 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
         leave(1);
     }
     likely_victim(true);
+    system::fresh_memory();
     crash::watch(gate);
     let (Ok(sender), Ok(answers)) = (control.try_clone(), input.try_clone()) else {
         leave(2)
@@ -410,7 +411,8 @@ impl Outgoing {
 
     fn result(answer: Answer, file: Option<&[u8]>) -> Outgoing {
         let bytes = answer.bytes();
-        if bytes.len() <= INLINE {
+        let most = if file.is_some() { BESIDE } else { INLINE };
+        if bytes.len() <= most {
             return Outgoing {
                 answer: Some(answer),
                 ..Outgoing::only(CallEnd::Returned)
