@@ -201,13 +201,37 @@ def test_word_count(page: Page, lab: str, folder: Path, picture: Callable[[Page,
     picture(page, "merged")
     for engine in range(engines):
         expect(notebook.panel.get_by_text(f"[stdout:{engine}] engine {engine} is process")).to_have_count(1)
-    rows = notebook.panel.locator(".jp-RenderedHTMLCommon table tr").filter(has=page.locator("td"))
+    ranking = notebook.panel.locator(".jp-RenderedHTMLCommon table").filter(has=page.get_by_text("word", exact=True))
+    rows = ranking.locator("tr").filter(has=page.locator("td"))
     expect(rows).to_have_count(20)
     shown = [row.locator("td").all_text_contents() for row in rows.all()]
     assert [(word, int(count)) for _, word, count in shown] == top
     assert notebook.panel.locator(".jp-RenderedSVG").count() >= 1
     rows.first.scroll_into_view_if_needed()
     picture(page, "ranking")
+
+
+def test_forest_fire_shows_what_ran_where(page: Page, lab: str, folder: Path, picture: Callable[[Page, str], None]) -> None:
+    example = nbformat.read(ROOT / "examples" / "forestfire.ipynb", as_version=4)
+    write_notebook(folder / "forestfire.ipynb", example.cells)
+    notebook = NotebookPage(page, lab, "forestfire.ipynb")
+    notebook.select_kernel()
+    notebook.choose("Run", "Run All Cells")
+    code = [number for number, cell in enumerate(example.cells) if cell.cell_type == "code"]
+    prompt = notebook.cell(code[-1]).locator(".jp-InputPrompt")
+    expect(prompt).to_have_text(f"[{len(code)}]:", timeout=WORK * 1000)
+    assert notebook.panel.locator(ERROR).all_text_contents() == []
+    for name, source in (("equal-shares", "let fixed"), ("load-balanced", "let balanced")):
+        number = next(number for number in code if source in example.cells[number].source)
+        shown = notebook.cell(number).locator(".jp-RenderedHTMLCommon")
+        shown.scroll_into_view_if_needed()
+        expect(shown.locator("table")).to_be_visible()
+        bars = shown.locator("svg rect")
+        expect(bars.first).to_be_visible()
+        # A bar a task, and each says what it is to whoever points at it.
+        assert bars.count() >= (2 if source == "let fixed" else 96)
+        assert shown.locator("svg title").count() >= 2
+        picture(page, name)
 
 
 def test_output_comes_while_engines_run_and_the_stop_button_stops_them(

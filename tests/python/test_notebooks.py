@@ -43,6 +43,18 @@ def bundles(notebook: NotebookNode, mime: str) -> list[str]:
     return [o.data[mime] for cell in code_cells(notebook) for o in cell.outputs if mime in o.get("data", {})]
 
 
+def ranking(notebook: NotebookNode) -> str:
+    """The word count's table of the most frequent words."""
+    [table] = [html for html in bundles(notebook, "text/html") if "<th>word</th>" in html]
+    return table
+
+
+def seconds(shown: str) -> float:
+    """A duration as Rust shows it."""
+    number, unit = re.fullmatch(r"([\d.]+)(ns|µs|ms|s)", shown).groups()
+    return float(number) * {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1}[unit]
+
+
 def output_of(notebook: NotebookNode, source: str) -> NotebookNode:
     """The cell whose source contains `source`."""
     [cell] = [cell for cell in code_cells(notebook) if source in cell.source]
@@ -62,6 +74,11 @@ def tour(kernel_name: str) -> NotebookNode:
 
 
 @pytest.fixture(scope="module")
+def forestfire(kernel_name: str) -> NotebookNode:
+    return execute(EXAMPLES / "forestfire.ipynb", kernel_name)
+
+
+@pytest.fixture(scope="module")
 def wordcount(kernel_name: str, jupyter_home: Path) -> NotebookNode:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CHORUS_TEXT", str(BOOK))
@@ -69,7 +86,7 @@ def wordcount(kernel_name: str, jupyter_home: Path) -> NotebookNode:
 
 
 def test_the_examples_are_all_tested() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["tour.ipynb", "wordcount.ipynb"]
+    assert [path.name for path in NOTEBOOKS] == ["forestfire.ipynb", "tour.ipynb", "wordcount.ipynb"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.name)
@@ -78,7 +95,7 @@ def test_committed_without_outputs(path: Path) -> None:
         assert cell.outputs == [] and cell.execution_count is None, cell.source
 
 
-@pytest.mark.parametrize("name", ["tour", "wordcount"])
+@pytest.mark.parametrize("name", ["forestfire", "tour", "wordcount"])
 def test_runs_from_top_to_bottom(request: pytest.FixtureRequest, name: str) -> None:
     notebook = request.getfixturevalue(name)
     check_errors(notebook)
@@ -96,7 +113,7 @@ def test_wordcount_counts_what_python_counts(wordcount: NotebookNode) -> None:
     assert f"{len(words)} words, {len(counts)} of them different\n" in stdout(wordcount)
     engines = len(os.sched_getaffinity(0))
     assert f"{len(words)} words, {len(counts)} of them different, merged from {engines} engines\n" in stdout(wordcount)
-    [table] = bundles(wordcount, "text/html")
+    table = ranking(wordcount)
     rows = re.findall(r"<tr><td>(\d+)</td><td>([^<]+)</td><td>(\d+)</td></tr>", table)
     assert [(word, int(count)) for _, word, count in rows] == top
     [plain] = [text for text in bundles(wordcount, "text/plain") if text.lstrip().startswith("1 ")]
@@ -114,7 +131,36 @@ def test_wordcount_runs_on_every_engine(wordcount: NotebookNode) -> None:
 def test_wordcount_times_serial_and_parallel(wordcount: NotebookNode) -> None:
     timings = re.findall(r"^(\S+) (ns|μs|ms|s) ± .* per loop \(mean ± std\. dev\. of 7 runs, [\d,]+ loops? each\)$",
                          stdout(wordcount), re.M)
-    assert len(timings) == 2
+    assert len(timings) == 3
+
+
+def test_wordcount_says_what_its_run_measured(wordcount: NotebookNode) -> None:
+    engines = len(os.sched_getaffinity(0))
+    said = stdout(wordcount)
+    serial = seconds(re.search(r"^one core: (\S+)$", said, re.M)[1])
+    for name in ("", ", load balanced"):
+        time, times = re.search(rf"^{engines} engines{name}: (\S+), (\S+) times one core$", said, re.M).groups()
+        assert float(times) == pytest.approx(serial / seconds(time), rel=0.02, abs=0.01)
+
+
+def test_wordcount_shows_what_ran_where(wordcount: NotebookNode) -> None:
+    shown = output_of(wordcount, "let many:").outputs
+    [html] = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]
+    tasks = 8 * len(os.sched_getaffinity(0))
+    assert "<table" in html and "<svg" in html and f"{tasks} tasks" in html
+    assert html.count("<rect") >= tasks
+
+
+def test_forestfire_balances_what_equal_shares_do_not(forestfire: NotebookNode) -> None:
+    """Most of the work is in the dense half: with equal shares one engine has nearly all of it."""
+    rows = re.findall(r"^(one core|an equal share each|load balanced) +\d+ ms +(\S+) times one core$", stdout(forestfire), re.M)
+    times = {name: float(value) for name, value in rows}
+    assert times["one core"] == 1
+    assert times["load balanced"] > 1.15 * times["an equal share each"], times
+    [svg] = bundles(forestfire, "image/svg+xml")
+    assert svg.count("<polyline") == 2
+    [density] = re.findall(r"longest at a density of (0\.\d+)", "".join(bundles(forestfire, "text/plain")))
+    assert 0.57 < float(density) < 0.62
 
 
 def test_wordcount_draws_a_bar_for_each_word(wordcount: NotebookNode) -> None:
@@ -130,7 +176,7 @@ def test_wordcount_makes_up_a_text_where_there_is_none(
     notebook = execute(EXAMPLES / "wordcount.ipynb", kernel_name, folder=tmp_path)
     check_errors(notebook)
     assert re.search(r"^271565 bytes in \d+ lines \(made up\)$", stdout(notebook), re.M), stdout(notebook)
-    [table] = bundles(notebook, "text/html")
+    table = ranking(notebook)
     words, counts = zip(*re.findall(r"<td>([a-z]+)</td><td>(\d+)</td>", table))
     # Zipf: the first word is the first syllable, twice as frequent as the second.
     assert words[:2] == ("ka", "lo")

@@ -19,7 +19,9 @@ use super::{crash, stdin};
 use crate::event::Panic;
 use crate::memory;
 use crate::tally::Tally;
-use crate::wire::{BESIDE, CallEnd, End, FromWorker, Generation, INLINE, Received, ToWorker, request};
+use crate::wire::{
+    BESIDE, CallEnd, End, FromWorker, Generation, INLINE, Received, ToWorker, request,
+};
 
 /// How many copies may be on their way out when the next is made: each holds memory until it is gone.
 const MOST_LEAVING: usize = 4;
