@@ -1,15 +1,17 @@
 //! A carrier between a program and a cluster of real processes (`cluster`'s example `cluster_process`, or what CHORUS_CLUSTER names). The
 //! program is this test: it says frames, and hears what comes back.
 #![expect(
+    clippy::panic,
     clippy::unwrap_used,
     reason = "a test fails by panicking, and so do its helpers"
 )]
 
+mod common;
+
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader};
 use std::os::unix::net::UnixStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -44,32 +46,16 @@ trampoline!(prints, |all| { println!("said {}", String::from_utf8_lossy(all)); V
 trampoline!(spins, |_| loop { std::hint::black_box(1); });
 "#;
 
-fn program() -> PathBuf {
-    if let Some(program) = std::env::var_os("CHORUS_CLUSTER") {
-        return program.into();
-    }
-    let test = std::env::current_exe().unwrap();
-    let folder = test.parent().and_then(Path::parent).unwrap();
-    let program = folder.join("examples/cluster_process");
-    assert!(
-        program.exists(),
-        "{} is missing: build it with `cargo build -p cluster --example cluster_process`, as a release if this is one",
-        program.display()
-    );
-    program
-}
-
-/// A cluster that ends when this is dropped, and an artifact for its engines.
+/// A cluster, and an artifact for its engines.
 struct Cluster {
-    starter: Child,
-    root: tempfile::TempDir,
-    file: PathBuf,
+    processes: common::Cluster,
     offsets: HashMap<String, u64>,
 }
 
 impl Cluster {
     fn start(engines: u32) -> Self {
-        let root = tempfile::tempdir().unwrap();
+        let processes = common::Cluster::start(engines);
+        let root = &processes.root;
         let input = root.path().join("src.rs");
         std::fs::write(&input, SOURCE).unwrap();
         let made = Command::new("rustc")
@@ -84,35 +70,20 @@ impl Cluster {
             .dynamic_symbols()
             .map(|it| (it.name().unwrap().to_owned(), it.address()))
             .collect();
-        let mut starter = Command::new(program())
-            .args(["cluster", "start", "-n", &engines.to_string()])
-            .env("XDG_DATA_HOME", root.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(starter.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
-        assert!(!line.trim().is_empty(), "the cluster did not start");
-        Self {
-            starter,
-            root,
-            file: line.trim().into(),
-            offsets,
-        }
+        Self { processes, offsets }
     }
 
     fn call(&self, name: &str) -> Work {
         Work::Call {
-            artifact: self.root.path().join("a.so"),
+            artifact: self.processes.root.path().join("a.so"),
+            executable: false,
             offset: self.offsets[name],
         }
     }
 
     fn kill_engine(&self, id: u32) {
         let path = self
+            .processes
             .root
             .path()
             .join("chorus/profiles/default/cluster.json");
@@ -128,13 +99,6 @@ impl Cluster {
                 .unwrap()
                 .success()
         );
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = self.starter.kill();
-        let _ = self.starter.wait();
     }
 }
 
@@ -188,7 +152,7 @@ struct Program {
 
 fn carrier(cluster: &Cluster, shows: bool) -> Carrier<One> {
     Carrier::new(One {
-        file: cluster.file.clone(),
+        file: cluster.processes.file.clone(),
         shown: Mutex::default(),
         shows,
     })

@@ -1,9 +1,5 @@
 //! A stand-alone program, which is this test's own: its closures run on a cluster of real processes.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod common;
 

@@ -403,7 +403,7 @@ impl<H: Host> Session<H> {
                         task.id,
                         task.engine,
                         task.arguments,
-                        failure.clone(),
+                        (**failure).clone(),
                         &mut out,
                     ),
                 }

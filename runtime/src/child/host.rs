@@ -198,6 +198,7 @@ pub(super) struct Support {
 #[expect(
     dead_code,
     unreachable_pub,
+    clippy::panic,
     reason = "the source is a library of its own, of which a program without cells needs a part"
 )]
 mod own;

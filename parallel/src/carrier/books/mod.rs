@@ -269,18 +269,21 @@ impl Books {
         shared: Vec<u64>,
         route: &Route,
         label: Option<&str>,
-    ) -> Result<Arc<Group>, Failure> {
+    ) -> Result<Arc<Group>, Box<Failure>> {
         let data = shared
             .iter()
             .map(|id| match self.shared.get(id) {
                 Some(shared) => Ok((*id, &shared.data)),
-                None => Err(ends::refused(format!("the shared value {id} did not come"))),
+                None => {
+                    let reason = format!("the shared value {id} did not come");
+                    Err(Box::new(ends::refused(reason)))
+                }
             })
-            .collect::<Result<Vec<_>, Failure>>()?;
+            .collect::<Result<Vec<_>, Box<Failure>>>()?;
         let content = Content::of(work, &data);
         let identity = |engine: u32| self.engines.get(&engine).cloned();
         let metadata = texts::metadata(route, label, identity, &self.id)
-            .map_err(|engine| self.no_engine(engine))?;
+            .map_err(|engine| Box::new(self.no_engine(engine)))?;
         Ok(Arc::new(Group {
             content,
             metadata,

@@ -19,6 +19,7 @@ fn engines(ids: &[u32]) -> BTreeMap<u32, String> {
 fn call() -> Work {
     Work::Call {
         artifact: "/a.so".into(),
+        executable: false,
         offset: 1,
     }
 }
