@@ -130,8 +130,8 @@ mod tests {
 
     #[test]
     fn words_that_may_name_one() {
-        assert_eq!(words("::chorus_support::x").chorus, false);
-        assert_eq!(words("use ::chorus;").chorus, true);
-        assert_eq!(words("\"serde\"").serde, true);
+        assert!(!words("::chorus_support::x").chorus);
+        assert!(words("use ::chorus;").chorus);
+        assert!(words("\"serde\"").serde);
     }
 }
