@@ -40,7 +40,6 @@
 
 mod frame;
 mod piece;
-mod wide;
 
 pub use frame::{MOST, read, write};
 pub use piece::{Bytes, FILES, LARGE, Piece};

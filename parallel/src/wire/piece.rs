@@ -1,6 +1,5 @@
 //! The bytes of a value on their way: in the frame, or beside it in a file that lives in memory.
 
-use super::wide;
 use crate::codec::Encoded;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
@@ -58,17 +57,13 @@ impl Piece {
         let name = format!("{FILES}{}-{count}-{noise:016x}", std::process::id());
         let path = Path::new(FOLDER).join(name);
         let mut file = OpenOptions::new()
-            .read(true)
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(&path)?;
-        let written = file.write_all(&value.head).and_then(|()| {
-            if wide::put(&file, value.head.len(), value.bulk) {
-                return Ok(());
-            }
-            file.write_all(value.bulk)
-        });
+        let written = file
+            .write_all(&value.head)
+            .and_then(|()| file.write_all(value.bulk));
         match written {
             Ok(()) => Ok(Piece::File {
                 path,
