@@ -3,6 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "chorus-session-";
@@ -32,12 +33,17 @@ pub struct Folder {
 impl Folder {
     /// Makes a folder that only this user can read, and removes those that dead sessions of this user left.
     pub fn create() -> io::Result<Folder> {
-        let parent = std::env::temp_dir();
-        remove_left(&parent);
+        Folder::create_in(&std::env::temp_dir())
+    }
+
+    /// As [`create`](Folder::create), in another place than that for temporary files.
+    pub fn create_in(parent: &Path) -> io::Result<Folder> {
+        remove_left(parent);
         loop {
             let directory = tempfile::Builder::new()
                 .prefix(PREFIX)
-                .tempdir_in(&parent)?;
+                .permissions(fs::Permissions::from_mode(0o700))
+                .tempdir_in(parent)?;
             let lock = File::create(directory.path().join(LOCK))?;
             lock.lock()?;
             // Between its creation and the lock the folder looked like a dead session's.

@@ -9,6 +9,7 @@ use chorus::carrier::{Carrier, Found, Host};
 use chorus::controller;
 use chorus::wire::Place;
 use cluster::output::Output;
+use compiler::folder::Folder;
 use protocol::message::MimeBundle;
 use protocol::message::iopub::{DisplayData, Stream, StreamName};
 use serde_json::{Map, json};
@@ -20,14 +21,13 @@ use tokio::task::JoinHandle;
 
 /// Most bytes of a Unix socket's path, the zero behind it not counted.
 const PATH_LIMIT: usize = 107;
-const PREFIX: &str = "chorus-carrier-";
 const NAME: &str = "socket";
 
 /// Where programs find the carrier. It goes with this.
 #[derive(Debug)]
 pub(crate) struct Door {
     listener: UnixListener,
-    folder: tempfile::TempDir,
+    folder: Folder,
 }
 
 impl Door {
@@ -48,10 +48,7 @@ impl Door {
     }
 
     fn open_in(place: &Path) -> std::io::Result<Door> {
-        let folder = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .permissions(std::fs::Permissions::from_mode(0o700))
-            .tempdir_in(place)?;
+        let folder = Folder::create_in(place)?;
         let path = folder.path().join(NAME);
         if path.as_os_str().len() > PATH_LIMIT {
             return Err(std::io::Error::other(format!(

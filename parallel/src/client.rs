@@ -13,6 +13,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+/// How long engines that were told to end may take for it.
+const ENDING: Duration = Duration::from_secs(10);
+
 /// A connection to a cluster. Cheap to clone; clones share it.
 #[derive(Clone)]
 pub struct Client {
@@ -229,18 +232,23 @@ impl Client {
         self.link.ask(Question::Purge { tasks }).map(drop)
     }
 
-    /// Ends these engines.
+    /// Ends these engines; they are no more among [`ids`](Client::ids) then.
     ///
     /// # Errors
     /// When the carrier can't be asked or there are no such engines.
     pub fn shutdown(&self, targets: impl Into<Targets>) -> Result<(), Error> {
-        let targets = Some(targets.into().resolve(&self.ids()?)?);
-        self.link
-            .ask(Question::Shutdown {
-                targets,
-                controller: false,
-            })
-            .map(drop)
+        let ending = targets.into().resolve(&self.ids()?)?;
+        self.link.ask(Question::Shutdown {
+            targets: Some(ending.clone()),
+            controller: false,
+        })?;
+        // The news of them comes by another way than the answer. If it doesn't, they are asked and will end.
+        let deadline = Instant::now() + ENDING;
+        self.link.wait(Some(deadline), |session| {
+            let ended = |id: &u32| !session.engines.contains(id);
+            ending.iter().all(ended).then_some(())
+        })?;
+        Ok(())
     }
 
     /// Ends the cluster: all engines and the controller.

@@ -137,33 +137,33 @@ def test_a_cluster_that_runs_is_joined_and_left_running(kernel: Kernel, chorus: 
         call("cluster", "stop")
 
 
-def cached(home: Path) -> set[Path]:
+def cached() -> set[Path]:
     """Compiled snippets on disk."""
-    return {path for path in (home / "cache").rglob("*.so")}
+    return set((Path(os.environ["CHORUS_CACHE_DIR"]) / "snippets").rglob("*.so"))
 
 
-def test_a_second_run_compiles_nothing(kernel: Kernel, jupyter_home: Path) -> None:
+def test_a_second_run_compiles_nothing(kernel: Kernel) -> None:
     cells = ["%px let runs_again: u64 = (1..=20).sum();", "%%px\nfn unlike_others(n: u64) -> u64 { n * 31 }\nunlike_others(runs_again)"]
     kernel.run("%cluster start -n 2").expect_ok()
-    before = cached(jupyter_home)
+    before = cached()
     first = [kernel.run(cell).expect_ok() for cell in cells]
     assert results(first[-1]) == {0: "6510", 1: "6510"}
-    compiled = cached(jupyter_home)
+    compiled = cached()
     assert len(compiled - before) == len(cells), "one a cell, not one an engine"
     kernel.run("%cluster restart").expect_ok()
     second = [kernel.run(cell).expect_ok() for cell in cells]
     assert results(second[-1]) == {0: "6510", 1: "6510"}
-    assert cached(jupyter_home) == compiled
+    assert cached() == compiled
 
 
-def test_a_distinct_history_compiles_once(kernel: Kernel, jupyter_home: Path) -> None:
+def test_a_distinct_history_compiles_once(kernel: Kernel) -> None:
     kernel.run("%cluster start -n 4").expect_ok()
     kernel.run("%px -t ::2 let parity_of_mine = 0u8;").expect_ok()
     # Of another type, or else the same machine code would do for both.
     kernel.run('%px -t 1::2 let parity_of_mine = "odd";').expect_ok()
-    before = cached(jupyter_home)
+    before = cached()
     assert results(kernel.run("%px (parity_of_mine, 977)").expect_ok()) == {0: "(0, 977)", 1: '("odd", 977)', 2: "(0, 977)", 3: '("odd", 977)'}
-    assert len(cached(jupyter_home) - before) == 2
+    assert len(cached() - before) == 2
 
 
 def test_no_key_is_seen(kernel: Kernel, tmp_path: Path) -> None:
