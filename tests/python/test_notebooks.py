@@ -55,6 +55,12 @@ def seconds(shown: str) -> float:
     return float(number) * {"ns": 1e-9, "µs": 1e-6, "ms": 1e-3, "s": 1}[unit]
 
 
+def busy(cell: NotebookNode) -> list[float]:
+    """How many seconds each engine worked for a result that the cell shows, most first."""
+    [text] = [output.data["text/plain"] for output in cell.outputs if "text/plain" in output.get("data", {})]
+    return sorted(map(seconds, re.findall(r"^ +\d+ +\d+ +\d+ +\d+ +(\S+) +\d+ %$", text, re.M)), reverse=True)
+
+
 def output_of(notebook: NotebookNode, source: str) -> NotebookNode:
     """The cell whose source contains `source`."""
     [cell] = [cell for cell in code_cells(notebook) if source in cell.source]
@@ -153,10 +159,16 @@ def test_wordcount_shows_what_ran_where(wordcount: NotebookNode) -> None:
 
 def test_forestfire_balances_what_equal_shares_do_not(forestfire: NotebookNode) -> None:
     """Most of the work is in the dense half: with equal shares one engine has nearly all of it."""
+    if len(os.sched_getaffinity(0)) != 2:
+        pytest.skip("what is told of the shares is true of two engines")
     rows = re.findall(r"^(one core|an equal share each|load balanced) +\d+ ms +(\S+) times one core$", stdout(forestfire), re.M)
     times = {name: float(value) for name, value in rows}
     assert times["one core"] == 1
-    assert times["load balanced"] > 1.15 * times["an equal share each"], times
+    # How much each engine worked is what the views decide, whatever else the machine does meanwhile.
+    dense, sparse = busy(output_of(forestfire, "let fixed"))
+    assert sparse < 0.5 * dense
+    most, least = busy(output_of(forestfire, "let balanced"))
+    assert least > 0.6 * most
     [svg] = bundles(forestfire, "image/svg+xml")
     assert svg.count("<polyline") == 2
     [density] = re.findall(r"longest at a density of (0\.\d+)", "".join(bundles(forestfire, "text/plain")))
