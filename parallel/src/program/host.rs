@@ -39,7 +39,7 @@ impl Host for Program {
         let connection = Connection::open(&file, ANSWER).await.map_err(|error| {
             format!(
                 "{}. `chorus cluster start` starts a cluster, and so does a program with `chorus::Cluster::start(4)`",
-                chain(&error)
+                error.chain()
             )
         })?;
         Ok(Found { connection, name })
@@ -81,16 +81,6 @@ fn named(profile: Option<&str>, cluster_id: Option<&str>) -> Result<(PathBuf, St
              `chorus cluster list` shows those there are"
         ))
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        text.push_str(&format!(": {inner}"));
-        source = inner.source();
-    }
-    text
 }
 
 /// A stream to a carrier in this process.
