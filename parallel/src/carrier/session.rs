@@ -336,6 +336,14 @@ impl<H: Host> Session<H> {
             (_, Err(error)) => Err(error),
             (None, Ok(())) => return,
         };
+        // What was ordered before the program wrote this comes first: a cell's beginning before what the cell submits.
+        let stream = self.stream;
+        while let Ok(order) = self.orders.try_recv() {
+            self.on_order(order);
+        }
+        if self.stream != stream {
+            return;
+        }
         loop {
             match self.pipe.as_mut().map(Pipe::next) {
                 Some(Ok(Some(up))) => self.on_up(up),
