@@ -3,7 +3,9 @@
 use crate::bench::{OpenError, Settings};
 use crate::notebook::Notebook;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::TryRecvError;
+use std::sync::{Arc, mpsc};
 
 type Job = Box<dyn FnOnce(&mut Notebook) + Send>;
 
@@ -11,6 +13,8 @@ type Job = Box<dyn FnOnce(&mut Notebook) + Send>;
 #[derive(Clone)]
 pub struct Session {
     jobs: mpsc::Sender<Job>,
+    /// Whether completion is warm.
+    completes: Arc<AtomicBool>,
 }
 
 impl std::fmt::Debug for Session {
@@ -26,6 +30,8 @@ impl Session {
         opened: impl FnOnce(Result<(), OpenError>) + Send + 'static,
     ) -> std::io::Result<Session> {
         let (jobs, queue) = mpsc::channel::<Job>();
+        let completes = Arc::new(AtomicBool::new(false));
+        let warm = Arc::clone(&completes);
         std::thread::Builder::new()
             .name("evcxr".into())
             // rust-analyzer recurses deeply on deeply nested code.
@@ -37,21 +43,29 @@ impl Session {
                 };
                 notebook.warm_up();
                 opened(Ok(()));
-                let first = match queue.try_recv() {
-                    Ok(job) => Some(job),
-                    Err(_) => {
-                        notebook.warm_up_completion();
-                        None
-                    }
-                };
-                for job in first.into_iter().chain(queue) {
+                loop {
+                    let next = match queue.try_recv() {
+                        Err(TryRecvError::Empty) if !warm.load(Ordering::Relaxed) => {
+                            notebook.warm_up_completion();
+                            warm.store(true, Ordering::Relaxed);
+                            continue;
+                        }
+                        Err(TryRecvError::Empty) => queue.recv().ok(),
+                        next => next.ok(),
+                    };
+                    let Some(job) = next else { return };
                     // A job's own answer is lost with its panic, and whoever waits for it is told so by that.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut notebook))).is_err() {
                         tracing::error!("a job of the evcxr thread panicked");
                     }
                 }
             })?;
-        Ok(Session { jobs })
+        Ok(Session { jobs, completes })
+    }
+
+    /// Whether completions come as fast as they will; the first of all takes longer.
+    pub fn completes(&self) -> bool {
+        self.completes.load(Ordering::Relaxed)
     }
 
     /// Queues a job. It is dropped when the session couldn't be opened.

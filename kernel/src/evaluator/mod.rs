@@ -284,6 +284,12 @@ impl Evaluator {
         answered.await.ok()
     }
 
+    /// Whether completions come as fast as they will.
+    pub(crate) fn completes(&self) -> bool {
+        let ready = self.shared.ready.borrow();
+        matches!(&*ready, Some(Ok(ready)) if ready.session.completes())
+    }
+
     async fn ready(&self) -> Result<Ready, String> {
         let mut ready = self.shared.ready.subscribe();
         match ready.wait_for(Option::is_some).await {

@@ -15,6 +15,8 @@ use std::time::Duration;
 
 /// How long a user waits for rust-analyzer, which may be behind the compile of a cell.
 const PATIENCE: Duration = Duration::from_millis(250);
+/// The same while rust-analyzer has not completed anything yet and still reads the standard library.
+const FIRST: Duration = Duration::from_secs(5);
 
 pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
     kernel
@@ -95,7 +97,11 @@ async fn rust(kernel: &Kernel, code: String, cursor: usize) -> Completions {
         let code = code.clone();
         move |notebook: &mut compiler::Notebook| notebook.complete(&code, cursor)
     };
-    match tokio::time::timeout(PATIENCE, kernel.evaluator.ask(question)).await {
+    let patience = match kernel.evaluator.completes() {
+        true => PATIENCE,
+        false => FIRST,
+    };
+    match tokio::time::timeout(patience, kernel.evaluator.ask(question)).await {
         Ok(Some(found)) => found,
         Ok(None) | Err(_) => words(&code, cursor),
     }
