@@ -166,7 +166,7 @@ impl Client {
     ///
     /// # Errors
     /// When the value can't be encoded or the connection is lost.
-    pub fn share<S: Portable + Send + Sync>(&self, value: &S) -> Result<Shared<S>, Error> {
+    pub fn share<S: Portable + Sync>(&self, value: &S) -> Result<Shared<S>, Error> {
         Shared::new(&self.link, value)
     }
 

@@ -12,7 +12,7 @@
 //! # }
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, btree_map, hash_map};
 use std::hash::{BuildHasher, Hash};
 use std::ops::{Add, AddAssign};
 
@@ -97,9 +97,9 @@ impl<K: Eq + Hash, N: AddAssign, S: BuildHasher> Counts for HashMap<K, N, S> {
             (self, other)
         };
         for (key, number) in rest {
-            match all.get_mut(&key) {
-                Some(sum) => *sum += number,
-                None => drop(all.insert(key, number)),
+            match all.entry(key) {
+                hash_map::Entry::Occupied(mut sum) => *sum.get_mut() += number,
+                hash_map::Entry::Vacant(place) => drop(place.insert(number)),
             }
         }
         all
@@ -109,9 +109,9 @@ impl<K: Eq + Hash, N: AddAssign, S: BuildHasher> Counts for HashMap<K, N, S> {
 impl<K: Ord, N: AddAssign> Counts for BTreeMap<K, N> {
     fn count(mut self, other: Self) -> Self {
         for (key, number) in other {
-            match self.get_mut(&key) {
-                Some(sum) => *sum += number,
-                None => drop(self.insert(key, number)),
+            match self.entry(key) {
+                btree_map::Entry::Occupied(mut sum) => *sum.get_mut() += number,
+                btree_map::Entry::Vacant(place) => drop(place.insert(number)),
             }
         }
         self

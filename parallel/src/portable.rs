@@ -3,7 +3,8 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// A type whose values can be sent to an engine and back: it can be serialized, deserialized, and borrows nothing.
+/// A type whose values can be sent to an engine and back: it can be serialized, deserialized, may be made by any
+/// thread, and borrows nothing.
 ///
 /// Implemented for all such types. For a type of your own write
 ///
@@ -24,7 +25,7 @@ use serde::de::DeserializeOwned;
     note = "if it borrows (`&str`, `&[T]`, a struct with a lifetime), send the owned value instead (`String`, `Vec<T>`)",
     note = "files, sockets, locks, threads and `Rc`s stay where they are: open or make them inside the closure"
 )]
-pub trait Portable: Serialize + DeserializeOwned + 'static {}
+pub trait Portable: Serialize + DeserializeOwned + Send + 'static {}
 
 #[diagnostic::do_not_recommend]
-impl<T: Serialize + DeserializeOwned + 'static> Portable for T {}
+impl<T: Serialize + DeserializeOwned + Send + 'static> Portable for T {}

@@ -19,10 +19,7 @@ struct Entry {
 static KEPT: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
 /// The value in `bytes`, decoded now or, if `id` isn't 0, before.
-pub(super) fn decoded<S: Portable + Send + Sync>(
-    bytes: &[u8],
-    id: u64,
-) -> Result<Arc<S>, CodecError> {
+pub(super) fn decoded<S: Portable + Sync>(bytes: &[u8], id: u64) -> Result<Arc<S>, CodecError> {
     let decoder = codec::decode::<S> as fn(&[u8]) -> Result<S, CodecError> as usize;
     // Held while decoding: other threads would only do the same work.
     let mut kept = KEPT.lock().unwrap_or_else(PoisonError::into_inner);

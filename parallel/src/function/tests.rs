@@ -103,7 +103,7 @@ fn a_shared_value_is_decoded_once() {
             u32::deserialize(deserializer).map(Costly)
         }
     }
-    fn of<F: Fn(&S, A) -> R, S: Portable + Send + Sync, A: Portable, R: Portable>(
+    fn of<F: Fn(&S, A) -> R, S: Portable + Sync, A: Portable, R: Portable>(
         function: F,
     ) -> Trampoline {
         Code::take(function);

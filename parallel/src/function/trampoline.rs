@@ -158,7 +158,7 @@ pub(crate) unsafe extern "C" fn apply_with<F, S, A, R>(
     out: *mut Answer,
 ) where
     F: Fn(&S, A) -> R,
-    S: Portable + Send + Sync,
+    S: Portable + Sync,
     A: Portable,
     R: Portable,
 {
@@ -219,7 +219,7 @@ pub(crate) unsafe extern "C" fn map_with<F, S, A, R>(
     out: *mut Answer,
 ) where
     F: Fn(&S, A) -> R,
-    S: Portable + Send + Sync,
+    S: Portable + Sync,
     A: Portable,
     R: Portable,
 {

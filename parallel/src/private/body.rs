@@ -146,7 +146,7 @@ impl<P, S> Parallel<Over<'_, P>, S> {
     pub fn each<F, R>(self, body: F) -> Values<R>
     where
         P: Portable,
-        S: Portable + Send + Sync,
+        S: Portable + Sync,
         F: Fn(&S, P) -> R,
         R: Portable,
     {
@@ -162,7 +162,7 @@ impl<S> Parallel<(), S> {
     /// Runs the body once on each engine and waits.
     pub fn once<F, R>(self, body: F) -> Values<R>
     where
-        S: Portable + Send + Sync,
+        S: Portable + Sync,
         F: Fn(&S, ()) -> R,
         R: Portable,
     {
@@ -198,7 +198,7 @@ impl How {
     ) -> Result<Vec<R>, Error>
     where
         P: Portable,
-        S: Portable + Send + Sync,
+        S: Portable + Sync,
         F: Fn(&S, P) -> R,
         R: Portable,
     {

@@ -140,7 +140,7 @@ pub trait Share {
 }
 
 #[diagnostic::do_not_recommend]
-impl<A: Portable + Send + Sync> Share for A {
+impl<A: Portable + Sync> Share for A {
     type Own = A;
 
     fn put(&self, bytes: &mut Vec<u8>) -> Result<(), CodecError> {

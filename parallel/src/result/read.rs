@@ -9,6 +9,8 @@ use crate::link::{Link, Session};
 use crate::portable::Portable;
 use crate::wire::{Answer, Failure, FailureKind, Place, Question};
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// How the tasks' bytes make up the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,85 +229,122 @@ fn lost(handle: &Handle, failed: &[TaskError]) -> Option<Error> {
     })
 }
 
-/// Hands out the bytes of all tasks in their order. The tasks have ended.
-fn all(
-    handle: &Handle,
-    kind: Kind,
-    take: &mut dyn FnMut(&[u8]) -> Result<(), codec::CodecError>,
-) -> Result<(), Error> {
+/// The tasks that have ended, by number.
+type AllEnded = Vec<(usize, Arc<Ended>)>;
+
+fn ended(handle: &Handle) -> AllEnded {
+    (0..handle.batch.len())
+        .filter_map(|index| Some((index, handle.batch.get(index)?)))
+        .collect()
+}
+
+/// The bytes of all tasks in their order, or the error that it all is if one of them failed.
+fn pieces<'a>(handle: &Handle, kind: Kind, ended: &'a AllEnded) -> Result<Vec<&'a [u8]>, Error> {
     let mut places = Places::new(&handle.link);
+    let mut pieces = Vec::with_capacity(ended.len());
     let mut errors = Vec::new();
-    for index in 0..handle.batch.len() {
-        let Some(ended) = handle.batch.get(index) else {
-            continue;
-        };
-        let raw = raw(handle, index, &ended, kind, &mut places)?;
+    for (index, ended) in ended {
+        let raw = raw(handle, *index, ended, kind, &mut places)?;
         errors.extend(raw.failed.into_iter().map(|(_, error)| error));
-        // One that failed makes an error of it all.
-        if let Some(values) = raw.values.filter(|_| errors.is_empty()) {
-            take(values).map_err(unreadable)?;
-        }
+        pieces.extend(raw.values);
     }
     if errors.is_empty() {
-        Ok(())
+        Ok(pieces)
     } else {
         Err(failed(handle, errors))
     }
 }
 
+/// Below so many bytes a second thread costs more than it saves.
+const LARGE: usize = 64 << 10;
+
+/// The values that these are. Large ones are decoded on all cores: the engines that made them are done, and this is the part of a call that
+/// nobody shares.
+fn decoded<T: Portable>(pieces: &[&[u8]]) -> Result<Vec<T>, codec::CodecError> {
+    if pieces.len() < 2 || pieces.iter().map(|piece| piece.len()).sum::<usize>() < LARGE {
+        return pieces.iter().map(|piece| codec::decode(piece)).collect();
+    }
+    let slots: Vec<Mutex<Option<Result<T, codec::CodecError>>>> =
+        pieces.iter().map(|_| Mutex::new(None)).collect();
+    spread(pieces.len(), &|index| {
+        if let (Some(piece), Some(slot)) = (pieces.get(index), slots.get(index)) {
+            let value = codec::decode(piece);
+            *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+        }
+    });
+    let values = slots.into_iter().filter_map(|slot| {
+        let slot = slot.into_inner();
+        slot.unwrap_or_else(PoisonError::into_inner)
+    });
+    values.collect()
+}
+
+/// Does a job for each number below `count`, on as many threads as there are cores.
+fn spread(count: usize, job: &(dyn Fn(usize) + Sync)) {
+    static CORES: OnceLock<usize> = OnceLock::new();
+    let cores = *CORES.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let next = AtomicUsize::new(0);
+    let work = || {
+        loop {
+            match next.fetch_add(1, Ordering::Relaxed) {
+                index if index < count => job(index),
+                _ => return,
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..cores.min(count) {
+            // Without another thread this one does it all.
+            if std::thread::Builder::new()
+                .spawn_scoped(scope, work)
+                .is_err()
+            {
+                break;
+            }
+        }
+        work();
+    });
+}
+
 /// The only task's value.
 pub(crate) fn one<R: Portable>(handle: &Handle) -> Result<R, Error> {
-    let mut value = None;
-    all(handle, Kind::Each, &mut |bytes| {
-        value = Some(codec::decode(bytes)?);
-        Ok(())
-    })?;
-    value.ok_or(Error::Empty)
+    each(handle)?.pop().ok_or(Error::Empty)
 }
 
 /// Each task's value.
 pub(crate) fn each<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
-    let mut values = Vec::with_capacity(handle.batch.len());
-    all(handle, Kind::Each, &mut |bytes| {
-        values.push(codec::decode(bytes)?);
-        Ok(())
-    })?;
-    Ok(values)
+    let ended = ended(handle);
+    decoded(&pieces(handle, Kind::Each, &ended)?).map_err(unreadable)
 }
 
 /// Each part's value; a part is named by its inputs, if `named`.
 pub(crate) fn parts<R: Portable>(handle: &Handle, named: bool) -> Result<Vec<R>, Error> {
     let batch = handle.batch();
-    let mut values = Vec::with_capacity(batch.len());
+    let ended = ended(handle);
+    let mut pieces: Vec<&[u8]> = Vec::with_capacity(ended.len());
     let mut errors = Vec::new();
-    for (index, ended) in (0..batch.len()).filter_map(|index| Some((index, batch.get(index)?))) {
+    for (index, ended) in &ended {
         match &ended.outcome {
-            Ok(bytes) => values.push(codec::decode(bytes).map_err(unreadable)?),
+            Ok(bytes) => pieces.push(bytes),
             Err(failure) => errors.push(TaskError {
-                part: named.then(|| batch.inputs(index)),
-                ..error_of(failure, named.then_some(index), ended.engine)
+                part: named.then(|| batch.inputs(*index)),
+                ..error_of(failure, named.then_some(*index), ended.engine)
             }),
         }
     }
     if errors.is_empty() {
-        return Ok(values);
+        return decoded(&pieces).map_err(unreadable);
     }
     Err(lost(handle, &errors).unwrap_or_else(|| Error::of_parts(errors, batch.len())))
 }
 
 fn vectors<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<R>, Error> {
-    let mut values = Vec::new();
-    all(handle, kind, &mut |bytes| {
-        let mut part = codec::decode(bytes)?;
-        if values.is_empty() {
-            values = part;
-            // For a map, the inputs that are left; otherwise nobody knows.
-            values.reserve(handle.batch.items().saturating_sub(values.len()));
-        } else {
-            values.append(&mut part);
-        }
-        Ok(())
-    })?;
+    let ended = ended(handle);
+    let parts = decoded::<Vec<R>>(&pieces(handle, kind, &ended)?).map_err(unreadable)?;
+    let mut parts = parts.into_iter();
+    let mut values = parts.next().unwrap_or_default();
+    values.reserve_exact(parts.as_slice().iter().map(Vec::len).sum());
+    parts.for_each(|mut part| values.append(&mut part));
     Ok(values)
 }
 

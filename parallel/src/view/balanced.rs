@@ -231,7 +231,7 @@ impl LoadBalancedView {
     /// As [`map`](LoadBalancedView::map), with a value that every call can look at: it is sent once to each engine.
     pub fn map_with<S, I, F, R>(&self, shared: &S, items: I, function: F) -> AsyncResult<Vec<R>>
     where
-        S: Portable + Send + Sync,
+        S: Portable + Sync,
         I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(&S, I::Item) -> R,
         R: Portable,
@@ -247,7 +247,7 @@ impl LoadBalancedView {
         function: F,
     ) -> AsyncResult<Vec<R>>
     where
-        S: Portable + Send + Sync,
+        S: Portable + Sync,
         I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(&S, I::Item) -> R,
         R: Portable,

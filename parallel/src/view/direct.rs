@@ -133,7 +133,7 @@ impl DirectView {
     /// As [`map`](DirectView::map), with a value that every call can look at: it is sent once to each engine.
     pub fn map_with<S, I, F, R>(&self, shared: &S, items: I, function: F) -> AsyncResult<Vec<R>>
     where
-        S: Portable + Send + Sync,
+        S: Portable + Sync,
         I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(&S, I::Item) -> R,
         R: Portable,
@@ -149,7 +149,7 @@ impl DirectView {
         function: F,
     ) -> AsyncResult<Vec<R>>
     where
-        S: Portable + Send + Sync,
+        S: Portable + Sync,
         I: Items, // of values that borrow nothing: `String`s, no `&str`s
         F: Fn(&S, I::Item) -> R,
         R: Portable,

@@ -33,7 +33,7 @@ impl<S> fmt::Debug for Shared<S> {
     }
 }
 
-impl<S: Portable + Send + Sync> Shared<S> {
+impl<S: Portable + Sync> Shared<S> {
     pub(crate) fn new(link: &Arc<Link>, value: &S) -> Result<Shared<S>, Error> {
         let encoded = submit::encode(value)?;
         Ok(Shared {

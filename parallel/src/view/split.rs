@@ -113,7 +113,7 @@ pub(super) fn map_with<S, I, F, R>(
     function: F,
 ) -> AsyncResult<Vec<R>>
 where
-    S: Portable + Send + Sync,
+    S: Portable + Sync,
     I: Items,
     F: Fn(&S, I::Item) -> R,
     R: Portable,
@@ -132,7 +132,7 @@ pub(super) fn map_shared<S, I, F, R>(
     function: F,
 ) -> AsyncResult<Vec<R>>
 where
-    S: Portable + Send + Sync,
+    S: Portable + Sync,
     I: Items,
     F: Fn(&S, I::Item) -> R,
     R: Portable,

@@ -53,10 +53,17 @@ pub(super) fn die_with_parent() {
 
 /// Has large vectors live in memory of their own, for ever. glibc raises its limit for that with each large one that is freed, and gives the next one the
 /// same memory: of which a copy of the namespace may still have the pages, so that writing to it copies them first.
+///
+/// A fixed limit fixes the other one too: how much at the end of the heap is kept for the next cell rather than given back, only to be asked for
+/// again. As little as glibc begins with would cost each call that makes and drops a middling map a page fault for every page of it.
 pub(super) fn fresh_memory() {
     const LARGE: libc::c_int = 1 << 20;
-    // SAFETY: sets a parameter of the allocator; no other thread exists yet.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
+    const KEPT: libc::c_int = 8 << 20;
+    // SAFETY: sets parameters of the allocator; no other thread exists yet.
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
+        libc::mallopt(libc::M_TRIM_THRESHOLD, KEPT);
+    }
 }
 
 /// Sends SIGKILL. A process that is gone is as good as killed.
