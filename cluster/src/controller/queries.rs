@@ -34,7 +34,6 @@ impl Core {
                 Ok(("history_reply", content, Vec::new()))
             }
             "db_request" => self.database(&content),
-            "abort_request" => Ok(self.abort(now, message, &content, out)),
             "purge_request" => Ok(("purge_reply", self.purge(&content), Vec::new())),
             "resubmit_request" => {
                 let content = self.resubmit(now, &content, out);
@@ -229,22 +228,6 @@ impl Core {
             "result_buffer_lens": wants("result_buffers").then_some(result_lengths),
         });
         Ok(("db_reply", content, buffers))
-    }
-
-    /// Load-balanced tasks that no engine has are not to run: those that are named, or all of this client's.
-    ///
-    /// Not ipyparallel's, whose clients ask the engines; for clients that want to know, or where there is no engine.
-    fn abort(
-        &mut self,
-        now: Moment,
-        message: &Message,
-        content: &Value,
-        out: &mut Vec<Outcome>,
-    ) -> (&'static str, Value, Vec<Bytes>) {
-        let client = message.identities.first().cloned().unwrap_or_default();
-        let aborted = self.abort_tasks(now, &client, &ids(&content["msg_ids"]), out);
-        let content = json!({"status": "ok", "aborted": aborted});
-        ("abort_reply", content, Vec::new())
     }
 
     fn purge(&mut self, content: &Value) -> Value {

@@ -1,5 +1,6 @@
 //! Load-balanced tasks between their clients, the scheduler and the engines.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,13 @@ use protocol::{Message, RawJson};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::core::{Channel, Core, Moment, Outcome, Saying, raw, reply_type};
+use super::core::{Channel, Core, Moment, Outcome, Saying, raw, reply_type, say};
 use super::packet::{Packet, between};
+use super::queries::ids;
 use super::results::Finished;
 use super::scheduler::{Answer, Conditions, Decision, Dependency, Submission, Verdict, WhyNot};
 use super::traffic::HELLO;
-use crate::MessageId;
+use crate::{EngineId, MessageId};
 use crate::failure::hub_error;
 
 /// Stands for a client where nobody waits for the reply.
@@ -102,6 +104,34 @@ impl Wishes {
 }
 
 impl Core {
+    /// Tasks that no engine has are not to run: those that are named, or all of this client's. Tells which of those named engines have.
+    ///
+    /// Not ipyparallel's, whose clients ask all engines. It comes the way that tasks come, after those that it is about.
+    fn on_task_abort(&mut self, now: Moment, packet: &Packet, out: &mut Vec<Outcome>) {
+        let (Some(client), Some(header)) = (packet.identities().first(), packet.full_header())
+        else {
+            return;
+        };
+        let content: Value = serde_json::from_slice(packet.content()).unwrap_or_default();
+        let ids = ids(&content["msg_ids"]);
+        let aborted = self.abort_tasks(now, client, &ids, out);
+        let mut engines: BTreeMap<EngineId, Vec<&str>> = BTreeMap::new();
+        for id in &ids {
+            let engine = self.scheduler.engine_of(&id.0);
+            let uuid = engine.and_then(|identity| std::str::from_utf8(identity).ok());
+            if let Some(engine) = uuid.and_then(|uuid| self.registry.id(uuid)) {
+                engines.entry(engine).or_default().push(&id.0);
+            }
+        }
+        out.push(say(
+            Channel::TaskClient,
+            vec![client.clone()],
+            &reply_type(&header.msg_type),
+            &json!({"status": "ok", "aborted": aborted, "engines": engines}),
+            Some(&header),
+        ));
+    }
+
     /// A request for any engine: `[client, ..]`.
     pub(super) fn on_task(&mut self, now: Moment, packet: Packet, out: &mut Vec<Outcome>) {
         let [client] = packet.identities() else {
@@ -110,6 +140,9 @@ impl Core {
         let Some(head) = packet.head() else {
             return tracing::warn!("a task without a header is dropped");
         };
+        if head.msg_type == "abort_request" {
+            return self.on_task_abort(now, &packet, out);
+        }
         let id = MessageId::from(&*head.msg_id);
         let wishes = match &packet.metadata()[..] {
             b"{}" => Ok(Wishes::default()),

@@ -1,14 +1,9 @@
 //! Taking tasks back: from the scheduler where they wait, from engines where they wait, and, after an interrupt, where they run.
 
 use crate::controller::{Connection, EngineId, Error, Posts};
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, HashSet};
-use std::time::Duration;
-
-/// Tasks and what is asked about them go by different sockets: this may be asked before the last of them have come. Some may have ended
-/// meanwhile, so that it isn't known how many are to be found.
-const ROUNDS: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(5);
+use serde::Deserialize;
+use serde_json::json;
+use std::collections::BTreeMap;
 
 /// Aborts tasks: those without an engine are the scheduler's. `running`: also those that have begun.
 ///
@@ -52,62 +47,22 @@ async fn given_out(
     connection: &Connection,
     ids: Vec<String>,
 ) -> Result<BTreeMap<EngineId, Vec<String>>, Error> {
-    let wanted: HashSet<String> = ids.iter().cloned().collect();
-    let mut aborted = 0;
-    let mut given = BTreeMap::new();
-    for round in 0..ROUNDS {
-        if round > 0 {
-            tokio::time::sleep(PAUSE).await;
-        }
-        let asked = connection
-            .hub("abort_request", &json!({"msg_ids": ids}))
-            .await;
-        match asked {
-            Ok(reply) => {
-                let reply: Value = reply.parse().unwrap_or_default();
-                aborted += reply["aborted"].as_u64().unwrap_or_default();
-            }
-            // ipyparallel's hub doesn't know this, and its engines are all told.
-            Err(Error::Refused { .. }) => {
-                let engines = connection.ids().into_iter();
-                return Ok(engines.map(|engine| (engine, ids.clone())).collect());
-            }
-            Err(error) => return Err(error),
-        }
-        given = at_engines(connection, &wanted).await?;
-        let there: usize = given.values().map(Vec::len).sum();
-        if usize::try_from(aborted).unwrap_or(usize::MAX) + there >= ids.len() {
-            break;
+    #[derive(Deserialize)]
+    struct Reply {
+        engines: BTreeMap<EngineId, Vec<String>>,
+    }
+
+    let content = json!({"msg_ids": ids});
+    match connection
+        .scheduler("abort_request", &content)
+        .await?
+        .parse()
+    {
+        Ok(Reply { engines }) => Ok(engines),
+        // ipyparallel's scheduler doesn't know this, and its engines are all told.
+        Err(_) => {
+            let engines = connection.ids().into_iter();
+            Ok(engines.map(|engine| (engine, ids.clone())).collect())
         }
     }
-    Ok(given)
-}
-
-/// Those of the tasks that engines have.
-async fn at_engines(
-    connection: &Connection,
-    ids: &HashSet<String>,
-) -> Result<BTreeMap<EngineId, Vec<String>>, Error> {
-    let content = json!({"verbose": true, "completed": false});
-    let reply = connection.hub("queue_request", &content).await;
-    let status: Value = match reply {
-        Ok(reply) => reply.parse().unwrap_or_default(),
-        // There are no engines.
-        Err(Error::Refused { .. }) => return Ok(BTreeMap::new()),
-        Err(error) => return Err(error),
-    };
-    let engines = status.as_object().into_iter().flatten();
-    Ok(engines
-        .filter_map(|(engine, queues)| {
-            let engine = EngineId(engine.parse().ok()?);
-            let tasks = queues["tasks"].as_array()?;
-            let theirs: Vec<String> = tasks
-                .iter()
-                .filter_map(Value::as_str)
-                .filter(|id| ids.contains(*id))
-                .map(str::to_owned)
-                .collect();
-            (!theirs.is_empty()).then_some((engine, theirs))
-        })
-        .collect())
 }

@@ -348,6 +348,21 @@ impl Connection {
         Ok(reply)
     }
 
+    /// Asks the scheduler of load-balanced tasks, after all tasks that were sent before. Gives its reply.
+    ///
+    /// # Errors
+    /// As [`Self::hub`].
+    pub async fn scheduler<C: Serialize + ?Sized>(
+        &self,
+        msg_type: &str,
+        content: &C,
+    ) -> Result<Message, Error> {
+        let request = Request::new(To::AnyEngine, msg_type, rendered(content));
+        let reply = self.ask(request).await?;
+        content_of(&reply, msg_type)?;
+        Ok(reply)
+    }
+
     /// How much engines have to do: by number an object with `queue`, `tasks` and `completed`, and `unassigned`. All engines if `targets`
     /// is empty; ids of messages in place of their numbers if `verbose`.
     ///

@@ -299,6 +299,14 @@ impl<P: Clone> Scheduler<P> {
         aborted
     }
 
+    /// The engine that has a task.
+    pub fn engine_of(&self, id: &str) -> Option<&Bytes> {
+        match self.tasks.get(self.by_id.get(id)?)?.state {
+            State::Running { engine, .. } => Some(&self.engines.get(engine)?.identity),
+            State::Blocked | State::Ready(_) => None,
+        }
+    }
+
     /// As [`Self::abort`], of all tasks of a client that no engine has.
     pub fn abort_all_of(
         &mut self,
