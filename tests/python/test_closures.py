@@ -311,3 +311,41 @@ def test_clusters_by_profile_and_id(fresh: Kernel, tmp_path: Path, chorus: Path)
         assert "chorus cluster start --profile big --cluster-id nowhere" in text, text
     finally:
         subprocess.run([chorus, "cluster", "stop", "--profile", "big", "--cluster-id", "other"], env=data, capture_output=True)
+
+
+def engine_elsewhere(chorus: Path, data: Path, *hidden: str) -> subprocess.Popen:
+    """An engine that sees other files under these folders, as one on another machine does."""
+    as_root = [] if os.getuid() == 0 else ["--map-root-user"]
+    script = 'for folder in "$@"; do mount -t tmpfs tmpfs "$folder" || exit; done; exec "$CHORUS" engine --file "$ENGINES"'
+    [file] = data.glob("chorus/profiles/default/security/ipcontroller*-engine.json")
+    return subprocess.Popen(["unshare", "--mount", *as_root, "sh", "-c", script, "sh", *hidden], stdin=subprocess.DEVNULL,
+                            env={**os.environ, "XDG_DATA_HOME": str(data), "CHORUS": str(chorus), "ENGINES": str(file)})
+
+
+def test_engines_on_other_machines(kernel_name: str, tmp_path: Path, chorus: Path) -> None:
+    with engines.started(kernel_name, tmp_path, 1) as kernel:
+        open_notebook(kernel)
+        kernel.run("fn twice(x: u64) -> u64 { 2 * x }").expect_ok()
+        there = [engine_elsewhere(chorus, tmp_path / "data", "/dev/shm")]
+        try:
+            assert kernel.run("client.wait_for_engines(2, Duration::from_secs(20))?.len()").expect_ok().text == "2"
+            assert kernel.run("client.all().map_sync(0..4u64, twice)?").expect_ok().text == "[0, 2, 4, 6]"
+            # What engines give comes by the sockets then.
+            assert kernel.run("client.direct_view(1).apply_sync(|n: usize| vec![1.5f64; n], 1_000_000)?.iter().map(Vec::len).sum::<usize>()").expect_ok().text == "1000000"
+            kernel.run("let bulk = vec![1.5f64; 1_000_000];").expect_ok()
+            for call in ("client.all().apply_sync(|bulk: Vec<f64>| bulk.len(), bulk.clone())?", 'client.all().push("bulk", &bulk).get()?', "%push bulk"):
+                text = said(kernel.run(call))
+                assert "does not share the memory of the notebook's machine" in text and "8000" in text and "engine 1" in text, text
+            assert engines.results(kernel.run("%px 1 + 1").expect_ok()) == {0: "2", 1: "2"}
+            # Neither is the code of closures seen from there.
+            notebook = kernel.run("std::process::id()").expect_ok().text
+            [code] = {str(Path(line.split()[-1]).parent) for line in Path(f"/proc/{notebook}/maps").read_text().splitlines() if "libcode_" in line}
+            there.append(engine_elsewhere(chorus, tmp_path / "data", "/dev/shm", code))
+            kernel.run("client.wait_for_engines(3, Duration::from_secs(20))?;").expect_ok()
+            text = said(kernel.run("client.all().map_sync(0..3u64, twice)?"))
+            assert "where the code of the closure is not" in text and "%px" in text and "engine 2" in text, text
+            assert engines.results(kernel.run("%px 1 + 2").expect_ok()) == {0: "3", 1: "3", 2: "3"}
+        finally:
+            for engine in there:
+                engine.terminate()
+                engine.wait(10)

@@ -15,8 +15,8 @@ use super::queries::ids;
 use super::results::Finished;
 use super::scheduler::{Answer, Conditions, Decision, Dependency, Submission, Verdict, WhyNot};
 use super::traffic::HELLO;
-use crate::{EngineId, MessageId};
 use crate::failure::hub_error;
+use crate::{EngineId, MessageId};
 
 /// Stands for a client where nobody waits for the reply.
 pub(super) const RESUBMIT: &[u8] = b"resubmit";

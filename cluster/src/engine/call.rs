@@ -14,14 +14,15 @@
 //!         {"file": "/dev/shm/other", "length": 1000000, "keep": 18},
 //!         {"kept": 19}
 //!     ],
-//!     "shm": true
+//!     "shm": "2f1c..-1a"
 //! }}
 //! ```
 //!
 //! `pieces` are what the trampoline gets, in this order: one of the message's buffers, by index; the start of a file, which the sender may
 //! remove once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
 //! takes at random from 64 bits: clients share an engine. `executable` says that the artifact is a program, which runs its own
-//! closures (see `programs`). `shm` says that the sender is on this machine and can open files here.
+//! closures (see `programs`). `shm` names the memory that the sender sees, see
+//! [`protocol::machine::shared_memory`]: an engine that sees another one gives no files, and refuses what it can't get.
 //! What is not given: no pieces, false.
 //!
 //! The reply's content is, beside `status`:
@@ -46,6 +47,8 @@ use runtime::{Call, CallOutcome, Data, Piece, RunId, Value as Answer};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::memory::Memory;
+
 /// What is of interest in an `apply_request`'s content.
 #[derive(Debug, Deserialize)]
 struct Content {
@@ -61,7 +64,7 @@ struct Request {
     #[serde(default)]
     pieces: Vec<PieceRequest>,
     #[serde(default)]
-    shm: bool,
+    shm: Memory,
 }
 
 /// One of `buffer`, `file` and `kept`; serde's own enums read such a map twice.
@@ -74,7 +77,7 @@ struct PieceRequest {
     kept: Option<NonZeroU64>,
 }
 
-/// The call that a request asks for, and whether its artifact is a program; `None` when it asks for something else. `file` is where a
+/// The call that a request asks for, whether its artifact is a program, and what its sender sees; `None` when it asks for something else. `file` is where a
 /// long result may go.
 ///
 /// # Errors
@@ -83,7 +86,7 @@ pub(super) fn parse(
     message: &Message,
     id: RunId,
     file: impl FnOnce() -> PathBuf,
-) -> Result<Option<(Call, bool)>, String> {
+) -> Result<Option<(Call, bool, Memory)>, String> {
     let content: Content = message
         .parse()
         .map_err(|error| format!("the call's content has {error}"))?;
@@ -137,9 +140,9 @@ pub(super) fn parse(
         artifact: request.artifact,
         offset: request.offset,
         pieces,
-        answer_file: request.shm.then(file),
+        answer_file: request.shm.is_here().then(file),
     };
-    Ok(Some((call, request.executable)))
+    Ok(Some((call, request.executable, request.shm)))
 }
 
 /// A reply's content, but for what tells the engine, and its buffers. `error` is the outcome's, if it is one.
@@ -181,6 +184,7 @@ pub(super) fn reply(
 #[cfg(test)]
 mod tests {
     use protocol::connection::Key;
+    use protocol::machine::shared_memory;
     use protocol::{RawJson, Session};
     use runtime::{Location, Panic};
 
@@ -191,12 +195,13 @@ mod tests {
         let message = Session::new(&Key::none())
             .raw_message("apply_request", content, None)
             .with_buffers(vec![Bytes::from_static(b"a"), Bytes::from_static(b"bc")]);
-        parse(&message, RunId(5), || "/dev/shm/answer".into())
+        let parsed = parse(&message, RunId(5), || "/dev/shm/answer".into());
+        parsed.map(|call| call.map(|(call, executable, _)| (call, executable)))
     }
 
     #[test]
     fn pieces_of_every_kind() {
-        let content = json!({"chorus": {"artifact": "/a.so", "offset": 7, "shm": true, "pieces": [
+        let content = json!({"chorus": {"artifact": "/a.so", "offset": 7, "shm": shared_memory(), "pieces": [
             {"buffer": 1},
             {"buffer": 0, "keep": u64::MAX},
             {"file": "/dev/shm/x", "length": 3},

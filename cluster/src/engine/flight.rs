@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::Job;
 use super::call;
-use super::snippet::memory_file;
+use super::memory::memory_file;
 use super::worker::{Worker, emitter};
 use crate::failure;
 use crate::output::{self, Gatherer, text_bundle};
@@ -61,11 +61,17 @@ impl Worker {
                 return self.waiting.push_front(job);
             }
             let id = self.namespace.new_id();
-            let (call, executable) = match call::parse(&job.message, id, memory_file) {
-                Ok(Some(call)) => call,
+            let parsed = match call::parse(&job.message, id, memory_file) {
+                Ok(Some((call, executable, memory))) => match memory.lacks(&call) {
+                    None => Ok((call, executable)),
+                    Some(reason) => Err(failure::plain("another machine", reason)),
+                },
                 Ok(None) => return self.waiting.push_front(job),
-                Err(reason) => {
-                    let error = failure::plain("bad request", reason);
+                Err(reason) => Err(failure::plain("bad request", reason)),
+            };
+            let (call, executable) = match parsed {
+                Ok(call) => call,
+                Err(error) => {
                     let content = self.error(error, "apply");
                     self.reply(&job, content, jiff::Timestamp::now());
                     self.status(&job.message.header, ExecutionState::Idle);

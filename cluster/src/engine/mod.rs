@@ -8,6 +8,7 @@ mod call;
 mod flight;
 mod line;
 mod link;
+mod memory;
 mod namespace;
 mod programs;
 mod snippet;

@@ -6,13 +6,14 @@
 //! {"code": "..", "silent": true, "chorus": {
 //!     "takes": {"name": "data", "buffer": 0},
 //!     "gives": "sums",
-//!     "shm": true
+//!     "shm": "2f1c..-1a"
 //! }}
 //! ```
 //!
 //! `takes`: one of the message's buffers, by index, or `"file": "/dev/shm/name", "length": 1000000` is put under this name into the folder
 //! that the runtime's environment calls `CHORUS_PIECES`, before the snippet runs. `gives`: what is found there under that name
-//! afterwards goes with the reply. `shm` says that the sender is on this machine and can open files here.
+//! afterwards goes with the reply. `shm` names the memory that the sender sees, see
+//! [`protocol::machine::shared_memory`]: an engine that sees another one gives no files.
 //! Any of them may be absent. Files remain the sender's; the reply must be there before it removes them.
 //!
 //! The content of a reply of status `ok` has a `chorus` then:
@@ -29,19 +30,11 @@ use bytes::Bytes;
 use protocol::Message;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use uuid::Uuid;
+
+use super::memory::{Memory, memory_file};
 
 /// Values of more bytes than that go by files, where that is possible.
 const LARGE: u64 = 256 * 1024;
-
-/// Where such files are.
-const MEMORY: &str = "/dev/shm";
-
-/// A name in memory that nobody else has. It says which process made it, so that others can remove what the dead have left.
-pub(super) fn memory_file() -> PathBuf {
-    let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
-    Path::new(MEMORY).join(format!("chorus-piece-{process}-{noise}"))
-}
 
 /// What is of interest in an `execute_request`'s content.
 #[derive(Debug, Deserialize)]
@@ -55,7 +48,7 @@ struct Content {
 pub(super) struct Exchange {
     takes: Option<Takes>,
     gives: Option<String>,
-    shm: bool,
+    shm: Memory,
 }
 
 #[derive(Debug, Deserialize)]
@@ -63,6 +56,7 @@ struct Takes {
     name: String,
     buffer: Option<usize>,
     file: Option<PathBuf>,
+    length: Option<u64>,
 }
 
 impl Exchange {
@@ -99,6 +93,9 @@ impl Exchange {
         let _ = std::fs::remove_file(&to);
         let put = match (&takes.file, takes.buffer) {
             (Some(file), None) => {
+                if let Some(reason) = self.shm.lacks_file(takes.length) {
+                    return Err(reason);
+                }
                 std::fs::hard_link(file, &to).or_else(|_| std::os::unix::fs::symlink(file, &to))
             }
             (None, Some(at)) => match request.buffers.get(at) {
@@ -139,7 +136,7 @@ impl Exchange {
         let from = folder.0.join(name);
         let taken = || -> io::Result<(Value, Vec<Bytes>)> {
             let length = std::fs::metadata(&from)?.len();
-            if self.shm && length > LARGE {
+            if length > LARGE && self.shm.is_here() {
                 let path = memory_file();
                 // Elsewhere than in memory it is read.
                 if std::fs::rename(&from, &path).is_ok() {
@@ -200,6 +197,7 @@ impl Drop for Pieces {
 #[cfg(test)]
 mod tests {
     use protocol::connection::Key;
+    use protocol::machine::shared_memory;
     use protocol::{RawJson, Session};
 
     use super::*;
@@ -219,8 +217,9 @@ mod tests {
     fn values_come_and_go() {
         let folder = Pieces::make().unwrap();
         let path = folder.path().to_owned();
-        let message =
-            request(json!({"takes": {"name": "x", "buffer": 0}, "gives": "y", "shm": true}));
+        let message = request(
+            json!({"takes": {"name": "x", "buffer": 0}, "gives": "y", "shm": shared_memory()}),
+        );
         let exchange = Exchange::of(&message).unwrap().unwrap();
         for _ in 0..2 {
             exchange.put(&message, &folder).unwrap();
@@ -244,7 +243,7 @@ mod tests {
         let (folder, other) = (Pieces::make().unwrap(), memory_file());
         std::fs::write(&other, vec![7; 300_000]).unwrap();
         let message = request(
-            json!({"takes": {"name": "x", "file": other, "length": 300_000}, "gives": "x", "shm": true}),
+            json!({"takes": {"name": "x", "file": other, "length": 300_000}, "gives": "x", "shm": shared_memory()}),
         );
         let exchange = Exchange::of(&message).unwrap().unwrap();
         exchange.put(&message, &folder).unwrap();

@@ -187,7 +187,7 @@ async fn closures_are_applied() {
     let path = shared.path().join("in");
     std::fs::write(&path, &large).unwrap();
     let mut content = artifact.content("double", json!([{"file": path, "length": 1_000_000}]));
-    content["chorus"]["shm"] = json!(true);
+    content["chorus"]["shm"] = json!(protocol::machine::shared_memory());
     let reply = said(&client.apply_sync(&engine, &content, &[]).await);
     assert_eq!(reply["file"]["length"], 2_000_000);
     let answer = reply["file"]["path"].as_str().unwrap();

@@ -4,6 +4,7 @@
 
 use crate::wire::{Dependency, Route, Span, Work};
 use bytes::Bytes;
+use protocol::machine::shared_memory;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
@@ -70,8 +71,9 @@ impl Content {
                 }
                 [
                     format!(
-                        "{{\"chorus\":{{\"artifact\":{},\"executable\":{executable},\"offset\":{offset},\"shm\":true,\"pieces\":[{{",
-                        text(artifact)
+                        "{{\"chorus\":{{\"artifact\":{},\"executable\":{executable},\"offset\":{offset},\"shm\":{},\"pieces\":[{{",
+                        text(artifact),
+                        memory()
                     ),
                     format!("}}{pieces}]}}}}"),
                 ]
@@ -84,8 +86,9 @@ impl Content {
                 takes = name.is_some();
                 let mut before = format!(
                     "{{\"code\":{},\"silent\":true,\"store_history\":false,\"user_expressions\":{{}},\"allow_stdin\":false,\
-                     \"stop_on_error\":false,\"chorus\":{{\"shm\":true",
-                    text(code)
+                     \"stop_on_error\":false,\"chorus\":{{\"shm\":{}",
+                    text(code),
+                    memory()
                 );
                 if let Some(name) = gives {
                     before.push_str(&format!(",\"gives\":{}", text(name)));
@@ -193,6 +196,11 @@ fn dependency(given: &Dependency, id: impl Fn(u64) -> String) -> Value {
     })
 }
 
+/// The memory that files of this machine are in, as JSON.
+fn memory() -> String {
+    shared_memory().map_or_else(|| "null".to_owned(), text)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +230,7 @@ mod tests {
         ];
         let expected = |arguments: Value| {
             let [a, b, c] = shared.clone();
-            json!({"chorus": {"artifact": "/tmp/\"odd\".so", "executable": false, "offset": 7, "shm": true, "pieces": [arguments, a, b, c]}})
+            json!({"chorus": {"artifact": "/tmp/\"odd\".so", "executable": false, "offset": 7, "shm": shared_memory(), "pieces": [arguments, a, b, c]}})
         };
         let (text, buffers) = content.with(&bytes("x"));
         assert_eq!(value(&text), expected(json!({"buffer": 0})));
@@ -251,15 +259,18 @@ mod tests {
         let bytes = Data::Bytes(Bytes::from_static(b"x"));
         assert_eq!(
             chorus(&snippet(None, None), &bytes),
-            (json!({"shm": true}), 0)
+            (json!({"shm": shared_memory()}), 0)
         );
         assert_eq!(
             chorus(&snippet(Some("x"), None), &bytes),
-            (json!({"shm": true, "takes": {"name": "x", "buffer": 0}}), 1)
+            (
+                json!({"shm": shared_memory(), "takes": {"name": "x", "buffer": 0}}),
+                1
+            )
         );
         assert_eq!(
             chorus(&snippet(None, Some("y")), &bytes),
-            (json!({"shm": true, "gives": "y"}), 0)
+            (json!({"shm": shared_memory(), "gives": "y"}), 0)
         );
     }
 

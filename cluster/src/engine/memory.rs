@@ -1,0 +1,119 @@
+//! Files in memory by which engines and programs of one machine give each other what is large.
+
+use std::path::{Path, PathBuf};
+
+use protocol::machine::{hostname, shared_memory};
+use runtime::{Call, Data, Piece};
+use serde::Deserialize;
+use uuid::Uuid;
+
+/// Where such files are.
+const FOLDER: &str = "/dev/shm";
+
+/// A name in memory that nobody else has. It says which process made it, so that others can remove what the dead have left.
+pub(super) fn memory_file() -> PathBuf {
+    let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
+    Path::new(FOLDER).join(format!("chorus-piece-{process}-{noise}"))
+}
+
+/// The memory that a request's sender sees, by its name ([`shared_memory`]); nothing if it doesn't say.
+#[derive(Debug, Default, Deserialize)]
+#[serde(transparent)]
+pub(super) struct Memory(Option<String>);
+
+impl Memory {
+    /// Whether the sender can open files here.
+    pub(super) fn is_here(&self) -> bool {
+        self.0.is_some() && self.0.as_deref() == shared_memory()
+    }
+
+    fn is_elsewhere(&self) -> bool {
+        self.0.is_some() && !self.is_here()
+    }
+
+    /// Why a call can't be made here, in words for its sender: something that it needs is on another machine.
+    pub(super) fn lacks(&self, call: &Call) -> Option<String> {
+        if !self.is_elsewhere() {
+            return None;
+        }
+        if !call.artifact.exists() {
+            return Some(format!(
+                "This engine runs on {}, where the code of the closure is not: {} is a file of the notebook's machine. Closures go to engines \
+                 that see it; leave this one out of the view's targets, or run text on it, with `%px`, `%%px` or `execute`.",
+                hostname(),
+                call.artifact.display()
+            ));
+        }
+        call.pieces.iter().find_map(|piece| match piece {
+            Piece::Once(Data::File { length, .. })
+            | Piece::Keep {
+                data: Data::File { length, .. },
+                ..
+            } => Some(self.far(*length)),
+            _ => None,
+        })
+    }
+
+    /// Why a value can't be had here, if that is so.
+    pub(super) fn lacks_file(&self, length: Option<u64>) -> Option<String> {
+        self.is_elsewhere()
+            .then(|| self.far(length.unwrap_or_default()))
+    }
+
+    fn far(&self, length: u64) -> String {
+        format!(
+            "This engine runs on {}, which does not share the memory of the notebook's machine: a value of {length} bytes can't get here. \
+             Have the engine read or compute it, with `%px` or inside the closure.",
+            hostname()
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use runtime::RunId;
+
+    use super::*;
+
+    fn call(artifact: &str, pieces: Vec<Piece>) -> Call {
+        Call {
+            id: RunId(1),
+            artifact: artifact.into(),
+            offset: 0,
+            pieces,
+            answer_file: None,
+        }
+    }
+
+    #[test]
+    fn what_is_on_another_machine_is_said_to_be() {
+        let file = || Data::File {
+            path: "/dev/shm/x".into(),
+            length: 9,
+        };
+        let keep = || Piece::Keep {
+            id: NonZeroU64::MIN,
+            data: file(),
+        };
+        let here = Memory(shared_memory().map(str::to_owned));
+        assert!(here.is_here() && !Memory::default().is_here());
+        for memory in [here, Memory::default()] {
+            assert_eq!(memory.lacks(&call("/nothing", vec![keep()])), None);
+            assert_eq!(memory.lacks_file(Some(9)), None);
+        }
+        let other = Memory(Some("other".to_owned()));
+        assert!(!other.is_here());
+        assert_eq!(
+            other.lacks(&call("/", vec![Piece::Once(Data::Bytes("x".into()))])),
+            None
+        );
+        let said = other.lacks(&call("/nothing", Vec::new())).unwrap();
+        assert!(said.contains("/nothing") && said.contains("%px"), "{said}");
+        for piece in [keep(), Piece::Once(file())] {
+            let said = other.lacks(&call("/", vec![piece])).unwrap();
+            assert!(said.contains("9 bytes"), "{said}");
+        }
+    }
+}
