@@ -291,7 +291,10 @@ impl Driver {
             IOPUB => self.core.on_iopub(Instant::now(), &message),
             NEWS => {
                 if self.core.on_news(&message) {
-                    self.tell(None);
+                    self.state.send_replace(State {
+                        engines: Arc::new(self.core.engines().clone()),
+                        lost: None,
+                    });
                 }
             }
             _ => self.core.on_reply(Instant::now(), message),
@@ -315,17 +318,14 @@ impl Driver {
         true
     }
 
-    fn tell(&self, lost: Option<Lost>) {
-        self.state.send_replace(State {
-            engines: Arc::new(self.core.engines().clone()),
-            lost,
-        });
-    }
-
     /// Tells everyone who waits, also those whose requests have not been seen yet.
     fn end(&mut self, lost: &Lost, commands: &mut mpsc::UnboundedReceiver<Command>) {
+        // Whoever hears of it finds the connection lost when he looks.
+        self.state.send_replace(State {
+            engines: Arc::default(),
+            lost: Some(lost.clone()),
+        });
         self.core.on_lost(lost);
-        self.tell(Some(lost.clone()));
         commands.close();
         while let Ok(command) = commands.try_recv() {
             if let Command::Submit {
