@@ -164,11 +164,11 @@ def test_forestfire_balances_what_equal_shares_do_not(forestfire: NotebookNode) 
     rows = re.findall(r"^(one core|an equal share each|load balanced) +\d+ ms +(\S+) times one core$", stdout(forestfire), re.M)
     times = {name: float(value) for name, value in rows}
     assert times["one core"] == 1
-    # How much each engine worked is what the views decide, whatever else the machine does meanwhile.
+    # How much each engine worked is what the views decide. Whatever else the machine does meanwhile makes both shares of one run longer.
     dense, sparse = busy(output_of(forestfire, "let fixed"))
-    assert sparse < 0.5 * dense
     most, least = busy(output_of(forestfire, "let balanced"))
     assert least > 0.6 * most
+    assert sparse / dense < least / most
     [svg] = bundles(forestfire, "image/svg+xml")
     assert svg.count("<polyline") == 2
     [density] = re.findall(r"longest at a density of (0\.\d+)", "".join(bundles(forestfire, "text/plain")))
