@@ -164,8 +164,9 @@ def test_forestfire_balances_what_equal_shares_do_not(forestfire: NotebookNode) 
     rows = re.findall(r"^(one core|an equal share each|load balanced) +\d+ ms +(\S+) times one core$", stdout(forestfire), re.M)
     times = {name: float(value) for name, value in rows}
     assert times["one core"] == 1
-    # How much each engine worked is what the views decide. Whatever else the machine does meanwhile makes both shares of one run longer.
+    # How much each engine worked is what the views decide.
     dense, sparse = busy(output_of(forestfire, "let fixed"))
+    assert sparse < 0.5 * dense
     most, least = busy(output_of(forestfire, "let balanced"))
     assert least > 0.6 * most
     assert sparse / dense < least / most
