@@ -77,8 +77,8 @@ struct PieceRequest {
     kept: Option<NonZeroU64>,
 }
 
-/// The call that a request asks for, whether its artifact is a program, and what its sender sees; `None` when it asks for something else. `file` is where a
-/// long result may go.
+/// The call that a request asks for, whether its artifact is a program, and what its sender sees; `None` when it asks for something
+/// else. `file` is where a long result may go.
 ///
 /// # Errors
 /// With what is wrong with the request, in words for its sender.

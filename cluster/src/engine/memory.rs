@@ -2,18 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use protocol::machine::{hostname, shared_memory};
+use protocol::machine::{SHARED_MEMORY, hostname, shared_memory};
 use runtime::{Call, Data, Piece};
 use serde::Deserialize;
 use uuid::Uuid;
 
-/// Where such files are.
-const FOLDER: &str = "/dev/shm";
-
 /// A name in memory that nobody else has. It says which process made it, so that others can remove what the dead have left.
 pub(super) fn memory_file() -> PathBuf {
     let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
-    Path::new(FOLDER).join(format!("chorus-piece-{process}-{noise}"))
+    Path::new(SHARED_MEMORY).join(format!("chorus-piece-{process}-{noise}"))
 }
 
 /// The memory that a request's sender sees, by its name ([`shared_memory`]); nothing if it doesn't say.

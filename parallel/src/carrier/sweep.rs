@@ -1,7 +1,7 @@
 //! Files that nobody needs any more: removed by a thread, since memory that a large one has takes its time to be given back.
 
-use super::books::FOLDER;
 use crate::wire::FILES;
+use protocol::machine::SHARED_MEMORY;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use tokio::sync::oneshot;
@@ -69,7 +69,7 @@ fn perform(job: Job) {
             }
             _ => {}
         },
-        Job::Sweep => sweep(Path::new(FOLDER)),
+        Job::Sweep => sweep(Path::new(SHARED_MEMORY)),
         Job::Finish(done) => drop(done.send(())),
     }
 }

@@ -342,10 +342,7 @@ impl Connection {
         msg_type: &str,
         content: &C,
     ) -> Result<Message, Error> {
-        let request = Request::new(To::Hub, msg_type, rendered(content));
-        let reply = self.ask(request).await?;
-        content_of(&reply, msg_type)?;
-        Ok(reply)
+        self.answer(To::Hub, msg_type, content).await
     }
 
     /// Asks the scheduler of load-balanced tasks, after all tasks that were sent before. Gives its reply.
@@ -357,7 +354,17 @@ impl Connection {
         msg_type: &str,
         content: &C,
     ) -> Result<Message, Error> {
-        let request = Request::new(To::AnyEngine, msg_type, rendered(content));
+        self.answer(To::AnyEngine, msg_type, content).await
+    }
+
+    /// The reply to a question, unless it is a refusal.
+    async fn answer<C: Serialize + ?Sized>(
+        &self,
+        to: To,
+        msg_type: &str,
+        content: &C,
+    ) -> Result<Message, Error> {
+        let request = Request::new(to, msg_type, rendered(content));
         let reply = self.ask(request).await?;
         content_of(&reply, msg_type)?;
         Ok(reply)

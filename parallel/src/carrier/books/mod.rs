@@ -15,12 +15,11 @@ use crate::wire::{
     self, Done, FILES, Failure, FailureKind, News, Outcome, Piece, Route, Span, Work,
 };
 use bytes::Bytes;
+use protocol::machine::SHARED_MEMORY;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// Where files are that live in memory.
-pub(super) const FOLDER: &str = "/dev/shm";
 /// Shared values of more bytes than that go to engines in a file, which each maps once.
 const SMALL: usize = 4096;
 /// How long the end of a task's output may be awaited after its reply, in seconds. Engines say it right after.
@@ -159,7 +158,7 @@ impl Books {
             next: first,
             epoch: 0,
             files: (
-                format!("{FOLDER}/{FILES}{}-{noise}-", std::process::id()),
+                format!("{SHARED_MEMORY}/{FILES}{}-{noise}-", std::process::id()),
                 0,
             ),
         }
