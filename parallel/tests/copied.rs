@@ -14,14 +14,44 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::process::{Command, Stdio};
 use std::sync::{Condvar, Mutex};
 
-static RESUMED: Mutex<bool> = Mutex::new(false);
-static CHANGED: Condvar = Condvar::new();
+static FORKED: Gate = Gate::new();
+static RESUMED: Gate = Gate::new();
+
+/// Closed at first. The carrier's process has the gates, where closures are called.
+struct Gate {
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    const fn new() -> Gate {
+        Gate {
+            is_open: Mutex::new(false),
+            opened: Condvar::new(),
+        }
+    }
+
+    fn open(&self) {
+        *self.is_open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let is_open = self.is_open.lock().unwrap();
+        drop(
+            self.opened
+                .wait_while(is_open, |is_open| !*is_open)
+                .unwrap(),
+        );
+    }
+}
 
 fn main() {
     if std::env::var_os("CHORUS_CARRIER").is_some() {
         return cells();
     }
-    let carrier = Carrier::new(2);
+    // One engine for each task that waits at a gate, and one more.
+    let carrier = Carrier::new(6);
     let path = std::env::temp_dir().join(format!("chorus-copied-{}", std::process::id()));
     carrier.listen(&path);
     let mut program = Command::new(std::env::current_exe().unwrap())
@@ -35,8 +65,7 @@ fn main() {
     let mut first = [0; 8];
     output.read_exact(&mut first).unwrap();
     assert_eq!(&first, b"resumed\n");
-    *RESUMED.lock().unwrap() = true;
-    CHANGED.notify_all();
+    RESUMED.open();
     output.read_to_string(&mut text).unwrap();
     // The one that died; the copy has closed its output.
     assert!(!program.wait().unwrap().success());
@@ -54,14 +83,19 @@ fn main() {
 
 fn cells() {
     let client = Client::connect().unwrap();
-    let view = client.load_balanced_view().targets(0).chunk_size(1);
-    let map: AsyncResult<Vec<u32>> = view.map(0..6u32, |x| x * 10);
+    let view = client.load_balanced_view().chunk_size(1);
+    let map: AsyncResult<Vec<u32>> = view.map(0..6u32, |x| {
+        // The copy is to have two results and no more.
+        if x >= 2 {
+            FORKED.pass();
+        }
+        x * 10
+    });
     let two: Vec<u32> = map.iter().take(2).map(Result::unwrap).collect();
     assert_eq!(two, [0, 10]);
     let held = client.load_balanced_view().apply(
         |x: u8| {
-            let resumed = RESUMED.lock().unwrap();
-            drop(CHANGED.wait_while(resumed, |resumed| !*resumed).unwrap());
+            RESUMED.pass();
             x
         },
         7,
@@ -76,6 +110,7 @@ fn cells() {
     // SAFETY: there are no other threads.
     if unsafe { libc::fork() } != 0 {
         // The process that runs the cell takes results that the copy lacks, uses new numbers, and dies.
+        view.apply_sync(|()| FORKED.open(), ()).unwrap();
         assert_eq!(map.get().unwrap().len(), 6);
         assert_eq!(view.apply_sync(|x: u8| x, 1).unwrap(), 1);
         std::process::abort();

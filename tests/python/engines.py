@@ -55,6 +55,13 @@ def processes(data: Path) -> list[psutil.Process]:
     return found
 
 
+def seen_by_others(process: psutil.Process) -> str:
+    """Its arguments and its environment; nothing if it has ended by now, as rustc does."""
+    with suppress(psutil.NoSuchProcess):
+        return "\0".join(process.cmdline()) + str(process.environ())
+    return ""
+
+
 def ended(data: Path, within: float = 5) -> list[str]:
     """Waits for all of them to end, and ends those that don't; says which these were."""
     left = still_there(processes(data), within)

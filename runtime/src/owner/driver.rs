@@ -222,8 +222,10 @@ impl Driver {
             }
             message => {
                 match message {
-                    // What is in the pipes may have been written after it.
-                    FromWorker::Started { .. } | FromWorker::Spent { .. } => {}
+                    // What is in the pipes may have been written after it, by a call that `claim` will know.
+                    FromWorker::Started { .. }
+                    | FromWorker::Spent { .. }
+                    | FromWorker::Guarded { .. } => {}
                     // At the end a line that looks like a question was none.
                     FromWorker::Finished { .. } => self.emit_waiting_output(),
                     _ => self.drain(),
