@@ -89,7 +89,12 @@ impl Door {
                 match stream.peer_cred() {
                     Ok(peer) if peer.uid() == own => {
                         let carrier = carrier.clone();
-                        tokio::spawn(async move { carrier.serve(stream).await });
+                        match stream.into_std() {
+                            Ok(stream) => {
+                                tokio::spawn(async move { carrier.serve(stream).await });
+                            }
+                            Err(error) => tracing::warn!(%error, "failed to let a program in"),
+                        }
                     }
                     _ => tracing::warn!("another user's process is turned away"),
                 }

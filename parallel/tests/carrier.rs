@@ -165,8 +165,6 @@ fn greet(
     resume: Option<Resume>,
 ) -> (UnixStream, Down) {
     let (here, there) = UnixStream::pair().unwrap();
-    there.set_nonblocking(true).unwrap();
-    let there = tokio::net::UnixStream::from_std(there).unwrap();
     let carrier = carrier.clone();
     tokio::spawn(async move { carrier.serve(there).await });
     here.set_read_timeout(Some(PATIENCE)).unwrap();

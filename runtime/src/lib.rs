@@ -19,6 +19,7 @@ mod memory;
 mod owner;
 mod packet;
 mod tally;
+mod watch;
 mod wire;
 
 pub use call::{Call, CallOutcome, Data, Piece, Span, Value};
@@ -28,6 +29,7 @@ pub use event::{
     Stream, WhyNot,
 };
 pub use owner::{Config, Runtime, RuntimeError};
+pub use watch::Watched;
 
 /// Source of the library that every cell links to, `chorus_support`.
 ///

@@ -30,9 +30,9 @@ use session::{Order, Session};
 use std::collections::HashMap;
 use std::fmt;
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 /// How long a program may take for its first frame.
@@ -122,7 +122,10 @@ impl<H: Host> Carrier<H> {
 
     /// Serves a client until it is gone and all that it began has ended. Must be called within a tokio runtime.
     pub async fn serve(&self, stream: UnixStream) {
-        let mut pipe = Pipe::new(stream);
+        let mut pipe = match Pipe::new(stream) {
+            Ok(pipe) => pipe,
+            Err(error) => return tracing::warn!(%error, "failed to watch a program's stream"),
+        };
         let hello = match tokio::time::timeout(GREETING, greeting(&mut pipe)).await {
             Ok(Ok(Some(hello))) => hello,
             Ok(Ok(None)) | Err(_) => return,

@@ -2,19 +2,19 @@
 
 use crate::codec;
 use crate::wire::{Down, MOST, Up};
+use runtime::Watched;
 use std::collections::VecDeque;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Read, Result, Write};
 use std::os::fd::AsRawFd;
-use tokio::io::Interest;
-use tokio::net::UnixStream;
+use std::os::unix::net::UnixStream;
 
-/// How much is read at once, if nobody says that more will come.
-const BUFFER: usize = 256 << 10;
+/// Most that is read in one go: others want to be served as well.
+const BURST: u64 = 1 << 20;
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Pipe {
-    stream: UnixStream,
+    stream: Watched<UnixStream>,
     inbound: Vec<u8>,
     /// How much of `inbound` has been taken.
     taken: usize,
@@ -24,41 +24,34 @@ pub(super) struct Pipe {
 }
 
 impl Pipe {
-    pub(super) fn new(stream: UnixStream) -> Pipe {
-        Pipe {
-            stream,
+    pub(super) fn new(stream: UnixStream) -> Result<Pipe> {
+        stream.set_nonblocking(true)?;
+        Ok(Pipe {
+            stream: Watched::new(stream)?,
             inbound: Vec::new(),
             taken: 0,
             outbound: VecDeque::new(),
             sent: 0,
-        }
+        })
     }
 
     /// Resolves when something can be read, or written that waits for that.
-    pub(super) async fn ready(&self) -> Result<()> {
-        let interest = match self.outbound.is_empty() {
-            true => Interest::READABLE,
-            false => Interest::READABLE | Interest::WRITABLE,
-        };
-        self.stream.ready(interest).await.map(drop)
+    pub(super) async fn ready(&mut self) -> Result<()> {
+        self.stream.ready(!self.outbound.is_empty()).await.map(drop)
     }
 
     /// Takes in what has come. False at the end of the stream.
     pub(super) fn read(&mut self) -> Result<bool> {
         self.inbound.drain(..self.taken);
         self.taken = 0;
-        loop {
-            if self.inbound.capacity() - self.inbound.len() < BUFFER / 4 {
-                self.inbound.reserve(BUFFER);
-            }
-            match self.stream.try_read_buf(&mut self.inbound) {
-                Ok(0) => return Ok(false),
-                // A burst at a time: others want to be served as well.
-                Ok(_) if self.inbound.len() >= 4 * BUFFER => return Ok(true),
-                Ok(_) => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(true),
-                Err(error) => return Err(error),
-            }
+        let inbound = &mut self.inbound;
+        let read = self
+            .stream
+            .read(|stream| stream.take(BURST).read_to_end(inbound));
+        match read {
+            Ok(count) => Ok(count as u64 == BURST),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(true),
+            Err(error) => Err(error),
         }
     }
 
@@ -101,13 +94,14 @@ impl Pipe {
     pub(super) fn write(&mut self) -> Result<()> {
         while let Some(frame) = self.outbound.front() {
             let rest = frame.get(self.sent..).unwrap_or_default();
-            match self.stream.try_write(rest) {
+            match self.stream.get_ref().write(rest) {
                 Ok(count) if count < rest.len() => self.sent += count,
                 Ok(_) => {
                     self.sent = 0;
                     self.outbound.pop_front();
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }
@@ -123,8 +117,13 @@ impl Pipe {
     pub(super) fn is_read(&self) -> bool {
         let mut unread: libc::c_int = 0;
         // SAFETY: this request writes one number. (Of a Unix socket it tells what its peer hasn't read.)
-        let asked =
-            unsafe { libc::ioctl(self.stream.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+        let asked = unsafe {
+            libc::ioctl(
+                self.stream.get_ref().as_raw_fd(),
+                libc::TIOCOUTQ,
+                &raw mut unread,
+            )
+        };
         self.outbound.is_empty() && asked == 0 && unread == 0
     }
 }
@@ -136,19 +135,17 @@ mod tests {
 
     #[tokio::test]
     async fn frames_come_whole_and_nothing_waits_for_the_program() {
-        let (here, there) = UnixStream::pair().unwrap();
-        let mut program = there.into_std().unwrap();
-        program.set_nonblocking(false).unwrap();
-        let mut pipe = Pipe::new(here);
+        let (here, mut program) = UnixStream::pair().unwrap();
+        let mut pipe = Pipe::new(here).unwrap();
         let up = Up::Unshare { ids: vec![7; 1000] };
         let mut bytes = Vec::new();
         wire::write(&mut bytes, &up).unwrap();
         let (first, rest) = bytes.split_at(10);
-        std::io::Write::write_all(&mut program, first).unwrap();
+        program.write_all(first).unwrap();
         pipe.ready().await.unwrap();
         assert!(pipe.read().unwrap() && pipe.next().unwrap().is_none());
-        std::io::Write::write_all(&mut program, rest).unwrap();
-        std::io::Write::write_all(&mut program, &bytes).unwrap();
+        program.write_all(rest).unwrap();
+        program.write_all(&bytes).unwrap();
         pipe.ready().await.unwrap();
         assert!(pipe.read().unwrap());
         assert_eq!(pipe.next().unwrap(), Some(up.clone()));
@@ -179,9 +176,9 @@ mod tests {
 
     #[tokio::test]
     async fn the_end_and_nonsense_are_told() {
-        let (here, there) = UnixStream::pair().unwrap();
-        let mut pipe = Pipe::new(here);
-        there.try_write(&[1, 0, 0, 0, 200]).unwrap();
+        let (here, mut there) = UnixStream::pair().unwrap();
+        let mut pipe = Pipe::new(here).unwrap();
+        there.write_all(&[1, 0, 0, 0, 200]).unwrap();
         drop(there);
         pipe.ready().await.unwrap();
         assert!(!pipe.read().unwrap());

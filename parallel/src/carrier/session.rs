@@ -152,7 +152,7 @@ impl<H: Host> Session<H> {
             tokio::select! {
                 _ = self.posted.recv_many(&mut burst, BURST) => self.on_posted(&mut burst),
                 Some(order) = self.orders.recv() => self.on_order(order),
-                ready = ready(self.pipe.as_ref()) => self.on_ready(ready),
+                ready = ready(self.pipe.as_mut()) => self.on_ready(ready),
                 Ok(()) = self.state.changed() => self.on_state(&mut burst),
                 () = due => self.on_time(),
             }
@@ -564,7 +564,7 @@ impl<H: Host> Session<H> {
 }
 
 /// Resolves when the stream wants to be attended to; never without one.
-async fn ready(pipe: Option<&Pipe>) -> std::io::Result<()> {
+async fn ready(pipe: Option<&mut Pipe>) -> std::io::Result<()> {
     match pipe {
         Some(pipe) => pipe.ready().await,
         None => std::future::pending().await,

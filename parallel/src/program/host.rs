@@ -98,9 +98,6 @@ pub(crate) fn carrier(place: Where) -> Result<UnixStream, Error> {
         .ok_or_else(|| failed("a thread can't be started".to_owned()))?;
     let make = || -> std::io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        theirs.set_nonblocking(true)?;
-        let _within = runtime.enter();
-        let theirs = tokio::net::UnixStream::from_std(theirs)?;
         runtime.spawn(async move { Carrier::new(Program(place)).serve(theirs).await });
         Ok(ours)
     };

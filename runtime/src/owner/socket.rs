@@ -5,18 +5,16 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::packet;
+use crate::watch::Watched;
+use crate::wire::{Assembler, PACKET, Received, packets};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::io::unix::AsyncFd;
-use tokio::io::{Interest, Ready};
-
-use crate::packet;
-use crate::wire::{Assembler, PACKET, Received, packets};
 
 /// One end of a `SOCK_SEQPACKET` pair. What cannot be sent at once waits in a queue.
 #[derive(Debug)]
 pub(super) struct Socket {
-    fd: AsyncFd<OwnedFd>,
+    fd: Watched<OwnedFd>,
     assembler: Assembler,
     buffer: Vec<u8>,
     outbox: VecDeque<Packet>,
@@ -48,8 +46,7 @@ pub(super) fn pair() -> io::Result<(Socket, OwnedFd)> {
     let [ours, theirs] = fds.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
     set_nonblocking(&ours)?;
     let socket = Socket {
-        // SAFETY: the descriptor is owned and stays open for as long as it is registered.
-        fd: unsafe { AsyncFd::register(ours) }?,
+        fd: Watched::new(ours)?,
         assembler: Assembler::default(),
         buffer: vec![0; PACKET],
         outbox: VecDeque::new(),
@@ -74,30 +71,25 @@ impl Socket {
     /// the future is dropped.
     pub(super) async fn next<M: DeserializeOwned>(&mut self) -> io::Result<Option<Received<M>>> {
         loop {
-            let interest = if self.has_queued() {
-                Interest::READABLE | Interest::WRITABLE
-            } else {
-                Interest::READABLE
-            };
-            let mut ready = self.fd.ready(interest).await?;
-            if ready.ready().is_writable() && !self.outbox.is_empty() {
+            if self.fd.ready(self.has_queued()).await?.is_writable() {
                 send_queued(self.fd.get_ref(), &mut self.outbox)?;
-                if !self.outbox.is_empty() {
-                    ready.clear_ready_matching(Ready::WRITABLE);
-                }
-            }
-            if !ready.ready().is_readable() {
                 continue;
             }
-            let received = packet::receive(self.fd.as_raw_fd(), &mut self.buffer, 0);
+            let buffer = &mut self.buffer;
+            let received = self
+                .fd
+                .read(|fd| packet::receive(fd.as_raw_fd(), buffer, 0));
             let (packet, passed) = match received {
                 Ok((0, _)) => return Ok(None),
                 Ok((length, passed)) => (self.buffer.get(..length).unwrap_or_default(), passed),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    ready.clear_ready_matching(Ready::READABLE | Ready::READ_CLOSED);
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) =>
+                {
                     continue;
                 }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) if is_closed(&error) => return Ok(None),
                 Err(error) => return Err(error),
             };
@@ -110,7 +102,7 @@ impl Socket {
     /// A message that is already there.
     pub(super) fn try_next<M: DeserializeOwned>(&mut self) -> io::Result<Option<Received<M>>> {
         loop {
-            match packet::receive(self.fd.as_raw_fd(), &mut self.buffer, 0) {
+            match packet::receive(self.fd.get_ref().as_raw_fd(), &mut self.buffer, 0) {
                 Ok((0, _)) => return Ok(None),
                 Ok((length, passed)) => {
                     let packet = self.buffer.get(..length).unwrap_or_default();
@@ -153,7 +145,7 @@ impl Socket {
 
     /// Waits until some of what is queued could be sent.
     pub(super) async fn flush(&mut self) -> io::Result<()> {
-        self.fd.writable().await?.clear_ready();
+        self.fd.has_room().await?;
         send_queued(self.fd.get_ref(), &mut self.outbox)
     }
 }
