@@ -116,7 +116,7 @@ unsafe extern "C" fn give_back(_data: *mut c_void, owner: *mut c_void) {
     drop(unsafe { Box::from_raw(owner.cast::<Bytes>()) });
 }
 
-fn last_error() -> zmq::Error {
+pub(super) fn last_error() -> zmq::Error {
     // SAFETY: reads the calling thread's error number.
     zmq::Error::from_raw(unsafe { zmq_sys::zmq_errno() })
 }

@@ -1,13 +1,14 @@
 //! The thread that owns a set of sockets.
 
 use std::collections::HashSet;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot};
 use zmq::{POLLIN, SocketType};
 
-use super::frames::{self, Receiver, retried};
+use super::frames::{self, Receiver, last_error, retried};
 use super::outgoing::{Command, Outgoing};
 use super::{Received, SendError, SocketId};
 
@@ -19,6 +20,8 @@ pub(super) struct Owned {
     pub(super) id: SocketId,
     pub(super) socket_type: SocketType,
     pub(super) socket: zmq::Socket,
+    /// Whether it was used since it was asked for messages.
+    used: bool,
     /// The errors that have been traced, by number.
     traced: HashSet<i32>,
 }
@@ -29,8 +32,15 @@ impl Owned {
             id,
             socket_type,
             socket,
+            used: true,
             traced: HashSet::new(),
         }
+    }
+
+    /// Whether messages can be received.
+    fn has_messages(&mut self) -> zmq::Result<bool> {
+        self.used = false;
+        retried(|| self.socket.get_events()).map(|events| events.contains(POLLIN))
     }
 
     /// Traces an error, loudly if it is the first of its kind on this socket.
@@ -80,8 +90,12 @@ impl Worker {
         let mut readable = Vec::with_capacity(self.sockets.len());
         let mut commands = Vec::new();
         let mut receiver = Receiver::default();
+        let mut descriptors = match self.descriptors() {
+            Ok(descriptors) => descriptors,
+            Err(error) => return tracing::error!(%error, "the sockets have no descriptors"),
+        };
         loop {
-            let awake = match self.wait(&mut readable) {
+            let awake = match self.wait(&mut descriptors, &mut readable) {
                 Ok(awake) => awake,
                 Err(error) => {
                     tracing::error!(%error, "failed to wait for messages; the sockets are closed");
@@ -107,25 +121,46 @@ impl Worker {
         }
     }
 
+    /// What to wait for: a descriptor of each socket, and that of the commands.
+    fn descriptors(&self) -> zmq::Result<Vec<libc::pollfd>> {
+        let wanted = |fd: RawFd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let sockets = self.sockets.iter().map(|owned| owned.socket.get_fd());
+        let commands = std::iter::once(Ok(self.outgoing.0.wake_fd()));
+        sockets.chain(commands).map(|fd| fd.map(wanted)).collect()
+    }
+
     /// Sleeps until there is something to do. Fills `readable` with the sockets that have messages; tells whether there are
     /// commands.
-    fn wait(&self, readable: &mut Vec<usize>) -> zmq::Result<bool> {
-        let mut items: Vec<_> = self
-            .sockets
-            .iter()
-            .map(|owned| owned.socket.as_poll_item(POLLIN))
-            .collect();
-        items.push(zmq::PollItem::from_fd(self.outgoing.0.wake_fd(), POLLIN));
-        retried(|| zmq::poll(&mut items, -1))?;
-        let awake = items.pop().is_some_and(|item| item.is_readable());
-        readable.extend(
-            items
-                .iter()
-                .enumerate()
-                .filter(|(_, item)| item.is_readable())
-                .map(|(index, _)| index),
-        );
-        Ok(awake)
+    ///
+    /// ZeroMQ's own poll asks every socket twice, with a system call for each. Only those that may have messages are asked here: whose
+    /// descriptor is readable, and who were used since, for that makes a descriptor unreadable (zmq_getsockopt(3), `ZMQ_FD`).
+    fn wait(
+        &mut self,
+        descriptors: &mut [libc::pollfd],
+        readable: &mut Vec<usize>,
+    ) -> zmq::Result<bool> {
+        for (index, owned) in self.sockets.iter_mut().enumerate() {
+            if owned.used && owned.has_messages()? {
+                readable.push(index);
+            }
+        }
+        let known = readable.len();
+        poll(descriptors, if known == 0 { -1 } else { 0 })?;
+        let Some((commands, descriptors)) = descriptors.split_last() else {
+            return Ok(false);
+        };
+        for (index, (owned, descriptor)) in self.sockets.iter_mut().zip(descriptors).enumerate() {
+            let news =
+                descriptor.revents != 0 && !readable.iter().take(known).any(|it| *it == index);
+            if news && owned.has_messages()? {
+                readable.push(index);
+            }
+        }
+        Ok(commands.revents != 0)
     }
 
     fn obey(&mut self, command: Command) -> std::ops::ControlFlow<()> {
@@ -157,6 +192,7 @@ impl Worker {
     fn send(&mut self, socket: SocketId, frames: Vec<Bytes>) -> Result<(), SendError> {
         let owned = self.sockets.iter_mut().find(|owned| owned.id == socket);
         let owned = owned.ok_or(SendError::UnknownSocket(socket))?;
+        owned.used = true;
         frames::send(&mut owned.socket, frames).map_err(|error| {
             owned.trace("send a message", error);
             match error {
@@ -168,8 +204,21 @@ impl Worker {
     }
 }
 
+/// Waits for descriptors, for so many milliseconds or, if negative, for ever.
+fn poll(descriptors: &mut [libc::pollfd], milliseconds: i32) -> zmq::Result<()> {
+    let count = descriptors.len() as libc::nfds_t;
+    retried(|| {
+        // SAFETY: so many structures, which the call may write to.
+        match unsafe { libc::poll(descriptors.as_mut_ptr(), count, milliseconds) } {
+            0.. => Ok(()),
+            _ => Err(last_error()),
+        }
+    })
+}
+
 /// Hands on what has arrived, up to a burst; the next poll tells of the rest.
 fn receive(owned: &mut Owned, receiver: &mut Receiver, received: &mpsc::UnboundedSender<Received>) {
+    owned.used = true;
     for _ in 0..BURST {
         match receiver.receive(&owned.socket) {
             // Without a receiver messages are thrown away, or they would pile up in ZeroMQ.
