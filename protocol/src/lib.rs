@@ -21,7 +21,7 @@ pub use connection::{ConnectionError, ConnectionFile, Key, Transport};
 pub use json::{JsonError, RawJson};
 pub use message::{Content, Header, Message, Reply};
 pub use socket::{
-    Contact, Heartbeat, Received, SendError, SocketError, SocketId, SocketOptions, SocketType,
-    Sockets, SocketsBuilder, Subscription, heartbeat,
+    Contact, Heartbeat, OpenSockets, Outlet, Received, SendError, Service, SocketError, SocketId,
+    SocketOptions, SocketType, Sockets, SocketsBuilder, Subscription, heartbeat,
 };
 pub use wire::{Headers, Session, WireError};

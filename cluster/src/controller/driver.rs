@@ -1,77 +1,74 @@
-//! The controller's one task: sockets and the clock on this side, the core on the other.
+//! The controller at work, in the thread that owns its sockets: they and the clock on this side, the core on the other.
 
-use std::pin::pin;
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use bytes::Bytes;
-use protocol::{Received, SendError, Session, Sockets, Subscription};
-use tokio::sync::mpsc;
+use protocol::{OpenSockets, Outlet, Received, SendError, Service, Session, Subscription};
 
 use super::core::{Channel, Core, Event, Moment, Outcome, Saying};
 use super::packet::Packet;
-
-/// How many messages are taken at a time; the clock is looked at once for all of them.
-const BATCH: usize = 256;
+use crate::Error;
 
 /// How engines made here mark the beats that they send back.
 pub(crate) const OURS: &[u8] = b"chorus";
 
 struct Driver {
-    sockets: Sockets,
     session: Session,
     core: Core,
     start: Instant,
-    probed: mpsc::UnboundedSender<(String, bool)>,
+    told: bool,
     /// Empty between events; kept for its memory.
     outcomes: Vec<Outcome>,
 }
 
 /// Runs the controller to its end.
+///
+/// # Errors
+/// The sockets' thread cannot be started.
 pub(super) async fn drive(
-    sockets: Sockets,
-    mut inbox: mpsc::UnboundedReceiver<Received>,
+    sockets: OpenSockets,
     session: Session,
     core: Core,
     stop: impl Future<Output = ()>,
-) {
-    let (probed, mut probes) = mpsc::unbounded_channel();
-    let mut driver = Driver {
-        sockets,
+) -> Result<(), Error> {
+    let sockets = sockets.serve(Driver {
         session,
         core,
         start: Instant::now(),
-        probed,
+        told: false,
         outcomes: Vec::new(),
-    };
-    let mut stop = pin!(stop);
-    let mut told = false;
-    let mut batch = Vec::with_capacity(BATCH);
-    loop {
-        let deadline = driver.start + driver.core.deadline();
-        let event = tokio::select! {
-            count = inbox.recv_many(&mut batch, BATCH) => match count {
-                0 => break,
-                _ => None,
-            },
-            Some((uuid, sent)) = probes.recv() => Some(Event::Probed { uuid, sent }),
-            () = tokio::time::sleep_until(deadline.into()) => Some(Event::Time),
-            () = &mut stop, if !told => {
-                told = true;
-                Some(Event::Stop)
-            }
-        };
-        let now = driver.now();
-        let mut end = event.is_some_and(|event| driver.handle(now, event));
-        for received in batch.drain(..) {
-            if let Some(event) = driver.event(received) {
-                end |= driver.handle(now, event);
-            }
-        }
-        if end {
-            break;
+    })?;
+    tokio::select! {
+        () = sockets.ended() => {}
+        () = stop => {}
+    }
+    sockets.close().await;
+    Ok(())
+}
+
+impl Service for Driver {
+    fn on_message(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        match self.event(received) {
+            Some(event) => self.handle(self.now(), event, outlet),
+            None => ControlFlow::Continue(()),
         }
     }
-    driver.sockets.close().await;
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(self.start + self.core.deadline())
+    }
+
+    fn on_time(&mut self, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        self.handle(self.now(), Event::Time, outlet)
+    }
+
+    fn on_close(&mut self, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        if std::mem::replace(&mut self.told, true) {
+            return ControlFlow::Continue(());
+        }
+        self.handle(self.now(), Event::Stop, outlet)
+    }
 }
 
 impl Driver {
@@ -122,58 +119,64 @@ impl Driver {
         }
     }
 
-    /// Says whether this was the end.
-    fn handle(&mut self, now: Moment, event: Event) -> bool {
-        let mut end = false;
+    /// Breaks at the end.
+    fn handle(&mut self, now: Moment, event: Event, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        let mut flow = ControlFlow::Continue(());
         let mut outcomes = std::mem::take(&mut self.outcomes);
         self.core.on_event(now, event, &mut outcomes);
         for outcome in outcomes.drain(..) {
-            match outcome {
+            let then = match outcome {
                 Outcome::Forward { channel, frames } => {
-                    self.sockets.send(channel.socket(), frames);
+                    outlet.send(channel.socket(), frames);
+                    None
                 }
                 Outcome::Send { channel, message } => {
-                    let frames = self.session.encode(&message);
-                    self.sockets.send(channel.socket(), frames);
+                    outlet.send(channel.socket(), self.session.encode(&message));
+                    None
                 }
-                Outcome::Say(saying) => self.say(*saying),
+                Outcome::Say(saying) => {
+                    self.say(*saying, outlet);
+                    None
+                }
                 Outcome::Resubmit(message) => {
                     let channel = Channel::TaskClient;
-                    if let Some(packet) = Packet::of(self.session.encode(&message)) {
-                        end |= self.handle(now, Event::Passing { channel, packet });
-                    }
+                    Packet::of(self.session.encode(&message))
+                        .map(|packet| Event::Passing { channel, packet })
                 }
                 Outcome::Beat => {
                     let beat = self.start.elapsed().as_secs_f64().to_string();
-                    self.sockets
-                        .send(Channel::Ping.socket(), vec![Bytes::from(beat)]);
+                    outlet.send(Channel::Ping.socket(), vec![Bytes::from(beat)]);
+                    None
                 }
                 Outcome::Heart { uuid, word } => {
                     let word = Bytes::from_static(word.as_str().as_bytes());
                     let frames = vec![Bytes::from(uuid.clone()), word];
-                    let sent = self.sockets.deliver(Channel::Pong.socket(), frames);
-                    let probed = self.probed.clone();
-                    tokio::spawn(async move {
-                        let reached = sent.await != Err(SendError::Unroutable);
-                        // Nobody to tell is the controller's end.
-                        let _ = probed.send((uuid, reached));
-                    });
+                    let sent = outlet.deliver(Channel::Pong.socket(), frames);
+                    let sent = sent != Err(SendError::Unroutable);
+                    Some(Event::Probed { uuid, sent })
                 }
-                Outcome::Stop => end = true,
+                Outcome::Stop => {
+                    flow = ControlFlow::Break(());
+                    None
+                }
+            };
+            if let Some(event) = then
+                && self.handle(now, event, outlet).is_break()
+            {
+                flow = ControlFlow::Break(());
             }
         }
         self.outcomes = outcomes;
-        end
+        flow
     }
 
-    fn say(&self, saying: Saying) {
+    fn say(&self, saying: Saying, outlet: &mut Outlet<'_>) {
         let message = self
             .session
             .raw_message(saying.msg_type, saying.content, saying.parent.as_ref())
             .with_identities(saying.identities)
             .with_metadata(saying.metadata)
             .with_buffers(saying.buffers);
-        self.sockets
-            .send(saying.channel.socket(), self.session.encode(&message));
+        outlet.send(saying.channel.socket(), self.session.encode(&message));
     }
 }

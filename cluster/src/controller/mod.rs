@@ -78,8 +78,7 @@ pub fn main(
         };
         let open = Open::new(config)?;
         announce.ready(&serde_json::json!({"client_file": open.files().client}));
-        open.serve(stop.wait()).await;
-        Ok(())
+        open.serve(stop.wait()).await
     })
 }
 
@@ -88,6 +87,5 @@ pub fn main(
 /// # Errors
 /// When the sockets cannot be opened or the files not written.
 pub async fn serve(config: Config, stop: impl Future<Output = ()>) -> Result<(), Error> {
-    Open::new(config)?.serve(stop).await;
-    Ok(())
+    Open::new(config)?.serve(stop).await
 }

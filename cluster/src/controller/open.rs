@@ -4,10 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use protocol::{
-    Key, Received, Session, SocketId, SocketOptions, SocketType, Sockets, SocketsBuilder,
-};
-use tokio::sync::mpsc;
+use protocol::{Key, OpenSockets, Session, SocketId, SocketOptions, SocketType, SocketsBuilder};
 
 use super::core::{Channel, Core};
 use super::{Config, driver};
@@ -61,8 +58,7 @@ pub type Files = Paths;
 /// A controller whose sockets are open.
 #[derive(Debug)]
 pub struct Open {
-    sockets: Sockets,
-    inbox: mpsc::UnboundedReceiver<Received>,
+    sockets: OpenSockets,
     session: Session,
     core: Core,
     files: Files,
@@ -121,7 +117,7 @@ impl Open {
                 .bind(channel.socket(), socket_type, format!("{interface}:{port}"))
                 .options(channel.socket(), options);
         }
-        let (sockets, inbox) = builder.start()?;
+        let sockets = builder.open()?;
         let port = |channel: Channel| {
             let endpoint = sockets.endpoint(channel.socket());
             let port = endpoint.and_then(|endpoint| endpoint.rsplit_once(':'));
@@ -167,7 +163,6 @@ impl Open {
         let written = fs::read(&files.client).map_err(Error::file("read", &files.client))?;
         Ok(Self {
             sockets,
-            inbox,
             session: Session::new(&key),
             core: Core::new(&config.settings, fastrand::Rng::new()),
             files,
@@ -183,17 +178,19 @@ impl Open {
     }
 
     /// Serves until `stop`, or until a client asks for the end.
-    pub async fn serve(self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// The sockets' thread cannot be started.
+    pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let Self {
             sockets,
-            inbox,
             session,
             core,
             ..
         } = self;
-        driver::drive(sockets, inbox, session, core, stop).await;
+        let outcome = driver::drive(sockets, session, core, stop).await;
         if self.keep {
-            return;
+            return outcome;
         }
         // Another controller may have written its own by now.
         if fs::read(&self.files.client).is_ok_and(|text| text == self.written) {
@@ -208,6 +205,7 @@ impl Open {
         {
             tracing::debug!(path = %folder.display(), %error, "failed to remove the socket folder");
         }
+        outcome
     }
 }
 

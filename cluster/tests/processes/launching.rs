@@ -194,7 +194,7 @@ async fn an_engine_finds_a_controller_that_comes_back() {
         let (id, uuid) = timeout(PATIENCE, is_ready).await.unwrap().unwrap();
 
         stop.send(()).unwrap();
-        first.await.unwrap();
+        first.await.unwrap().unwrap();
         let open = Open::new(config()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let second = tokio::spawn(open.serve(async { drop(stopped.await) }));
@@ -213,7 +213,7 @@ async fn an_engine_finds_a_controller_that_comes_back() {
             uuid.as_str()
         );
         stop.send(()).unwrap();
-        second.await.unwrap();
+        second.await.unwrap().unwrap();
         let file = EngineFile::read(&files.engine).unwrap();
         if let Some(prefix) = file.interface.strip_prefix("ipc://") {
             std::fs::remove_dir_all(std::path::Path::new(prefix).parent().unwrap()).unwrap();

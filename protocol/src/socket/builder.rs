@@ -10,7 +10,7 @@ use zmq::SocketType;
 
 use super::outgoing::Outgoing;
 use super::worker::{Owned, Worker};
-use super::{Received, SocketError, SocketId, Sockets, contact};
+use super::{Received, Service, SocketError, SocketId, Sockets, contact};
 
 /// What can be set for each socket. High-water marks are not among them: they are always 0, so that nothing is dropped and
 /// nothing blocks; whoever sends bounds what he sends.
@@ -135,7 +135,16 @@ impl SocketsBuilder {
     ///
     /// # Errors
     /// When a socket cannot be opened; then none is.
-    pub fn start(mut self) -> Result<(Sockets, mpsc::UnboundedReceiver<Received>), SocketError> {
+    pub fn start(self) -> Result<(Sockets, mpsc::UnboundedReceiver<Received>), SocketError> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Ok((self.open()?.serve(sender)?, receiver))
+    }
+
+    /// Opens the sockets.
+    ///
+    /// # Errors
+    /// When a socket cannot be opened; then none is.
+    pub fn open(mut self) -> Result<OpenSockets, SocketError> {
         let context = zmq::Context::new();
         let mut owned: Vec<Owned> = Vec::new();
         let mut endpoints = HashMap::new();
@@ -174,14 +183,40 @@ impl SocketsBuilder {
             return Err(SocketError::Inconsistent(id));
         }
 
+        Ok(OpenSockets {
+            name: self.name,
+            owned,
+            endpoints,
+        })
+    }
+}
+
+/// Sockets that peers can connect to, and that nobody reads yet.
+#[derive(Debug)]
+pub struct OpenSockets {
+    name: String,
+    owned: Vec<Owned>,
+    endpoints: HashMap<SocketId, String>,
+}
+
+impl OpenSockets {
+    /// As [`Sockets::endpoint`].
+    pub fn endpoint(&self, socket: SocketId) -> Option<&str> {
+        self.endpoints.get(&socket).map(String::as_str)
+    }
+
+    /// Starts the sockets' thread, where the service handles what they receive.
+    ///
+    /// # Errors
+    /// The system gives no thread or no pipe.
+    pub fn serve(self, service: impl Service) -> Result<Sockets, SocketError> {
         let outgoing = Arc::new(Outgoing::new().map_err(SocketError::Thread)?);
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let worker = Worker::new(owned, Arc::clone(&outgoing), sender);
+        let worker = Worker::new(self.owned, Arc::clone(&outgoing), service);
         let thread = std::thread::Builder::new()
             .name(self.name)
             .spawn(move || worker.run())
             .map_err(SocketError::Thread)?;
-        Ok((Sockets::new(outgoing, endpoints, thread), receiver))
+        Ok(Sockets::new(outgoing, self.endpoints, thread))
     }
 }
 

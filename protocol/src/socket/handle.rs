@@ -79,6 +79,11 @@ impl Sockets {
         let _ = answer.await;
     }
 
+    /// Resolves when the thread has ended, whoever ended it.
+    pub async fn ended(&self) {
+        self.0.outgoing.closed().await;
+    }
+
     /// Sends what is queued, closes the sockets and ends their thread. Takes as long as peers need to take what was sent, at
     /// most the sockets' linger. Other handles stay valid, and what they send is dropped.
     pub async fn close(self) {

@@ -1,8 +1,9 @@
 //! Threads that own ZeroMQ sockets, and the handles that everyone else has.
 //!
 //! ZeroMQ sockets belong to one thread. [`SocketsBuilder`] gives a set of them to a thread of their own, which hands what
-//! arrives to a channel and sends what [`Sockets`] is given. The thread sleeps in one poll over all its sockets and a pipe that
-//! tells of outgoing work; it knows no timeouts. Nothing here looks into a message, see [`crate::wire`] for that.
+//! arrives to a [`Service`] (a channel's sender is one) and sends what [`Sockets`] is given. The thread sleeps in one poll over all its
+//! sockets and a pipe that tells of outgoing work, until the service's deadline. Nothing here looks into a message, see [`crate::wire`]
+//! for that.
 
 mod builder;
 mod contact;
@@ -10,6 +11,7 @@ mod frames;
 mod handle;
 mod heartbeat;
 mod outgoing;
+mod service;
 mod worker;
 
 #[cfg(test)]
@@ -18,10 +20,11 @@ mod tests;
 use bytes::Bytes;
 pub use zmq::SocketType;
 
-pub use builder::{SocketOptions, SocketsBuilder};
+pub use builder::{OpenSockets, SocketOptions, SocketsBuilder};
 pub use contact::Contact;
 pub use handle::Sockets;
 pub use heartbeat::{Heartbeat, heartbeat};
+pub use service::{Outlet, Service};
 
 /// Names one socket of a set. The numbers are the caller's.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]

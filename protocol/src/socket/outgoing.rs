@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::{SendError, SocketId};
 
@@ -44,6 +44,7 @@ pub(super) struct Outgoing {
     // Both ends live here, so that a write never meets a closed pipe.
     waker: PipeWriter,
     wake: PipeReader,
+    is_closed: watch::Sender<bool>,
 }
 
 struct Queue {
@@ -61,6 +62,7 @@ impl Outgoing {
             }),
             waker,
             wake,
+            is_closed: watch::Sender::new(false),
         })
     }
 
@@ -110,6 +112,13 @@ impl Outgoing {
         let left = std::mem::take(&mut queue.commands);
         drop(queue);
         drop(left);
+        self.is_closed.send_replace(true);
+    }
+
+    /// Resolves when commands are refused.
+    pub(super) async fn closed(&self) {
+        // The sender lives as long as this.
+        let _ = self.is_closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

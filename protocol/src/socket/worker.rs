@@ -1,15 +1,18 @@
 //! The thread that owns a set of sockets.
 
 use std::collections::HashSet;
+use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use zmq::{POLLIN, SocketType};
 
 use super::frames::{self, Receiver, last_error, retried};
 use super::outgoing::{Command, Outgoing};
+use super::service::{Outlet, Service};
 use super::{Received, SendError, SocketId};
 
 /// How many messages one socket may deliver before the others and the outgoing ones have their turn.
@@ -54,13 +57,22 @@ impl Owned {
     }
 }
 
-pub(super) struct Worker {
+impl std::fmt::Debug for Owned {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Owned")
+            .field("id", &self.id)
+            .field("socket_type", &self.socket_type)
+            .finish_non_exhaustive()
+    }
+}
+
+pub(super) struct Worker<S> {
     // Fields are dropped in this order. The last socket takes the context with it, which waits for as long as sockets linger;
     // only then are commands refused and those told who wait for the end.
     sockets: Vec<Owned>,
     outgoing: ClosedOnDrop,
     closers: Vec<oneshot::Sender<()>>,
-    received: mpsc::UnboundedSender<Received>,
+    service: S,
 }
 
 /// Whatever ends the thread, nobody waits for it in vain.
@@ -72,17 +84,13 @@ impl Drop for ClosedOnDrop {
     }
 }
 
-impl Worker {
-    pub(super) fn new(
-        sockets: Vec<Owned>,
-        outgoing: Arc<Outgoing>,
-        received: mpsc::UnboundedSender<Received>,
-    ) -> Self {
+impl<S: Service> Worker<S> {
+    pub(super) fn new(sockets: Vec<Owned>, outgoing: Arc<Outgoing>, service: S) -> Self {
         Self {
             sockets,
             outgoing: ClosedOnDrop(outgoing),
             closers: Vec::new(),
-            received,
+            service,
         }
     }
 
@@ -114,9 +122,20 @@ impl Worker {
                 }
             }
             for index in readable.drain(..) {
-                if let Some(owned) = self.sockets.get_mut(index) {
-                    receive(owned, &mut receiver, &self.received);
+                if self.receive(index, &mut receiver).is_break() {
+                    return;
                 }
+            }
+            if self
+                .service
+                .deadline()
+                .is_some_and(|deadline| deadline <= Instant::now())
+                && self
+                    .service
+                    .on_time(&mut Outlet(&mut self.sockets))
+                    .is_break()
+            {
+                return;
             }
         }
     }
@@ -149,7 +168,12 @@ impl Worker {
             }
         }
         let known = readable.len();
-        poll(descriptors, if known == 0 { -1 } else { 0 })?;
+        let patience = match (known, self.service.deadline()) {
+            (1.., _) => Some(Duration::ZERO),
+            (0, None) => None,
+            (0, Some(deadline)) => Some(deadline.saturating_duration_since(Instant::now())),
+        };
+        poll(descriptors, patience)?;
         let Some((commands, descriptors)) = descriptors.split_last() else {
             return Ok(false);
         };
@@ -163,50 +187,82 @@ impl Worker {
         Ok(commands.revents != 0)
     }
 
-    fn obey(&mut self, command: Command) -> std::ops::ControlFlow<()> {
+    fn obey(&mut self, command: Command) -> ControlFlow<()> {
+        let mut outlet = Outlet(&mut self.sockets);
         match command {
-            Command::Send { socket, frames } => {
-                if let Err(error @ SendError::UnknownSocket(_)) = self.send(socket, frames) {
-                    tracing::error!(%error, "a message is lost");
-                }
-            }
+            Command::Send { socket, frames } => outlet.send(socket, frames),
             Command::Deliver {
                 socket,
                 frames,
                 outcome,
             } => {
                 // Whoever asked may have stopped listening.
-                let _ = outcome.send(self.send(socket, frames));
+                let _ = outcome.send(outlet.deliver(socket, frames));
             }
             Command::Flush(done) => {
                 let _ = done.send(());
             }
             Command::Close(done) => {
                 self.closers.extend(done);
-                return std::ops::ControlFlow::Break(());
+                return self.service.on_close(&mut outlet);
             }
         }
-        std::ops::ControlFlow::Continue(())
+        ControlFlow::Continue(())
     }
 
-    fn send(&mut self, socket: SocketId, frames: Vec<Bytes>) -> Result<(), SendError> {
-        let owned = self.sockets.iter_mut().find(|owned| owned.id == socket);
-        let owned = owned.ok_or(SendError::UnknownSocket(socket))?;
-        owned.used = true;
-        frames::send(&mut owned.socket, frames).map_err(|error| {
-            owned.trace("send a message", error);
-            match error {
-                zmq::Error::EHOSTUNREACH => SendError::Unroutable,
-                zmq::Error::EAGAIN => SendError::NoPeer,
-                error => SendError::Refused(error),
+    /// Hands on what has arrived, up to a burst; the next poll tells of the rest.
+    fn receive(&mut self, index: usize, receiver: &mut Receiver) -> ControlFlow<()> {
+        for _ in 0..BURST {
+            let Some(owned) = self.sockets.get_mut(index) else {
+                break;
+            };
+            owned.used = true;
+            match receiver.receive(&owned.socket) {
+                Ok(frames) => {
+                    let received = Received {
+                        socket: owned.id,
+                        frames,
+                    };
+                    self.service
+                        .on_message(received, &mut Outlet(&mut self.sockets))?;
+                }
+                Err(zmq::Error::EAGAIN) => break,
+                Err(error) => {
+                    owned.trace("receive a message", error);
+                    break;
+                }
             }
-        })
+        }
+        ControlFlow::Continue(())
     }
 }
 
-/// Waits for descriptors, for so many milliseconds or, if negative, for ever.
-fn poll(descriptors: &mut [libc::pollfd], milliseconds: i32) -> zmq::Result<()> {
+/// Sends a message by one of the sockets.
+pub(super) fn send(
+    sockets: &mut [Owned],
+    socket: SocketId,
+    frames: Vec<Bytes>,
+) -> Result<(), SendError> {
+    let owned = sockets.iter_mut().find(|owned| owned.id == socket);
+    let owned = owned.ok_or(SendError::UnknownSocket(socket))?;
+    owned.used = true;
+    frames::send(&mut owned.socket, frames).map_err(|error| {
+        owned.trace("send a message", error);
+        match error {
+            zmq::Error::EHOSTUNREACH => SendError::Unroutable,
+            zmq::Error::EAGAIN => SendError::NoPeer,
+            error => SendError::Refused(error),
+        }
+    })
+}
+
+/// Waits for descriptors, without a patience for ever.
+fn poll(descriptors: &mut [libc::pollfd], patience: Option<Duration>) -> zmq::Result<()> {
     let count = descriptors.len() as libc::nfds_t;
+    // Rounded up: waking too early would be one more turn.
+    let milliseconds = patience.map_or(-1, |patience| {
+        i32::try_from(patience.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    });
     retried(|| {
         // SAFETY: so many structures, which the call may write to.
         match unsafe { libc::poll(descriptors.as_mut_ptr(), count, milliseconds) } {
@@ -214,20 +270,4 @@ fn poll(descriptors: &mut [libc::pollfd], milliseconds: i32) -> zmq::Result<()> 
             _ => Err(last_error()),
         }
     })
-}
-
-/// Hands on what has arrived, up to a burst; the next poll tells of the rest.
-fn receive(owned: &mut Owned, receiver: &mut Receiver, received: &mpsc::UnboundedSender<Received>) {
-    owned.used = true;
-    for _ in 0..BURST {
-        match receiver.receive(&owned.socket) {
-            // Without a receiver messages are thrown away, or they would pile up in ZeroMQ.
-            Ok(frames) => drop(received.send(Received {
-                socket: owned.id,
-                frames,
-            })),
-            Err(zmq::Error::EAGAIN) => return,
-            Err(error) => return owned.trace("receive a message", error),
-        }
-    }
 }
