@@ -274,6 +274,17 @@ impl Batch {
         self.slots().order.get(nth).copied()
     }
 
+    /// All that have ended besides the first so many, in that order.
+    pub(crate) fn ended_beyond(&self, taken: usize) -> Vec<(usize, Arc<Ended>)> {
+        let slots = self.slots();
+        let fresh = slots.order.get(taken..).unwrap_or_default();
+        let ended = fresh.iter().map(|index| match slots.list.get(*index) {
+            Some(Slot::Ended(ended)) => Some((*index, Arc::clone(ended))),
+            _ => None,
+        });
+        ended.flatten().collect()
+    }
+
     /// Tasks that have not ended, as few spans as possible.
     pub(crate) fn open(&self) -> Vec<Span> {
         let mut spans: Vec<Span> = Vec::new();
@@ -386,6 +397,12 @@ mod tests {
             (batch.nth_ended(0), batch.nth_ended(1), batch.nth_ended(3)),
             (Some(1), Some(0), None)
         );
+        let beyond = |taken| -> Vec<usize> {
+            let ended = batch.ended_beyond(taken).into_iter();
+            ended.map(|(index, _)| index).collect()
+        };
+        assert_eq!((beyond(0)[..2].to_vec(), beyond(1)[0]), (vec![1, 0], 0));
+        assert!(beyond(3).is_empty());
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub use iter::{Completed, Iter};
 pub(crate) use read::{Kind, chunks, each, joined, merge, nothing, one, parts};
 pub(crate) use watch::{print, watch};
 
-use crate::batch::{Batch, Metadata, Printed};
+use crate::batch::{Batch, Ended, Metadata, Printed};
 use crate::error::Error;
 use crate::link::Link;
 use crate::portable::Portable;
@@ -44,6 +44,24 @@ impl Handle {
         Ok(done.is_some())
     }
 
+    /// Those that have ended besides the first so many, in the order in which they did; waits until there are any. Nothing when all have
+    /// been taken.
+    fn ended_beyond(&self, taken: usize) -> Result<Option<Vec<(usize, Arc<Ended>)>>, Error> {
+        if taken >= self.batch.len() {
+            return Ok(None);
+        }
+        let ended = self.link.wait(None, |_| {
+            let ended = self.batch.ended_beyond(taken);
+            (!ended.is_empty()).then_some(ended)
+        })?;
+        match ended {
+            Some(ended) => Ok(Some(ended)),
+            None => Err(Error::Lost {
+                reason: "the result can't come any more".to_owned(),
+            }),
+        }
+    }
+
     /// Waits until `check` gives something; nothing if the connection is lost before.
     pub(crate) fn wait_until<T>(&self, check: impl Fn() -> Option<T>) -> Option<T> {
         self.link.wait(None, |_| check()).ok().flatten()
@@ -59,6 +77,7 @@ impl Handle {
 #[must_use = "the result is on its way: wait for it with `get()`"]
 pub struct AsyncResult<T> {
     tasks: Result<Handle, Error>,
+    /// Waits for the tasks.
     read: fn(&Handle) -> Result<T, Error>,
     kind: Kind,
     name: &'static str,
@@ -102,9 +121,7 @@ impl<T> AsyncResult<T> {
     /// # Errors
     /// When the call could not be made, a task failed or the connection was lost.
     pub fn get(&self) -> Result<T, Error> {
-        let handle = self.handle()?;
-        handle.wait(None)?;
-        (self.read)(handle)
+        (self.read)(self.handle()?)
     }
 
     /// Waits for the result, but not longer than this.

@@ -10,7 +10,7 @@ use crate::portable::Portable;
 use crate::wire::{Answer, Failure, FailureKind, Place, Question};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// How the tasks' bytes make up the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -229,54 +229,61 @@ fn lost(handle: &Handle, failed: &[TaskError]) -> Option<Error> {
     })
 }
 
-/// The tasks that have ended, by number.
-type AllEnded = Vec<(usize, Arc<Ended>)>;
-
-fn ended(handle: &Handle) -> AllEnded {
-    (0..handle.batch.len())
-        .filter_map(|index| Some((index, handle.batch.get(index)?)))
-        .collect()
-}
-
-/// The bytes of all tasks in their order, or the error that it all is if one of them failed.
-fn pieces<'a>(handle: &Handle, kind: Kind, ended: &'a AllEnded) -> Result<Vec<&'a [u8]>, Error> {
-    let mut places = Places::new(&handle.link);
-    let mut pieces = Vec::with_capacity(ended.len());
-    let mut errors = Vec::new();
-    for (index, ended) in ended {
-        let raw = raw(handle, *index, ended, kind, &mut places)?;
-        errors.extend(raw.failed.into_iter().map(|(_, error)| error));
-        pieces.extend(raw.values);
-    }
-    if errors.is_empty() {
-        Ok(pieces)
-    } else {
-        Err(failed(handle, errors))
-    }
-}
-
 /// Below so many bytes a second thread costs more than it saves.
 const LARGE: usize = 64 << 10;
 
-/// The values that these are. Large ones are decoded on all cores: the engines that made them are done, and this is the part of a call that
-/// nobody shares.
-fn decoded<T: Portable>(pieces: &[&[u8]]) -> Result<Vec<T>, codec::CodecError> {
-    if pieces.len() < 2 || pieces.iter().map(|piece| piece.len()).sum::<usize>() < LARGE {
-        return pieces.iter().map(|piece| codec::decode(piece)).collect();
+/// Which bytes of a task that ended are its value; none if it failed, which is noted elsewhere.
+type BytesOf<'f> = &'f mut dyn for<'a> FnMut(usize, &'a Ended) -> Result<Option<&'a [u8]>, Error>;
+
+/// The values of all tasks that didn't fail, in their order. Each is decoded when it has come: whoever waits for the others has nothing
+/// better to do.
+fn decoded<T: Portable>(handle: &Handle, bytes_of: BytesOf<'_>) -> Result<Vec<T>, Error> {
+    let mut values: Vec<Option<T>> = (0..handle.batch.len()).map(|_| None).collect();
+    let mut taken = 0;
+    while let Some(ended) = handle.ended_beyond(taken)? {
+        taken += ended.len();
+        let mut pieces = Vec::with_capacity(ended.len());
+        for (index, ended) in &ended {
+            if let Some(bytes) = bytes_of(*index, ended)? {
+                pieces.push((*index, bytes));
+            }
+        }
+        decode_all(&pieces, &mut |index, value| {
+            if let Some(slot) = values.get_mut(index) {
+                *slot = Some(value);
+            }
+        })
+        .map_err(unreadable)?;
+    }
+    Ok(values.into_iter().flatten().collect())
+}
+
+/// Decodes what has come. Large values are decoded on all cores: the engines that made them are done.
+fn decode_all<T: Portable>(
+    pieces: &[(usize, &[u8])],
+    give: &mut dyn FnMut(usize, T),
+) -> Result<(), codec::CodecError> {
+    if pieces.len() < 2 || pieces.iter().map(|(_, piece)| piece.len()).sum::<usize>() < LARGE {
+        for (index, piece) in pieces {
+            give(*index, codec::decode(piece)?);
+        }
+        return Ok(());
     }
     let slots: Vec<Mutex<Option<Result<T, codec::CodecError>>>> =
         pieces.iter().map(|_| Mutex::new(None)).collect();
-    spread(pieces.len(), &|index| {
-        if let (Some(piece), Some(slot)) = (pieces.get(index), slots.get(index)) {
+    spread(pieces.len(), &|at| {
+        if let (Some((_, piece)), Some(slot)) = (pieces.get(at), slots.get(at)) {
             let value = codec::decode(piece);
             *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
         }
     });
-    let values = slots.into_iter().filter_map(|slot| {
-        let slot = slot.into_inner();
-        slot.unwrap_or_else(PoisonError::into_inner)
-    });
-    values.collect()
+    for ((index, _), slot) in pieces.iter().zip(slots) {
+        let slot = slot.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = slot {
+            give(*index, value?);
+        }
+    }
+    Ok(())
 }
 
 /// Does a job for each number below `count`, on as many threads as there are cores.
@@ -311,37 +318,57 @@ pub(crate) fn one<R: Portable>(handle: &Handle) -> Result<R, Error> {
     each(handle)?.pop().ok_or(Error::Empty)
 }
 
+/// The values of all tasks, or the error that it all is if one of them failed.
+fn all<T: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<T>, Error> {
+    let mut places = Places::new(&handle.link);
+    let mut errors = Vec::new();
+    let values = decoded(handle, &mut |index, ended| {
+        let raw = raw(handle, index, ended, kind, &mut places)?;
+        if !raw.failed.is_empty() {
+            errors.push((index, raw.failed));
+        }
+        Ok(raw.values)
+    })?;
+    if errors.is_empty() {
+        return Ok(values);
+    }
+    errors.sort_by_key(|(index, _)| *index);
+    let errors = errors.into_iter().flat_map(|(_, failed)| failed);
+    Err(failed(handle, errors.map(|(_, error)| error).collect()))
+}
+
 /// Each task's value.
 pub(crate) fn each<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
-    let ended = ended(handle);
-    decoded(&pieces(handle, Kind::Each, &ended)?).map_err(unreadable)
+    all(handle, Kind::Each)
 }
 
 /// Each part's value; a part is named by its inputs, if `named`.
 pub(crate) fn parts<R: Portable>(handle: &Handle, named: bool) -> Result<Vec<R>, Error> {
     let batch = handle.batch();
-    let ended = ended(handle);
-    let mut pieces: Vec<&[u8]> = Vec::with_capacity(ended.len());
     let mut errors = Vec::new();
-    for (index, ended) in &ended {
-        match &ended.outcome {
-            Ok(bytes) => pieces.push(bytes),
-            Err(failure) => errors.push(TaskError {
-                part: named.then(|| batch.inputs(*index)),
-                ..error_of(failure, named.then_some(*index), ended.engine)
-            }),
-        }
-    }
+    let values = decoded(handle, &mut |index, ended| {
+        Ok(match &ended.outcome {
+            Ok(bytes) => Some(bytes),
+            Err(failure) => {
+                let error = TaskError {
+                    part: named.then(|| batch.inputs(index)),
+                    ..error_of(failure, named.then_some(index), ended.engine)
+                };
+                errors.push((index, error));
+                None
+            }
+        })
+    })?;
     if errors.is_empty() {
-        return decoded(&pieces).map_err(unreadable);
+        return Ok(values);
     }
+    errors.sort_by_key(|(index, _)| *index);
+    let errors: Vec<TaskError> = errors.into_iter().map(|(_, error)| error).collect();
     Err(lost(handle, &errors).unwrap_or_else(|| Error::of_parts(errors, batch.len())))
 }
 
 fn vectors<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<R>, Error> {
-    let ended = ended(handle);
-    let parts = decoded::<Vec<R>>(&pieces(handle, kind, &ended)?).map_err(unreadable)?;
-    let mut parts = parts.into_iter();
+    let mut parts = all::<Vec<R>>(handle, kind)?.into_iter();
     let mut values = parts.next().unwrap_or_default();
     values.reserve_exact(parts.as_slice().iter().map(Vec::len).sum());
     parts.for_each(|mut part| values.append(&mut part));
@@ -360,6 +387,7 @@ pub(crate) fn joined<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
 
 /// For tasks whose value is that they went well.
 pub(crate) fn nothing(handle: &Handle) -> Result<(), Error> {
+    handle.wait(None)?;
     let batch = handle.batch();
     let errors: Vec<TaskError> = (0..batch.len())
         .filter_map(|index| batch.get(index))
