@@ -1,5 +1,6 @@
 //! Sockets against sockets, over TCP and Unix sockets.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -542,4 +543,73 @@ fn what_is_no_news_of_a_connection_is_not_read_as_such() {
         assert_eq!(Contact::from_frames(&frames), None);
     }
     assert_eq!(Contact::from_frames(&[]), None);
+}
+
+/// Sends back what comes, and says something by itself a moment after `later`. Asked to close, it takes leave once.
+struct Echo {
+    peer: Option<Bytes>,
+    due: Option<Instant>,
+    leaving: bool,
+}
+
+impl Service for Echo {
+    fn on_message(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        self.peer = received.frames.first().cloned();
+        if received.frames.ends_with(&[Bytes::from_static(b"later")]) {
+            self.due = Some(Instant::now() + Duration::from_millis(20));
+        }
+        let nobody = frames([b"nobody", b"x"]);
+        assert_eq!(
+            outlet.deliver(received.socket, nobody),
+            Err(SendError::Unroutable)
+        );
+        assert_eq!(outlet.deliver(received.socket, received.frames), Ok(()));
+        ControlFlow::Continue(())
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.due
+    }
+
+    fn on_time(&mut self, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        self.due = None;
+        let peer = self.peer.clone().unwrap();
+        outlet.send(SERVER, vec![peer, Bytes::from_static(b"well?")]);
+        match self.leaving {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+
+    fn on_close(&mut self, _outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        self.leaving = true;
+        self.due = Some(Instant::now());
+        ControlFlow::Continue(())
+    }
+}
+
+#[tokio::test]
+async fn a_service_answers_in_the_sockets_thread() {
+    let open = SocketsBuilder::new()
+        .bind(SERVER, SocketType::ROUTER, "tcp://127.0.0.1:0")
+        .open()
+        .unwrap();
+    let endpoint = open.endpoint(SERVER).unwrap().to_owned();
+    let service = Echo {
+        peer: None,
+        due: None,
+        leaving: false,
+    };
+    let server = open.serve(service).unwrap();
+    let (client, mut replies) = connected(SocketType::DEALER, &endpoint, b"me");
+    for word in [b"hello", b"again", b"later"] {
+        client.send(CLIENT, frames([word]));
+        assert_eq!(next(&mut replies).await, frames([word]));
+    }
+    assert_eq!(next(&mut replies).await, frames([b"well?"]));
+    let ended = server.clone();
+    let ended = tokio::spawn(async move { ended.ended().await });
+    timeout(DEADLINE, server.close()).await.unwrap();
+    timeout(DEADLINE, ended).await.unwrap().unwrap();
+    assert_eq!(next(&mut replies).await, frames([b"well?"]));
 }
