@@ -45,6 +45,9 @@ pub(crate) struct Ended {
     pub(crate) outcome: Result<Bytes, Failure>,
 }
 
+/// A task that has ended, with its number among the call's.
+pub(crate) type Numbered = (usize, Arc<Ended>);
+
 /// Something that a task printed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Printed {
@@ -275,7 +278,7 @@ impl Batch {
     }
 
     /// All that have ended besides the first so many, in that order.
-    pub(crate) fn ended_beyond(&self, taken: usize) -> Vec<(usize, Arc<Ended>)> {
+    pub(crate) fn ended_beyond(&self, taken: usize) -> Vec<Numbered> {
         let slots = self.slots();
         let fresh = slots.order.get(taken..).unwrap_or_default();
         let ended = fresh.iter().map(|index| match slots.list.get(*index) {

@@ -114,7 +114,8 @@ def test_what_closures_print_is_shown_in_the_cell(kernel: Kernel) -> None:
 
 
 def test_variables_move(kernel: Kernel) -> None:
-    kernel.run('client.all().push("table", &vec![1.5f64, 2.5]).get()?;').expect_ok()
+    kernel.run('let pushed = client.all().push("table", &vec![1.5f64, 2.5]);\npushed.get()?;\n'
+               'assert!(pushed.metadata().iter().all(|task| task.started.is_some() && task.started <= task.completed));').expect_ok()
     assert engines.results(kernel.run("%px table.iter().sum::<f64>()").expect_ok()) == {0: "4.0", 1: "4.0"}
     assert kernel.run('client.all().pull::<Vec<f64>>("table").get()?').expect_ok().text == "[[1.5, 2.5], [1.5, 2.5]]"
     kernel.run('client.all().scatter("part", &(0..10u32).collect::<Vec<_>>()).get()?;').expect_ok()

@@ -319,6 +319,9 @@ impl Worker {
             metadata.insert("engine_info".to_owned(), info);
         }
         metadata.extend(extra);
+        metadata
+            .entry("completed")
+            .or_insert_with(|| json!(format!("{:.6}", jiff::Timestamp::now())));
         line.reply_with(job.socket, request, &content, metadata, buffers);
         true
     }

@@ -3,6 +3,7 @@
 use crate::cells::at_boundary;
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
+use crate::shell::{PATIENCE, WITHOUT_ELSE};
 use compiler::{Completion, Completions};
 use magics::complete::{Item, Known, Place, place};
 use protocol::Message;
@@ -11,12 +12,6 @@ use protocol::message::complete::{CompleteReply, CompleteRequest};
 use protocol::message::cursor::code_points;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
-use std::time::Duration;
-
-/// How long a user waits for rust-analyzer, which may be behind the compile of a cell.
-const PATIENCE: Duration = Duration::from_millis(250);
-/// The same while rust-analyzer has not completed anything yet and still reads the standard library.
-const FIRST: Duration = Duration::from_secs(5);
 
 pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
     kernel
@@ -97,13 +92,14 @@ async fn rust(kernel: &Kernel, code: String, cursor: usize) -> Completions {
         let code = code.clone();
         move |notebook: &mut compiler::Notebook| notebook.complete(&code, cursor)
     };
-    let patience = match kernel.evaluator.completes() {
-        true => PATIENCE,
-        false => FIRST,
+    let words = words(&code, cursor);
+    let patience = match words.items.is_empty() || !kernel.evaluator.completes() {
+        true => WITHOUT_ELSE,
+        false => PATIENCE,
     };
     match tokio::time::timeout(patience, kernel.evaluator.ask(question)).await {
         Ok(Some(found)) => found,
-        Ok(None) | Err(_) => words(&code, cursor),
+        Ok(None) | Err(_) => words,
     }
 }
 

@@ -2,15 +2,12 @@
 
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
+use crate::shell::WITHOUT_ELSE;
 use cluster::output::text_bundle;
 use magics::table;
 use protocol::Message;
 use protocol::message::inspect::{InspectReply, InspectRequest};
 use protocol::message::{MimeBundle, Reply};
-use std::time::Duration;
-
-/// How long a user waits for rust-analyzer, which may be behind the compile of a cell.
-const PATIENCE: Duration = Duration::from_millis(250);
 
 pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
     kernel
@@ -37,7 +34,7 @@ pub(crate) async fn describe(kernel: &Kernel, code: &str, cursor: usize) -> Opti
     }
     let code = code.to_owned();
     let question = move |notebook: &mut compiler::Notebook| notebook.inspect(&code, end);
-    let found = tokio::time::timeout(PATIENCE, kernel.evaluator.ask(question))
+    let found = tokio::time::timeout(WITHOUT_ELSE, kernel.evaluator.ask(question))
         .await
         .ok()???;
     let mut data = text_bundle(found.text);

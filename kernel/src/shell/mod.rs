@@ -19,7 +19,14 @@ use protocol::message::kernel_info::KernelInfoRequest;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::mpsc;
+
+/// How long a user waits for rust-analyzer, which may be behind the compile of a cell, if there is something to offer instead.
+const PATIENCE: Duration = Duration::from_millis(250);
+/// The same where there is nothing else, or rust-analyzer still reads the standard library. Looking at a type's methods for the first time
+/// can take it longer than [`PATIENCE`] on a busy machine.
+const WITHOUT_ELSE: Duration = Duration::from_secs(5);
 
 /// Starts a shell; gives its queue. It ends when the queue is dropped.
 pub(crate) fn start(kernel: Arc<Kernel>) -> mpsc::UnboundedSender<Message> {

@@ -11,7 +11,7 @@ pub use iter::{Completed, Iter};
 pub(crate) use read::{Kind, chunks, each, joined, merge, nothing, one, parts};
 pub(crate) use watch::{print, watch};
 
-use crate::batch::{Batch, Ended, Metadata, Printed};
+use crate::batch::{Batch, Metadata, Numbered, Printed};
 use crate::error::Error;
 use crate::link::Link;
 use crate::portable::Portable;
@@ -44,22 +44,16 @@ impl Handle {
         Ok(done.is_some())
     }
 
-    /// Those that have ended besides the first so many, in the order in which they did; waits until there are any. Nothing when all have
-    /// been taken.
-    fn ended_beyond(&self, taken: usize) -> Result<Option<Vec<(usize, Arc<Ended>)>>, Error> {
-        if taken >= self.batch.len() {
-            return Ok(None);
-        }
+    /// Those that have ended besides the first so many, in the order in which they did; waits until there are any. None when all have been
+    /// taken.
+    fn ended_beyond(&self, taken: usize) -> Result<Vec<Numbered>, Error> {
         let ended = self.link.wait(None, |_| {
             let ended = self.batch.ended_beyond(taken);
-            (!ended.is_empty()).then_some(ended)
+            (!ended.is_empty() || taken >= self.batch.len()).then_some(ended)
         })?;
-        match ended {
-            Some(ended) => Ok(Some(ended)),
-            None => Err(Error::Lost {
-                reason: "the result can't come any more".to_owned(),
-            }),
-        }
+        ended.ok_or_else(|| Error::Lost {
+            reason: "the result can't come any more".to_owned(),
+        })
     }
 
     /// Waits until `check` gives something; nothing if the connection is lost before.

@@ -240,7 +240,11 @@ type BytesOf<'f> = &'f mut dyn for<'a> FnMut(usize, &'a Ended) -> Result<Option<
 fn decoded<T: Portable>(handle: &Handle, bytes_of: BytesOf<'_>) -> Result<Vec<T>, Error> {
     let mut values: Vec<Option<T>> = (0..handle.batch.len()).map(|_| None).collect();
     let mut taken = 0;
-    while let Some(ended) = handle.ended_beyond(taken)? {
+    loop {
+        let ended = handle.ended_beyond(taken)?;
+        if ended.is_empty() {
+            return Ok(values.into_iter().flatten().collect());
+        }
         taken += ended.len();
         let mut pieces = Vec::with_capacity(ended.len());
         for (index, ended) in &ended {
@@ -255,7 +259,6 @@ fn decoded<T: Portable>(handle: &Handle, bytes_of: BytesOf<'_>) -> Result<Vec<T>
         })
         .map_err(unreadable)?;
     }
-    Ok(values.into_iter().flatten().collect())
 }
 
 /// Decodes what has come. Large values are decoded on all cores: the engines that made them are done.
