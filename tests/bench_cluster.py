@@ -7,60 +7,24 @@ it needs a machine with nothing else to do. Exits with 1 if a budget is missed, 
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import os
 import re
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "python"))
-try:
-    import psutil
-
-    import engines
-    from chorus_client import Kernel
-except ImportError:  # told by `main`, so that --help works with any Python
-    psutil = None
+from figures import Failed, Figure, Kernel, engines, install_kernelspec, psutil, run
 
 EXAMPLES = """examples (in the Python environment that tests/run makes):
   target/test-venv/bin/python tests/bench_cluster.py
   target/test-venv/bin/python tests/bench_cluster.py --only fan-out,latency --rounds 10
   target/test-venv/bin/python tests/bench_cluster.py --chorus target/release/chorus --json > cluster.json
 """
-
-
-class Failed(Exception):
-    """A figure could not be had; the text says why."""
-
-
-@dataclass
-class Figure:
-    """One line of the report. Without a budget it only explains another line."""
-
-    name: str
-    value: float
-    unit: str
-    budget: float | None = None
-
-    @property
-    def kept(self) -> bool:
-        return self.budget is None or self.value <= self.budget
-
-    def line(self) -> str:
-        number = f"{self.value:.3g} {self.unit}".rstrip()
-        if self.budget is None:
-            return f"  {self.name:<58}{number:>12}"
-        return f"{self.name:<60}{number:>12}   budget {f'{self.budget:g} {self.unit}'.rstrip():<8}  {'kept' if self.kept else 'MISSED'}"
 
 
 class Bench:
@@ -71,8 +35,7 @@ class Bench:
         self.numbers = itertools.count()
         for name in ("CONFIG", "CACHE", "STATE"):
             os.environ[f"XDG_{name}_HOME"] = str(folder / name.lower())
-        os.environ["JUPYTER_PATH"] = str(folder / "prefix" / "share" / "jupyter")
-        self.command(["kernelspec", "install", "--prefix", folder / "prefix"], os.environ)
+        install_kernelspec(chorus, folder)
 
     def command(self, arguments: list, environment: dict) -> float:
         """Runs the program; seconds from its start to its end."""
@@ -194,44 +157,10 @@ def many(bench: Bench) -> list[Figure]:
 ALL = {"fan-out": fan_out, "latency": latency, "start": start, "memory": memory, "many": many}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chorus", type=Path, metavar="PATH", default=ROOT / "target/release/chorus", help="the chorus program (default: target/release/chorus)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each figure is measured (default: 5)")
-    parser.add_argument("--only", metavar="NAMES", default=",".join(ALL), help=f"some of {','.join(ALL)}")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args()
-    names = options.only.split(",")
-    if unknown := [name for name in names if name not in ALL]:
-        parser.error(f"there is no {unknown[0]}; there are {', '.join(ALL)}")
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    if psutil is None:
-        print("bench_cluster: this Python lacks what the tests need; use target/test-venv/bin/python, which tests/run makes", file=sys.stderr)
-        return 2
-    if not options.chorus.exists():
-        print(f"bench_cluster: {options.chorus} does not exist; build it with `cargo build --release` or name it with --chorus PATH", file=sys.stderr)
-        return 2
-    figures: list[Figure] = []
-    broken = False
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        bench = Bench(options.chorus.resolve(), options.rounds, Path(folder))
-        for name in names:
-            try:
-                found = ALL[name](bench)
-            except (Failed, AssertionError, TimeoutError) as failure:
-                print(f"bench_cluster: {name}: {failure}", file=sys.stderr)
-                broken = True
-                continue
-            figures += found
-            if not options.json:
-                print("\n".join(figure.line() for figure in found), flush=True)
-    if options.json:
-        print(json.dumps([asdict(figure) | {"kept": figure.kept} for figure in figures], indent=2))
-    if broken:
-        return 2
-    return 0 if all(figure.kept for figure in figures) else 1
+@contextmanager
+def opened(chorus: Path, rounds: int, folder: Path) -> Iterator[Bench]:
+    yield Bench(chorus, rounds, folder)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, EXAMPLES, ALL, opened))

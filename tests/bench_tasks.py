@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""The figures of closures on engines, each with its budget: tasks a second, a call there and back, a map of many small items, bulk data.
+"""The figures of closures on engines, each with its budget: tasks a second, a call there and back, a map of many small items, bulk data, and
+the word count.
 
 All of them are measured in cells of a real notebook with a cluster of two engines, and are medians over rounds.
 
@@ -7,6 +8,7 @@ All of them are measured in cells of a real notebook with a cluster of two engin
   call     `apply_sync` of a no-op on one engine, there and back
   map      `map_sync` over a million small items: the processor time of all processes, against that of the same loop in the cell
   bulk     `push` of 4 000 000 `f64` (32 MB) to both engines: the bytes that arrive, 64 MB, over the time until both have them
+  words    the word count of examples/wordcount.rs in equal parts, text on the engines: how many times faster than on one core, in turns
 
 Not part of tests/run: it needs a machine with nothing else to do; the load is printed with each figure. Exits with 1 if a budget is missed,
 with 2 if something did not work.
@@ -14,65 +16,23 @@ with 2 if something did not work.
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import re
 import statistics
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "python"))
-try:
-    import psutil
-
-    import engines
-    from chorus_client import Kernel
-except ImportError:  # told by `main`, so that --help works with any Python
-    psutil = None
+from figures import ROOT, Failed, Figure, Kernel, engines, install_kernelspec, run
 
 EXAMPLES = """examples (in the Python environment that tests/run makes):
   target/test-venv/bin/python tests/bench_tasks.py
   target/test-venv/bin/python tests/bench_tasks.py --only tasks,call --rounds 9
   target/test-venv/bin/python tests/bench_tasks.py --peer --json > tasks.json
 """
-
-# How a cell gets the crate.
-
-
-
-class Failed(Exception):
-    """A figure could not be had; the text says why."""
-
-
-@dataclass
-class Figure:
-    """One line of the report. Without a budget it only explains another line."""
-
-    name: str
-    value: float
-    unit: str
-    budget: float | None = None
-    # Whether more is better.
-    more: bool = False
-    load: float = 0.0
-
-    @property
-    def kept(self) -> bool:
-        if self.budget is None:
-            return True
-        return self.value >= self.budget if self.more else self.value <= self.budget
-
-    def line(self) -> str:
-        number, load = f"{self.value:.4g} {self.unit}".rstrip(), f"load {self.load:.1f}"
-        if self.budget is None:
-            return f"  {self.name:<62}{number:>16}   {load}"
-        budget = f"{'at least' if self.more else 'at most'} {self.budget:.4g} {self.unit}".rstrip()
-        return f"{self.name:<64}{number:>16}   {load}   {budget}  {'kept' if self.kept else 'MISSED'}"
 
 
 class Bench:
@@ -102,7 +62,18 @@ class Bench:
 
 
 def figure(name: str, values: list[float], unit: str, budget: float | None = None, more: bool = False) -> Figure:
-    return Figure(name, statistics.median(values), unit, budget, more, os.getloadavg()[0])
+    return Figure(name, statistics.median(values), unit, budget, more)
+
+
+@contextmanager
+def opened(chorus: Path, rounds: int, folder: Path) -> Iterator[Bench]:
+    """A notebook with two engines, and a client in it."""
+    install_kernelspec(chorus, folder)
+    if TEXT.exists():
+        os.environ.setdefault("CHORUS_TEXT", str(TEXT))
+    with engines.started("chorus", folder / "notebook", 2) as kernel:
+        kernel.run("use chorus::Client;\nlet client = Client::connect()?;", timeout=600).expect_ok()
+        yield Bench(kernel, folder / "notebook" / "data", rounds)
 
 
 def tasks(bench: Bench) -> list[Figure]:
@@ -158,6 +129,29 @@ def bulk(bench: Bench) -> list[Figure]:
     return [figure("32 MB pushed to 2 engines (64 MB arrive)", rates, "GB/s", 2, more=True), figure("the same, pulled", back, "GB/s")]
 
 
+TEXT = ROOT.parent / "shared/data/27287-0.txt"
+
+
+def words(bench: Bench) -> list[Figure]:
+    for cell in (ROOT / "examples/wordcount.rs").read_text().split("// %%\n")[1:]:
+        cell = cell.split("// %% [markdown]")[0].strip()
+        if not cell.startswith("%timeit"):
+            bench.kernel.run(cell, timeout=600).expect_ok()
+        if "fn count_part" in cell:
+            break
+    bench.kernel.run("let long_text = text.repeat(100);\nlet shared_long_text = client.share(&long_text)?;").expect_ok()
+
+    def gain(text: str, rounds: int) -> str:
+        turns = [f"std::hint::black_box(count_words(&{text}));",
+                 f"std::hint::black_box(client.all().map_shared(&shared_{text}, &parts, count_part).get()?.into_iter().reduce(merge::counts));"]
+        timed = "\n".join(f"let start = std::time::Instant::now();\n{turn}\ntimes[{n}].push(start.elapsed().as_secs_f64());" for n, turn in enumerate(turns))
+        return (f"{{\nlet mut times = [vec![], vec![]];\nfor _ in 0..{rounds} {{\n{timed}\n}}\n"
+                f"let [one, all] = times.map(|mut times| {{ times.sort_by(f64::total_cmp); times[{rounds // 2}] }});\none / all\n}}")
+
+    return [figure("word count of 272 kB, times as fast on 2 engines", bench.numbers(gain("text", 101)), "", 1, more=True),
+            figure("word count of 27 MB, times as fast on 2 engines", bench.numbers(gain("long_text", 3), 3), "", 1.7, more=True)]
+
+
 PEER = """
 import ipyparallel, numpy, statistics, sys, time
 rc = ipyparallel.Client(sys.argv[1]); view = rc[:]
@@ -169,7 +163,7 @@ print(statistics.median(rates[1:]))
 """
 
 
-def peer(rounds: int) -> list[Figure]:
+def peer(bench: Bench) -> list[Figure]:
     """ipyparallel's push of the same, measured the same way."""
     import ipyparallel
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
@@ -177,63 +171,16 @@ def peer(rounds: int) -> list[Figure]:
         with ipyparallel.Cluster(n=2, log_level=40) as client:
             client.wait_for_engines(2, timeout=60)
             file = Path(folder, "profile_default/security").glob("ipcontroller-*-client.json")
-            done = subprocess.run([sys.executable, "-c", PEER, str(next(file)), str(rounds)], capture_output=True, text=True, timeout=300)
+            done = subprocess.run([sys.executable, "-c", PEER, str(next(file)), str(bench.rounds)], capture_output=True, text=True, timeout=300)
     if done.returncode:
         raise Failed(done.stderr)
     return [figure("ipyparallel: 32 MB pushed to 2 engines (64 MB arrive)", [float(done.stdout)], "GB/s")]
 
 
-ALL = {"tasks": tasks, "call": call, "map": many, "bulk": bulk}
+ALL = {"tasks": tasks, "call": call, "map": many, "bulk": bulk, "words": words}
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--chorus", type=Path, metavar="PATH", default=ROOT / "target/release/chorus", help="the chorus program (default: target/release/chorus)")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="how often each figure is measured (default: 5)")
-    parser.add_argument("--only", metavar="NAMES", default=",".join(ALL), help=f"some of {','.join(ALL)}")
-    parser.add_argument("--peer", action="store_true", help="measure ipyparallel's push as well")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    options = parser.parse_args()
-    names = options.only.split(",")
-    if unknown := [name for name in names if name not in ALL]:
-        parser.error(f"there is no {unknown[0]}; there are {', '.join(ALL)}")
-    if options.rounds < 1:
-        parser.error("--rounds must be at least 1")
-    if psutil is None:
-        print("bench_tasks: this Python lacks what the tests need; use target/test-venv/bin/python, which tests/run makes", file=sys.stderr)
-        return 2
-    chorus = options.chorus.resolve()
-    if not chorus.exists():
-        print(f"bench_tasks: {chorus} does not exist; build it with `cargo build --release` or name it with --chorus PATH", file=sys.stderr)
-        return 2
-    figures: list[Figure] = []
-    broken = False
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        home = Path(folder)
-        os.environ["JUPYTER_PATH"] = str(home / "prefix" / "share" / "jupyter")
-        subprocess.run([chorus, "kernelspec", "install", "--prefix", home / "prefix"], check=True, capture_output=True)
-        with engines.started("chorus", home / "notebook", 2) as kernel:
-            kernel.run("use chorus::Client;\nlet client = Client::connect()?;", timeout=600).expect_ok()
-            bench = Bench(kernel, home / "notebook" / "data", options.rounds)
-            jobs = [(name, lambda name=name: ALL[name](bench)) for name in names]
-            if options.peer:
-                jobs.append(("peer", lambda: peer(options.rounds)))
-            for name, job in jobs:
-                try:
-                    found = job()
-                except (Failed, AssertionError, TimeoutError) as failure:
-                    print(f"bench_tasks: {name}: {failure}", file=sys.stderr)
-                    broken = True
-                    continue
-                figures += found
-                if not options.json:
-                    print("\n".join(each.line() for each in found), flush=True)
-    if options.json:
-        print(json.dumps([asdict(each) | {"kept": each.kept} for each in figures], indent=2))
-    if broken:
-        return 2
-    return 0 if all(each.kept for each in figures) else 1
-
+PEERS = {"peer": ("measure ipyparallel's push as well", peer)}
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(__doc__, EXAMPLES, ALL, opened, PEERS))
