@@ -121,53 +121,43 @@ impl Driver {
 
     /// Breaks at the end.
     fn handle(&mut self, now: Moment, event: Event, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
-        let mut flow = ControlFlow::Continue(());
+        let mut end = false;
         let mut outcomes = std::mem::take(&mut self.outcomes);
         self.core.on_event(now, event, &mut outcomes);
         for outcome in outcomes.drain(..) {
-            let then = match outcome {
-                Outcome::Forward { channel, frames } => {
-                    outlet.send(channel.socket(), frames);
-                    None
-                }
+            match outcome {
+                Outcome::Forward { channel, frames } => outlet.send(channel.socket(), frames),
                 Outcome::Send { channel, message } => {
                     outlet.send(channel.socket(), self.session.encode(&message));
-                    None
                 }
-                Outcome::Say(saying) => {
-                    self.say(*saying, outlet);
-                    None
-                }
+                Outcome::Say(saying) => self.say(*saying, outlet),
                 Outcome::Resubmit(message) => {
                     let channel = Channel::TaskClient;
-                    Packet::of(self.session.encode(&message))
-                        .map(|packet| Event::Passing { channel, packet })
+                    if let Some(packet) = Packet::of(self.session.encode(&message)) {
+                        let event = Event::Passing { channel, packet };
+                        end |= self.handle(now, event, outlet).is_break();
+                    }
                 }
                 Outcome::Beat => {
                     let beat = self.start.elapsed().as_secs_f64().to_string();
                     outlet.send(Channel::Ping.socket(), vec![Bytes::from(beat)]);
-                    None
                 }
                 Outcome::Heart { uuid, word } => {
                     let word = Bytes::from_static(word.as_str().as_bytes());
                     let frames = vec![Bytes::from(uuid.clone()), word];
                     let sent = outlet.deliver(Channel::Pong.socket(), frames);
                     let sent = sent != Err(SendError::Unroutable);
-                    Some(Event::Probed { uuid, sent })
+                    let event = Event::Probed { uuid, sent };
+                    end |= self.handle(now, event, outlet).is_break();
                 }
-                Outcome::Stop => {
-                    flow = ControlFlow::Break(());
-                    None
-                }
-            };
-            if let Some(event) = then
-                && self.handle(now, event, outlet).is_break()
-            {
-                flow = ControlFlow::Break(());
+                Outcome::Stop => end = true,
             }
         }
         self.outcomes = outcomes;
-        flow
+        match end {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
     }
 
     fn say(&self, saying: Saying, outlet: &mut Outlet<'_>) {

@@ -52,7 +52,7 @@ impl<R: Portable> Iter<R> {
             if self.taken >= batch.len() {
                 return None;
             }
-            let waited = handle.link.wait(None, |_| {
+            let waited = handle.wait_until(|| {
                 let index = if self.unordered {
                     batch.nth_ended(self.taken)?
                 } else {
@@ -61,15 +61,7 @@ impl<R: Portable> Iter<R> {
                 Some((index, batch.get(index)?))
             });
             let (index, ended) = match waited {
-                Ok(Some(found)) => found,
-                Ok(None) => {
-                    return Some((
-                        0,
-                        Err(Error::Lost {
-                            reason: "the result can't come any more".to_owned(),
-                        }),
-                    ));
-                }
+                Ok(found) => found,
                 Err(error) => return Some((0, Err(error))),
             };
             match read::part(&handle, index, &ended, self.kind) {

@@ -47,18 +47,18 @@ impl Handle {
     /// Those that have ended besides the first so many, in the order in which they did; waits until there are any. None when all have been
     /// taken.
     fn ended_beyond(&self, taken: usize) -> Result<Vec<Numbered>, Error> {
-        let ended = self.link.wait(None, |_| {
+        self.wait_until(|| {
             let ended = self.batch.ended_beyond(taken);
             (!ended.is_empty() || taken >= self.batch.len()).then_some(ended)
-        })?;
-        ended.ok_or_else(|| Error::Lost {
-            reason: "the result can't come any more".to_owned(),
         })
     }
 
-    /// Waits until `check` gives something; nothing if the connection is lost before.
-    pub(crate) fn wait_until<T>(&self, check: impl Fn() -> Option<T>) -> Option<T> {
-        self.link.wait(None, |_| check()).ok().flatten()
+    /// Waits until `check` gives something; an error if the connection is lost before.
+    pub(crate) fn wait_until<T>(&self, check: impl Fn() -> Option<T>) -> Result<T, Error> {
+        let found = self.link.wait(None, |_| check())?;
+        found.ok_or_else(|| Error::Lost {
+            reason: "the result can't come any more".to_owned(),
+        })
     }
 }
 

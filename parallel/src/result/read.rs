@@ -232,25 +232,29 @@ fn lost(handle: &Handle, failed: &[TaskError]) -> Option<Error> {
 /// Below so many bytes a second thread costs more than it saves.
 const LARGE: usize = 64 << 10;
 
-/// Which bytes of a task that ended are its value; none if it failed, which is noted elsewhere.
-type BytesOf<'f> = &'f mut dyn for<'a> FnMut(usize, &'a Ended) -> Result<Option<&'a [u8]>, Error>;
+/// What a task that ended gave, by its number.
+type RawOf<'f> = &'f mut dyn for<'a> FnMut(usize, &'a Ended) -> Result<Raw<'a>, Error>;
 
-/// The values of all tasks that didn't fail, in their order. Each is decoded when it has come: whoever waits for the others has nothing
-/// better to do.
-fn decoded<T: Portable>(handle: &Handle, bytes_of: BytesOf<'_>) -> Result<Vec<T>, Error> {
+/// The values of all tasks that didn't fail, and the errors of the others, in their order. Each is decoded when it has come: whoever waits
+/// for the others has nothing better to do.
+fn decoded<T: Portable>(
+    handle: &Handle,
+    raw_of: RawOf<'_>,
+) -> Result<(Vec<T>, Vec<TaskError>), Error> {
     let mut values: Vec<Option<T>> = (0..handle.batch.len()).map(|_| None).collect();
+    let mut errors = Vec::new();
     let mut taken = 0;
     loop {
         let ended = handle.ended_beyond(taken)?;
         if ended.is_empty() {
-            return Ok(values.into_iter().flatten().collect());
+            return Ok((values.into_iter().flatten().collect(), in_order(errors)));
         }
         taken += ended.len();
         let mut pieces = Vec::with_capacity(ended.len());
         for (index, ended) in &ended {
-            if let Some(bytes) = bytes_of(*index, ended)? {
-                pieces.push((*index, bytes));
-            }
+            let raw = raw_of(*index, ended)?;
+            errors.extend(raw.failed);
+            pieces.extend(raw.values.map(|bytes| (*index, bytes)));
         }
         decode_all(&pieces, &mut |index, value| {
             if let Some(slot) = values.get_mut(index) {
@@ -259,6 +263,12 @@ fn decoded<T: Portable>(handle: &Handle, bytes_of: BytesOf<'_>) -> Result<Vec<T>
         })
         .map_err(unreadable)?;
     }
+}
+
+/// Errors by their inputs or tasks, which ended in any order.
+fn in_order(mut errors: Vec<(usize, TaskError)>) -> Vec<TaskError> {
+    errors.sort_by_key(|(at, _)| *at);
+    errors.into_iter().map(|(_, error)| error).collect()
 }
 
 /// Decodes what has come. Large values are decoded on all cores: the engines that made them are done.
@@ -324,20 +334,13 @@ pub(crate) fn one<R: Portable>(handle: &Handle) -> Result<R, Error> {
 /// The values of all tasks, or the error that it all is if one of them failed.
 fn all<T: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<T>, Error> {
     let mut places = Places::new(&handle.link);
-    let mut errors = Vec::new();
-    let values = decoded(handle, &mut |index, ended| {
-        let raw = raw(handle, index, ended, kind, &mut places)?;
-        if !raw.failed.is_empty() {
-            errors.push((index, raw.failed));
-        }
-        Ok(raw.values)
+    let (values, errors) = decoded(handle, &mut |index, ended| {
+        raw(handle, index, ended, kind, &mut places)
     })?;
-    if errors.is_empty() {
-        return Ok(values);
+    match errors.is_empty() {
+        true => Ok(values),
+        false => Err(failed(handle, errors)),
     }
-    errors.sort_by_key(|(index, _)| *index);
-    let errors = errors.into_iter().flat_map(|(_, failed)| failed);
-    Err(failed(handle, errors.map(|(_, error)| error).collect()))
 }
 
 /// Each task's value.
@@ -348,25 +351,24 @@ pub(crate) fn each<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
 /// Each part's value; a part is named by its inputs, if `named`.
 pub(crate) fn parts<R: Portable>(handle: &Handle, named: bool) -> Result<Vec<R>, Error> {
     let batch = handle.batch();
-    let mut errors = Vec::new();
-    let values = decoded(handle, &mut |index, ended| {
-        Ok(match &ended.outcome {
-            Ok(bytes) => Some(bytes),
-            Err(failure) => {
-                let error = TaskError {
-                    part: named.then(|| batch.inputs(index)),
-                    ..error_of(failure, named.then_some(index), ended.engine)
-                };
-                errors.push((index, error));
-                None
-            }
+    let (values, errors) = decoded(handle, &mut |index, ended| {
+        let error = |failure| TaskError {
+            part: named.then(|| batch.inputs(index)),
+            ..error_of(failure, named.then_some(index), ended.engine)
+        };
+        let failed = ended.outcome.as_ref().err();
+        Ok(Raw {
+            start: index,
+            values: ended.outcome.as_deref().ok(),
+            failed: failed
+                .map(|failure| (index, error(failure)))
+                .into_iter()
+                .collect(),
         })
     })?;
     if errors.is_empty() {
         return Ok(values);
     }
-    errors.sort_by_key(|(index, _)| *index);
-    let errors: Vec<TaskError> = errors.into_iter().map(|(_, error)| error).collect();
     Err(lost(handle, &errors).unwrap_or_else(|| Error::of_parts(errors, batch.len())))
 }
 

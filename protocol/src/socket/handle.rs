@@ -81,21 +81,23 @@ impl Sockets {
 
     /// Resolves when the thread has ended, whoever ended it.
     pub async fn ended(&self) {
-        self.0.outgoing.closed().await;
+        let (ended, answer) = oneshot::channel();
+        self.0.outgoing.push(Command::Ended(ended));
+        // It is dropped, now if there is no thread any more.
+        let _ = answer.await;
     }
 
     /// Sends what is queued, closes the sockets and ends their thread. Takes as long as peers need to take what was sent, at
     /// most the sockets' linger. Other handles stay valid, and what they send is dropped.
     pub async fn close(self) {
-        let (done, answer) = oneshot::channel();
-        self.0.outgoing.push(Command::Close(Some(done)));
-        let _ = answer.await;
+        self.0.outgoing.push(Command::Close);
+        self.ended().await;
         self.join();
     }
 
     /// As [`Self::close`], for threads that run no async tasks.
     pub fn close_blocking(self) {
-        self.0.outgoing.push(Command::Close(None));
+        self.0.outgoing.push(Command::Close);
         self.join();
     }
 
@@ -122,7 +124,7 @@ impl Sockets {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.outgoing.push(Command::Close(None));
+        self.outgoing.push(Command::Close);
     }
 }
 

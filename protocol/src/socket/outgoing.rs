@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 use super::{SendError, SocketId};
 
@@ -24,17 +24,18 @@ pub(super) enum Command {
     },
     /// Answer when this is reached.
     Flush(oneshot::Sender<()>),
-    /// End; the sender is dropped once the sockets are closed.
-    Close(Option<oneshot::Sender<()>>),
+    /// Keep the sender until the sockets are closed.
+    Ended(oneshot::Sender<()>),
+    /// End.
+    Close,
 }
 
 impl Command {
     /// Who waits for the sockets to be closed, if this asks for that.
-    pub(super) fn closer(self) -> Option<oneshot::Sender<()>> {
-        if let Self::Close(closer) = self {
-            closer
-        } else {
-            None
+    pub(super) fn waiting(self) -> Option<oneshot::Sender<()>> {
+        match self {
+            Self::Ended(sender) => Some(sender),
+            _ => None,
         }
     }
 }
@@ -44,7 +45,6 @@ pub(super) struct Outgoing {
     // Both ends live here, so that a write never meets a closed pipe.
     waker: PipeWriter,
     wake: PipeReader,
-    is_closed: watch::Sender<bool>,
 }
 
 struct Queue {
@@ -62,7 +62,6 @@ impl Outgoing {
             }),
             waker,
             wake,
-            is_closed: watch::Sender::new(false),
         })
     }
 
@@ -112,13 +111,6 @@ impl Outgoing {
         let left = std::mem::take(&mut queue.commands);
         drop(queue);
         drop(left);
-        self.is_closed.send_replace(true);
-    }
-
-    /// Resolves when commands are refused.
-    pub(super) async fn closed(&self) {
-        // The sender lives as long as this.
-        let _ = self.is_closed.subscribe().wait_for(|closed| *closed).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

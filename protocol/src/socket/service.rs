@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use super::worker::{self, Owned};
+use super::worker::Owned;
 use super::{Received, SendError, SocketId};
 
 /// Who handles what arrives, in the thread that owns the sockets: a message goes in and its answer out without another thread having to
@@ -58,6 +58,7 @@ impl Outlet<'_> {
     /// # Errors
     /// When the message cannot be sent. Success means that a peer was there, not that it has the message.
     pub fn deliver(&mut self, socket: SocketId, frames: Vec<Bytes>) -> Result<(), SendError> {
-        worker::send(self.0, socket, frames)
+        let owned = self.0.iter_mut().find(|owned| owned.id == socket);
+        owned.ok_or(SendError::UnknownSocket(socket))?.send(frames)
     }
 }

@@ -23,8 +23,8 @@ pub(super) struct Owned {
     pub(super) id: SocketId,
     pub(super) socket_type: SocketType,
     pub(super) socket: zmq::Socket,
-    /// Whether it was used since it was asked for messages.
-    used: bool,
+    /// Whether it may have messages of which its descriptor does not tell: it had some when it was asked last, or was used since.
+    may_have: bool,
     /// The errors that have been traced, by number.
     traced: HashSet<i32>,
 }
@@ -35,15 +35,28 @@ impl Owned {
             id,
             socket_type,
             socket,
-            used: true,
+            may_have: true,
             traced: HashSet::new(),
         }
     }
 
     /// Whether messages can be received.
     fn has_messages(&mut self) -> zmq::Result<bool> {
-        self.used = false;
-        retried(|| self.socket.get_events()).map(|events| events.contains(POLLIN))
+        self.may_have = retried(|| self.socket.get_events())?.contains(POLLIN);
+        Ok(self.may_have)
+    }
+
+    /// Sends a message.
+    pub(super) fn send(&mut self, frames: Vec<Bytes>) -> Result<(), SendError> {
+        self.may_have = true;
+        frames::send(&mut self.socket, frames).map_err(|error| {
+            self.trace("send a message", error);
+            match error {
+                zmq::Error::EHOSTUNREACH => SendError::Unroutable,
+                zmq::Error::EAGAIN => SendError::NoPeer,
+                error => SendError::Refused(error),
+            }
+        })
     }
 
     /// Traces an error, loudly if it is the first of its kind on this socket.
@@ -71,7 +84,7 @@ pub(super) struct Worker<S> {
     // only then are commands refused and those told who wait for the end.
     sockets: Vec<Owned>,
     outgoing: ClosedOnDrop,
-    closers: Vec<oneshot::Sender<()>>,
+    waiting: Vec<oneshot::Sender<()>>,
     service: S,
 }
 
@@ -89,7 +102,7 @@ impl<S: Service> Worker<S> {
         Self {
             sockets,
             outgoing: ClosedOnDrop(outgoing),
-            closers: Vec::new(),
+            waiting: Vec::new(),
             service,
         }
     }
@@ -116,7 +129,7 @@ impl<S: Service> Worker<S> {
                 let mut commands = commands.drain(..);
                 while let Some(command) = commands.next() {
                     if self.obey(command).is_break() {
-                        self.closers.extend(commands.filter_map(Command::closer));
+                        self.waiting.extend(commands.filter_map(Command::waiting));
                         return;
                     }
                 }
@@ -126,14 +139,10 @@ impl<S: Service> Worker<S> {
                     return;
                 }
             }
-            if self
-                .service
-                .deadline()
-                .is_some_and(|deadline| deadline <= Instant::now())
-                && self
-                    .service
-                    .on_time(&mut Outlet(&mut self.sockets))
-                    .is_break()
+            let mut outlet = Outlet(&mut self.sockets);
+            let due = self.service.deadline();
+            if due.is_some_and(|due| due <= Instant::now())
+                && self.service.on_time(&mut outlet).is_break()
             {
                 return;
             }
@@ -156,31 +165,30 @@ impl<S: Service> Worker<S> {
     /// commands.
     ///
     /// ZeroMQ's own poll asks every socket twice, with a system call for each. Only those that may have messages are asked here: whose
-    /// descriptor is readable, and who were used since, for that makes a descriptor unreadable (zmq_getsockopt(3), `ZMQ_FD`).
+    /// descriptor is readable, and who were used, for that makes a descriptor unreadable (zmq_getsockopt(3), `ZMQ_FD`).
     fn wait(
         &mut self,
         descriptors: &mut [libc::pollfd],
         readable: &mut Vec<usize>,
     ) -> zmq::Result<bool> {
         for (index, owned) in self.sockets.iter_mut().enumerate() {
-            if owned.used && owned.has_messages()? {
+            if owned.may_have && owned.has_messages()? {
                 readable.push(index);
             }
         }
-        let known = readable.len();
-        let patience = match (known, self.service.deadline()) {
-            (1.., _) => Some(Duration::ZERO),
-            (0, None) => None,
-            (0, Some(deadline)) => Some(deadline.saturating_duration_since(Instant::now())),
+        let patience = match readable.is_empty() {
+            true => self
+                .service
+                .deadline()
+                .map(|deadline| deadline.saturating_duration_since(Instant::now())),
+            false => Some(Duration::ZERO),
         };
         poll(descriptors, patience)?;
         let Some((commands, descriptors)) = descriptors.split_last() else {
             return Ok(false);
         };
         for (index, (owned, descriptor)) in self.sockets.iter_mut().zip(descriptors).enumerate() {
-            let news =
-                descriptor.revents != 0 && !readable.iter().take(known).any(|it| *it == index);
-            if news && owned.has_messages()? {
+            if descriptor.revents != 0 && !owned.may_have && owned.has_messages()? {
                 readable.push(index);
             }
         }
@@ -202,10 +210,8 @@ impl<S: Service> Worker<S> {
             Command::Flush(done) => {
                 let _ = done.send(());
             }
-            Command::Close(done) => {
-                self.closers.extend(done);
-                return self.service.on_close(&mut outlet);
-            }
+            Command::Ended(sender) => self.waiting.push(sender),
+            Command::Close => return self.service.on_close(&mut outlet),
         }
         ControlFlow::Continue(())
     }
@@ -216,7 +222,6 @@ impl<S: Service> Worker<S> {
             let Some(owned) = self.sockets.get_mut(index) else {
                 break;
             };
-            owned.used = true;
             match receiver.receive(&owned.socket) {
                 Ok(frames) => {
                     let received = Received {
@@ -235,25 +240,6 @@ impl<S: Service> Worker<S> {
         }
         ControlFlow::Continue(())
     }
-}
-
-/// Sends a message by one of the sockets.
-pub(super) fn send(
-    sockets: &mut [Owned],
-    socket: SocketId,
-    frames: Vec<Bytes>,
-) -> Result<(), SendError> {
-    let owned = sockets.iter_mut().find(|owned| owned.id == socket);
-    let owned = owned.ok_or(SendError::UnknownSocket(socket))?;
-    owned.used = true;
-    frames::send(&mut owned.socket, frames).map_err(|error| {
-        owned.trace("send a message", error);
-        match error {
-            zmq::Error::EHOSTUNREACH => SendError::Unroutable,
-            zmq::Error::EAGAIN => SendError::NoPeer,
-            error => SendError::Refused(error),
-        }
-    })
 }
 
 /// Waits for descriptors, without a patience for ever.

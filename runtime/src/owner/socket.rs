@@ -5,11 +5,12 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::packet;
 use crate::watch::Watched;
 use crate::wire::{Assembler, PACKET, Received, packets};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 /// One end of a `SOCK_SEQPACKET` pair. What cannot be sent at once waits in a queue.
 #[derive(Debug)]
