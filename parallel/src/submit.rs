@@ -147,7 +147,7 @@ impl Sent {
         };
         let up = Up::Share {
             id,
-            piece: Piece::of(value),
+            piece: link.piece(value)?,
         };
         link.send(&up).inspect_err(|_| {
             if let Up::Share { piece, .. } = up {

@@ -1,7 +1,7 @@
 //! The task of one session: the program's stream, the cluster's words and the host's wishes in, and all that the books say out.
 
 use super::answer::{Asked, answer};
-use super::books::{self, Books, FileWork, Out, Shown};
+use super::books::{Books, Out, Shown};
 use super::pipe::Pipe;
 use super::{Found, Host, Inner, abort};
 use crate::controller::{Connection, Output, Posted, Posts, State};
@@ -196,6 +196,7 @@ impl<H: Host> Session<H> {
             first: self.books.next(),
             cluster: self.cluster.clone(),
             engines: self.books.engines().collect(),
+            spare: self.inner.sweeper.spare().to_owned(),
         };
         self.push(&Down::Welcome(welcome));
         self.settle(out);
@@ -466,10 +467,7 @@ impl<H: Host> Session<H> {
             places,
         } = out;
         for work in files {
-            match work {
-                FileWork::Remove(path) => self.inner.sweeper.remove(path),
-                work => books::carry_out(work),
-            }
+            self.inner.sweeper.carry_out(work);
         }
         if !posts.is_empty() {
             self.posts.send(posts);
@@ -495,9 +493,7 @@ impl<H: Host> Session<H> {
                 let mut out = Out::default();
                 self.books.told(told, &mut out);
                 for work in out.files {
-                    if let FileWork::Remove(path) = work {
-                        self.inner.sweeper.remove(path);
-                    }
+                    self.inner.sweeper.carry_out(work);
                 }
             }
         }

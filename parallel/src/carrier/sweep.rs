@@ -1,10 +1,16 @@
-//! Files that nobody needs any more: removed by a thread, since memory that a large one has takes its time to be given back.
+//! What is done with files. Those that nobody needs any more are removed by a thread, since memory that a large one has takes its time to
+//! be given back; one is kept for programs to write over.
 
+use super::books::FileWork;
 use crate::wire::FILES;
 use protocol::machine::SHARED_MEMORY;
+use std::fs::OpenOptions;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 #[derive(Debug)]
 enum Job {
@@ -15,7 +21,10 @@ enum Job {
 
 /// The thread's handle. It ends when this is dropped.
 #[derive(Debug)]
-pub(super) struct Sweeper(Option<mpsc::Sender<Job>>);
+pub(super) struct Sweeper {
+    thread: Option<mpsc::Sender<Job>>,
+    spare: PathBuf,
+}
 
 impl Sweeper {
     pub(super) fn start() -> Sweeper {
@@ -27,25 +36,57 @@ impl Sweeper {
                     perform(job);
                 }
             });
-        match thread {
-            Ok(_) => Sweeper(Some(sender)),
+        let thread = match thread {
+            Ok(_) => Some(sender),
             Err(error) => {
                 tracing::warn!(%error, "failed to start a thread; files are removed without it");
-                Sweeper(None)
+                None
             }
+        };
+        let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
+        Sweeper {
+            thread,
+            spare: Path::new(SHARED_MEMORY).join(format!("{FILES}{process}-{noise}")),
         }
     }
 
+    /// Where the file lies that programs may write over, when there is one.
+    pub(super) fn spare(&self) -> &Path {
+        &self.spare
+    }
+
     fn give(&self, job: Job) {
-        match &self.0 {
+        match &self.thread {
             // The thread lives as long as this.
             Some(sender) => drop(sender.send(job)),
             None => perform(job),
         }
     }
 
-    pub(super) fn remove(&self, path: PathBuf) {
+    fn remove(&self, path: PathBuf) {
         self.give(Job::Remove(path));
+    }
+
+    /// Does what is to be done with a file. What can't be done is told by whoever misses the file.
+    pub(super) fn carry_out(&self, work: FileWork) {
+        let outcome = match &work {
+            FileWork::Remove(path) => {
+                self.remove(path.clone());
+                return;
+            }
+            FileWork::Keep(path) => {
+                // Unlike a renaming this fails if there is one.
+                let _ = std::fs::hard_link(path, &self.spare);
+                self.remove(path.clone());
+                return;
+            }
+            FileWork::Rename { from, to } => std::fs::rename(from, to),
+            FileWork::Link { from, to } => std::fs::hard_link(from, to),
+            FileWork::Write { path, bytes } => write(path, bytes),
+        };
+        if let Err(error) = outcome {
+            tracing::debug!(%error, ?work, "failed to do something with a file");
+        }
     }
 
     /// Removes the files of programs, engines and carriers that are dead.
@@ -53,12 +94,22 @@ impl Sweeper {
         self.give(Job::Sweep);
     }
 
-    /// Resolves when all that was asked for is done.
+    /// Resolves when all that was asked for is done. There is no spare file then.
     pub(super) async fn finish(&self) {
+        self.remove(self.spare.clone());
         let (done, finished) = oneshot::channel();
         self.give(Job::Finish(done));
         let _ = finished.await;
     }
+}
+
+fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)
 }
 
 fn perform(job: Job) {
@@ -106,6 +157,20 @@ fn is_alive(pid: libc::pid_t) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn one_file_is_kept() {
+        let sweeper = Sweeper::start();
+        let paths = ["first", "second"].map(|name| sweeper.spare().with_extension(name));
+        for path in &paths {
+            std::fs::write(path, path.as_os_str().as_encoded_bytes()).unwrap();
+            sweeper.carry_out(FileWork::Keep(path.clone()));
+        }
+        let kept = std::fs::read(sweeper.spare()).unwrap();
+        assert_eq!(kept, paths[0].as_os_str().as_encoded_bytes());
+        sweeper.finish().await;
+        assert!(paths.iter().all(|path| !path.exists()) && !sweeper.spare().exists());
+    }
 
     #[test]
     fn only_the_files_of_the_dead_go() {

@@ -8,8 +8,9 @@ mod session;
 
 pub(crate) use session::{Session, discard};
 
+use crate::codec::Encoded;
 use crate::error::Error;
-use crate::wire::{self, Answer, Down, Hello, Question, Up, Welcome};
+use crate::wire::{self, Answer, Down, Hello, Piece, Question, Up, Welcome};
 use std::io::{BufReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -253,6 +254,12 @@ impl Link {
     pub(crate) fn with<T>(&self, look: impl FnOnce(&mut Session) -> T) -> Result<T, Error> {
         self.socket()?;
         Ok(look(&mut lock(&self.state).session))
+    }
+
+    /// A value's bytes, for a frame to be sent.
+    pub(crate) fn piece(&self, value: Encoded<'_>) -> Result<Piece, Error> {
+        let spare = self.with(|session| session.spare.clone())?;
+        Ok(Piece::with_spare(value, &spare))
     }
 
     /// Sends a frame; if that fails, the connection is lost for all.

@@ -3,6 +3,7 @@
 use crate::batch::Batch;
 use crate::wire::{Answer, Done, Down, News, Outcome, Resume, Span, Welcome};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 /// One client's view of its cluster.
@@ -14,6 +15,8 @@ pub(crate) struct Session {
     pub(crate) engines: Vec<u32>,
     /// Why there is no connection any more.
     pub(crate) lost: Option<String>,
+    /// Where a file may lie that can be written over.
+    pub(super) spare: PathBuf,
     next: u64,
     /// By the number of the first task. Batches that nobody holds any more are swept away from time to time.
     batches: BTreeMap<u64, Weak<Batch>>,
@@ -31,6 +34,7 @@ impl Session {
             cluster: welcome.cluster,
             engines: welcome.engines,
             lost: None,
+            spare: welcome.spare,
             next: welcome.first,
             batches: BTreeMap::new(),
             sweep_at: SWEEP,
@@ -161,6 +165,7 @@ impl Session {
         self.name = welcome.session;
         self.cluster = welcome.cluster;
         self.engines = welcome.engines;
+        self.spare = welcome.spare;
         self.next = self.next.max(welcome.first);
         self.questions.clear();
     }

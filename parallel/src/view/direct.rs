@@ -283,7 +283,7 @@ impl DirectView {
     fn same_for_all(&self, job: Job, value: Encoded<'_>) -> Result<Handle, Error> {
         let engines = self.targets()?;
         if let [engine] = engines.as_slice() {
-            let mut piece = Piece::of(value);
+            let mut piece = self.link.piece(value)?;
             return job.submit(&self.link, vec![1], &mut |_| {
                 let piece = std::mem::replace(&mut piece, Piece::Inline(Vec::new()));
                 Ok((Some(*engine), piece))

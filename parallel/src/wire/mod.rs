@@ -21,7 +21,8 @@
 //!    failures. Only `Down::Gone` or the end of the connection spares the carrier from it.
 //! 5. A [`Piece::File`] belongs to whoever receives it: a carrier removes it when the task that it came with is done, or the shared
 //!    value dropped; the program when it has mapped it. A file's name begins with [`FILES`], the process id of its maker and a `-`, so
-//!    that those of the dead can be found.
+//!    that those of the dead can be found. Instead of removing a file that nobody reads any more, a carrier may give it the name
+//!    `Welcome::spare`; a program that needs a file may rename that one, and write over it: fresh memory costs more than the copying.
 //! 6. After a cell died, its namespace goes on in a copy made before the cell ([`Resume`]). The copy connects anew and says which of its
 //!    tasks are open for it. The carrier gives it their outcomes once more, those that the dead process has taken included, or
 //!    a failure of kind `Lost` for those that are not to be had any more; forgets shared values that are not listed; aborts queued
@@ -42,7 +43,7 @@ mod frame;
 mod piece;
 
 pub use frame::{MOST, read, write};
-pub use piece::{Bytes, FILES, LARGE, Piece};
+pub use piece::{Bytes, FILES, LARGE, Piece, SPARE};
 
 use serde::{Deserialize, Serialize};
 use std::path::PathBuf;
@@ -52,7 +53,7 @@ pub const CARRIER: &str = "CHORUS_CARRIER";
 /// Names the environment variable with the folder through which snippets take and give pieces.
 pub const PIECES: &str = "CHORUS_PIECES";
 /// Raised with every change of this module's types or of the codec.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// From the program to the carrier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -290,6 +291,8 @@ pub struct Welcome {
     pub cluster: String,
     /// The engines there are, in ascending order.
     pub engines: Vec<u32>,
+    /// Where a file lies, now and then, that may be taken and written over.
+    pub spare: PathBuf,
 }
 
 /// Something happened to a task.

@@ -5,8 +5,9 @@ use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io::{self, Write};
+use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const LARGE: usize = 32 * 1024;
 /// How the files' names begin; the process id of the maker and a `-` follow.
 pub const FILES: &str = "chorus-piece-";
+
+/// Files of so many bytes are worth being used again.
+pub const SPARE: RangeInclusive<u64> = 1 << 20..=64 << 20;
 
 /// Where such files are: memory, whatever else is true of the machine's disks.
 const FOLDER: &str = "/dev/shm";
@@ -42,33 +46,51 @@ pub enum Piece {
 impl Piece {
     /// Large values are put into a file, if the machine has the means; otherwise they are copied.
     pub fn of(value: Encoded<'_>) -> Piece {
+        Piece::new(value, None)
+    }
+
+    /// As [`Piece::of`], with a file that may be used again if there is one.
+    pub fn with_spare(value: Encoded<'_>, spare: &Path) -> Piece {
+        let worth_it = SPARE.contains(&(value.len() as u64));
+        Piece::new(value, Some(spare).filter(|_| worth_it))
+    }
+
+    fn new(value: Encoded<'_>, spare: Option<&Path>) -> Piece {
         if value.len() > LARGE
-            && let Ok(piece) = Piece::file(&value)
+            && let Ok(piece) = Piece::file(&value, spare)
         {
             return piece;
         }
         Piece::Inline(value.into_vec())
     }
 
-    fn file(value: &Encoded<'_>) -> io::Result<Piece> {
+    fn file(value: &Encoded<'_>, spare: Option<&Path>) -> io::Result<Piece> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let noise = RandomState::new().build_hasher().finish();
         let name = format!("{FILES}{}-{count}-{noise:016x}", std::process::id());
         let path = Path::new(FOLDER).join(name);
+        let length = value.len() as u64;
+        // Whoever renames it first has it.
+        let renamed = spare.is_some_and(|spare| std::fs::rename(spare, &path).is_ok());
         let mut file = OpenOptions::new()
             .write(true)
-            .create_new(true)
+            .create_new(!renamed)
+            .custom_flags(libc::O_NOFOLLOW)
             .mode(0o600)
             .open(&path)?;
-        let written = file
-            .write_all(&value.head)
-            .and_then(|()| file.write_all(value.bulk));
+        let written = if renamed { own(&file) } else { Ok(()) }
+            .and_then(|()| file.write_all(&value.head))
+            .and_then(|()| file.write_all(value.bulk))
+            .and_then(|()| {
+                if renamed {
+                    file.set_len(length)
+                } else {
+                    Ok(())
+                }
+            });
         match written {
-            Ok(()) => Ok(Piece::File {
-                path,
-                length: value.len() as u64,
-            }),
+            Ok(()) => Ok(Piece::File { path, length }),
             Err(error) => {
                 // The memory is full, most likely; the file would keep it so.
                 let _ = std::fs::remove_file(&path);
@@ -104,6 +126,15 @@ impl Piece {
             // Nobody is left who could be told.
             let _ = std::fs::remove_file(path);
         }
+    }
+}
+
+/// A file of another user's is an error: the folder is everybody's.
+fn own(file: &File) -> io::Result<()> {
+    // SAFETY: always succeeds.
+    match file.metadata()?.uid() == unsafe { libc::geteuid() } {
+        true => Ok(()),
+        false => Err(io::ErrorKind::PermissionDenied.into()),
     }
 }
 
@@ -193,7 +224,6 @@ impl Drop for Mapping {
 mod tests {
     use super::*;
     use crate::codec;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn small_values_stay_in_the_frame() {
@@ -214,6 +244,28 @@ mod tests {
         let bytes = piece.take().unwrap();
         assert!(!path.exists());
         assert_eq!(codec::decode::<Vec<f64>>(&bytes).unwrap(), value);
+    }
+
+    #[test]
+    fn a_spare_file_is_written_over() {
+        let spare = Path::new(FOLDER).join(format!("{FILES}{}-test-spare", std::process::id()));
+        std::fs::write(&spare, vec![1; 3 << 20]).unwrap();
+        let inode = std::fs::metadata(&spare).unwrap().ino();
+        let value = vec![2u8; 2 << 20];
+        let encoded = || codec::encode(&value).unwrap();
+        let small = Piece::with_spare(codec::encode(&vec![2u8; 2 * LARGE]).unwrap(), &spare);
+        small.discard();
+        assert!(spare.exists(), "too small to be worth it");
+        for reused in [true, false] {
+            let piece = Piece::with_spare(encoded(), &spare);
+            let Piece::File { path, length } = &piece else {
+                panic!("{piece:?}");
+            };
+            let metadata = std::fs::metadata(path).unwrap();
+            assert_eq!((metadata.ino() == inode, metadata.len()), (reused, *length));
+            let bytes = piece.clone().take().unwrap();
+            assert!(codec::decode::<Vec<u8>>(&bytes).unwrap() == value);
+        }
     }
 
     #[test]

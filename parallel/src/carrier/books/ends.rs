@@ -94,20 +94,20 @@ impl Books {
         let Some(task) = self.tasks.remove(&id) else {
             return;
         };
-        self.release(&task, out);
         let PostReply {
             metadata,
             content,
             buffers,
         } = reply;
+        let well = metadata.status.as_deref() == Some("ok");
+        // An engine that was given up may read still, while another one was given the task.
+        self.release(&task, well && !task.group.balanced, out);
         let engine = metadata
             .engine
             .as_ref()
             .and_then(|identity| self.numbers.get(identity).copied())
             .or(task.engine);
-        let quick =
-            metadata.status.as_deref() == Some("ok") && &content[..] == br#"{"status":"ok"}"#;
-        let content = match quick {
+        let content = match well && &content[..] == br#"{"status":"ok"}"# {
             true => Content {
                 status: "ok".to_owned(),
                 ..Content::default()
@@ -213,7 +213,7 @@ impl Books {
         let Some(task) = self.tasks.remove(&id) else {
             return;
         };
-        self.release(&task, out);
+        self.release(&task, false, out);
         if task.orphan {
             return;
         }
@@ -228,13 +228,14 @@ impl Books {
         self.tell(done, out);
     }
 
-    /// What a task had is free.
-    fn release(&mut self, task: &Task, out: &mut Out) {
-        if let Some(path) = &task.file {
-            out.files.push(FileWork::Remove(path.clone()));
+    /// What a task had is free. `over`: its engine reads it no more.
+    fn release(&mut self, task: &Task, over: bool, out: &mut Out) {
+        if let Some((path, length)) = &task.file {
+            let work = FileWork::discard(path.clone(), *length, over);
+            out.files.push(work);
         }
         for id in task.group.shared.iter().chain(&task.argument) {
-            self.leave(*id, 1, out);
+            self.leave(*id, over, out);
         }
     }
 

@@ -12,12 +12,13 @@ use super::kept::Kept;
 use super::texts::{self, Content, Data};
 use crate::controller::{Output, Post, PostKind, PostReply, Posted};
 use crate::wire::{
-    self, Done, FILES, Failure, FailureKind, News, Outcome, Piece, Route, Span, Work,
+    self, Done, FILES, Failure, FailureKind, News, Outcome, Piece, Route, SPARE, Span, Work,
 };
 use bytes::Bytes;
 use protocol::machine::SHARED_MEMORY;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Shared values of more bytes than that go to engines in a file, which each maps once.
@@ -40,9 +41,30 @@ pub(super) struct Out {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FileWork {
     Remove(PathBuf),
-    Rename { from: PathBuf, to: PathBuf },
-    Link { from: PathBuf, to: PathBuf },
-    Write { path: PathBuf, bytes: Bytes },
+    /// Nobody reads it any more, and it is of a size that programs might want.
+    Keep(PathBuf),
+    Rename {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
+    Write {
+        path: PathBuf,
+        bytes: Bytes,
+    },
+}
+
+impl FileWork {
+    /// For a file that isn't needed. `over`: nobody reads it any more.
+    fn discard(path: PathBuf, length: u64, over: bool) -> FileWork {
+        match over && SPARE.contains(&length) {
+            true => FileWork::Keep(path),
+            false => FileWork::Remove(path),
+        }
+    }
 }
 
 /// What an engine shows for a task.
@@ -81,8 +103,8 @@ enum Kind {
 struct Task {
     group: Arc<Group>,
     engine: Option<u32>,
-    /// Its arguments, if they are in a file.
-    file: Option<PathBuf>,
+    /// Its arguments, if they are in a file, and how many bytes that has.
+    file: Option<(PathBuf, u64)>,
     /// Its arguments, if they are a shared value.
     argument: Option<u64>,
     /// The reply, while the end of its output is awaited.
@@ -97,6 +119,8 @@ struct Shared {
     data: Data,
     /// Tasks that have not ended and use it.
     users: usize,
+    /// An engine may read it even after the last of them has ended.
+    read: bool,
     /// No further task will.
     dropped: bool,
 }
@@ -230,6 +254,7 @@ impl Books {
         let shared = Shared {
             data,
             users: 0,
+            read: false,
             dropped: false,
         };
         self.shared.insert(id, shared);
@@ -239,24 +264,29 @@ impl Books {
     pub(super) fn unshare(&mut self, id: u64, out: &mut Out) {
         if let Some(shared) = self.shared.get_mut(&id) {
             shared.dropped = true;
-            self.leave(id, 0, out);
+            self.forget(id, out);
         }
     }
 
-    /// So many tasks less use a shared value.
-    fn leave(&mut self, id: u64, users: usize, out: &mut Out) {
-        let Some(shared) = self.shared.get_mut(&id) else {
-            return;
-        };
-        shared.users = shared.users.saturating_sub(users);
-        if shared.users == 0
-            && shared.dropped
-            && let Some(Shared {
-                data: Data::File { path, .. },
-                ..
-            }) = self.shared.remove(&id)
+    /// A task less uses a shared value. `over`: its engine reads it no more.
+    fn leave(&mut self, id: u64, over: bool, out: &mut Out) {
+        if let Some(shared) = self.shared.get_mut(&id) {
+            shared.users = shared.users.saturating_sub(1);
+            shared.read |= !over;
+            self.forget(id, out);
+        }
+    }
+
+    /// Forgets a shared value that no task uses or will use.
+    fn forget(&mut self, id: u64, out: &mut Out) {
+        if let Entry::Occupied(entry) = self.shared.entry(id)
+            && entry.get().users == 0
+            && entry.get().dropped
         {
-            out.files.push(FileWork::Remove(path));
+            let Shared { data, read, .. } = entry.remove();
+            if let Data::File { path, length } = data {
+                out.files.push(FileWork::discard(path, length, !read));
+            }
         }
     }
 
@@ -347,7 +377,7 @@ impl Books {
             Piece::Inline(bytes) => Data::Bytes(bytes.into()),
             Piece::File { path, length } => {
                 let path = self.adopt(path, out);
-                file = Some(path.clone());
+                file = Some((path.clone(), length));
                 Data::File { path, length }
             }
             Piece::Shared { id: shared } => match self.shared.get(&shared) {
@@ -557,7 +587,8 @@ impl Books {
 
     /// Everything that the session has besides its memory.
     pub(super) fn close(&mut self, out: &mut Out) {
-        let files = self.tasks.drain().filter_map(|(_, task)| task.file);
+        let tasks = self.tasks.drain();
+        let files = tasks.filter_map(|(_, task)| Some(task.file?.0));
         let shared = self.shared.drain().filter_map(|(_, it)| match it.data {
             Data::File { path, .. } => Some(path),
             Data::Bytes(_) => None,
@@ -569,28 +600,4 @@ impl Books {
         self.placing.clear();
         self.closing.clear();
     }
-}
-
-/// Does what is to be done with files. What can't be done is told by whoever misses the file.
-pub(super) fn carry_out(work: FileWork) {
-    let outcome = match &work {
-        FileWork::Remove(path) => std::fs::remove_file(path),
-        FileWork::Rename { from, to } => std::fs::rename(from, to),
-        FileWork::Link { from, to } => std::fs::hard_link(from, to),
-        FileWork::Write { path, bytes } => write(path, bytes),
-    };
-    if let Err(error) = outcome {
-        tracing::debug!(%error, ?work, "failed to do something with a file");
-    }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?
-        .write_all(bytes)
 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::controller::PostMetadata;
 use crate::wire::{Place, Resume};
+use std::path::Path;
 
 const FIRST: u64 = 7 << 32;
 
@@ -253,6 +254,45 @@ fn shared_values_live_as_long_as_tasks_use_them() {
     assert_eq!(removed(&out), [path.as_path()]);
     let refused = books.open(0.0, &call(), vec![FIRST], &balanced(), None);
     assert_eq!(refused.unwrap_err().kind, FailureKind::Refused);
+}
+
+#[test]
+fn a_large_file_is_kept_if_its_engines_are_done_with_it() {
+    let large = |name: &str| Piece::File {
+        path: format!("/dev/shm/{name}").into(),
+        length: 2 << 20,
+    };
+    // Shared by two tasks of which the second goes to an engine, or to any, and ends like this.
+    for (engine, status, kept) in [
+        (Some(1), "ok", true),
+        (Some(1), "error", false),
+        (None, "ok", false),
+    ] {
+        let mut books = books();
+        books.share(FIRST, large("shared"), &mut Out::default());
+        let argument = || Piece::Shared { id: FIRST };
+        submit(&mut books, FIRST + 1, Some(0), argument(), &[]);
+        submit(&mut books, FIRST + 2, engine, argument(), &[]);
+        books.unshare(FIRST, &mut Out::default());
+        let out = replied(&mut books, FIRST + 2, reply(status, 1, OK));
+        assert!(out.files.is_empty());
+        let out = replied(&mut books, FIRST + 1, reply("ok", 0, OK));
+        assert_eq!(out.files.len(), 1);
+        assert_eq!(matches!(out.files[..], [FileWork::Keep(_)]), kept);
+        assert_eq!(removed(&out).len(), usize::from(!kept));
+    }
+    let mut books = books();
+    submit(&mut books, FIRST, Some(0), large("own"), &[]);
+    submit(&mut books, FIRST + 1, Some(0), file("small"), &[]);
+    let out = replied(&mut books, FIRST, reply("ok", 0, OK));
+    assert!(matches!(out.files[..], [FileWork::Keep(_)]));
+    let out = replied(&mut books, FIRST + 1, reply("ok", 0, OK));
+    assert_eq!(removed(&out).len(), 1);
+    // An engine that is lost may not be dead.
+    submit(&mut books, FIRST + 2, Some(0), large("lost"), &[]);
+    let mut out = Out::default();
+    books.on_engines(engines(&[1]), &mut out);
+    assert_eq!(removed(&out).len(), 1);
 }
 
 #[test]
