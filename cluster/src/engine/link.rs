@@ -172,7 +172,7 @@ impl Link {
             .options(SHELL, named())
             .options(CONTROL, named())
             .options(PONG, named())
-            .start()?;
+            .start_in_task()?;
         let line = Line {
             sockets,
             session,

@@ -133,7 +133,7 @@ fn connect(
             .options(socket, options())
             .connect(socket, socket_type, file.endpoint(port));
     }
-    Ok(builder.start()?)
+    Ok(builder.start_in_task()?)
 }
 
 /// Waits until all sockets are connected, and with that hear what will be said from then on; then asks which engines there are.

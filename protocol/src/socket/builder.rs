@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use zmq::SocketType;
 
-use super::outgoing::Outgoing;
+use super::outgoing::{Outgoing, Pipe};
 use super::worker::{Owned, Worker};
 use super::{Received, Service, SocketError, SocketId, Sockets, contact};
 
@@ -140,6 +140,15 @@ impl SocketsBuilder {
         Ok((self.open()?.serve(sender)?, receiver))
     }
 
+    /// As [`Self::start`] and [`OpenSockets::serve_in_task`].
+    ///
+    /// # Errors
+    /// When a socket cannot be opened; then none is.
+    pub fn start_in_task(self) -> Result<(Sockets, mpsc::UnboundedReceiver<Received>), SocketError> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        Ok((self.open()?.serve_in_task(sender), receiver))
+    }
+
     /// Opens the sockets.
     ///
     /// # Errors
@@ -210,13 +219,22 @@ impl OpenSockets {
     /// # Errors
     /// The system gives no thread or no pipe.
     pub fn serve(self, service: impl Service) -> Result<Sockets, SocketError> {
-        let outgoing = Arc::new(Outgoing::new().map_err(SocketError::Thread)?);
+        let outgoing = Arc::new(Outgoing::new(Pipe::new().map_err(SocketError::Thread)?));
         let worker = Worker::new(self.owned, Arc::clone(&outgoing), service);
         let thread = std::thread::Builder::new()
             .name(self.name)
             .spawn(move || worker.run())
             .map_err(SocketError::Thread)?;
-        Ok(Sockets::new(outgoing, self.endpoints, thread))
+        Ok(Sockets::new(outgoing, self.endpoints, Some(thread)))
+    }
+
+    /// As [`Self::serve`], in a task of the runtime that this is called in: what its other tasks send and receive wakes no thread.
+    /// None of them may block then, or nothing is heard.
+    pub fn serve_in_task(self, service: impl Service) -> Sockets {
+        let outgoing = Arc::new(Outgoing::new(Notify::new()));
+        let worker = Worker::new(self.owned, Arc::clone(&outgoing), service);
+        tokio::spawn(worker.run_in_task());
+        Sockets::new(outgoing, self.endpoints, None)
     }
 }
 

@@ -28,12 +28,12 @@ impl Sockets {
     pub(super) fn new(
         outgoing: Arc<Outgoing>,
         endpoints: HashMap<SocketId, String>,
-        thread: JoinHandle<()>,
+        thread: Option<JoinHandle<()>>,
     ) -> Self {
         Self(Arc::new(Inner {
             outgoing,
             endpoints,
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(thread),
         }))
     }
 

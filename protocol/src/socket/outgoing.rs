@@ -1,15 +1,15 @@
-//! The queue between handles and the thread: any number of writers, one reader, and a pipe that wakes it.
+//! The queue between handles and the owner of the sockets: any number of writers, one reader, and what wakes it.
 
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 
 use super::{SendError, SocketId};
 
-/// What the thread is asked to do, in this order.
+/// What the owner is asked to do, in this order.
 pub(super) enum Command {
     /// Send a message.
     Send {
@@ -40,11 +40,56 @@ impl Command {
     }
 }
 
-pub(super) struct Outgoing {
+pub(super) struct Outgoing<W: ?Sized = dyn Wake> {
     queue: Mutex<Queue>,
+    wake: W,
+}
+
+/// How the owner of the sockets learns that there are commands.
+pub(super) trait Wake: Send + Sync {
+    fn wake(&self);
+}
+
+/// Wakes a thread that polls.
+pub(super) struct Pipe {
     // Both ends live here, so that a write never meets a closed pipe.
-    waker: PipeWriter,
-    wake: PipeReader,
+    writer: PipeWriter,
+    reader: PipeReader,
+}
+
+impl Pipe {
+    pub(super) fn new() -> io::Result<Self> {
+        let (reader, writer) = io::pipe()?;
+        Ok(Self { writer, reader })
+    }
+
+    /// What becomes readable when there are commands.
+    pub(super) fn fd(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+
+    /// Takes note of being woken: once [`Self::fd`] is readable, and before the commands are taken.
+    pub(super) fn awake(&self) {
+        if let Err(error) = (&self.reader).read(&mut [0; 64]) {
+            tracing::error!(%error, "failed to read the pipe that wakes the thread that owns the sockets");
+        }
+    }
+}
+
+impl Wake for Pipe {
+    fn wake(&self) {
+        // At most a few bytes are ever in the pipe, and the write does not block.
+        if let Err(error) = (&self.writer).write_all(&[1]) {
+            tracing::error!(%error, "failed to wake the thread that owns the sockets");
+        }
+    }
+}
+
+/// Wakes a task.
+impl Wake for Notify {
+    fn wake(&self) {
+        self.notify_one();
+    }
 }
 
 struct Queue {
@@ -52,20 +97,24 @@ struct Queue {
     closed: bool,
 }
 
-impl Outgoing {
-    pub(super) fn new() -> io::Result<Self> {
-        let (wake, waker) = io::pipe()?;
-        Ok(Self {
+impl<W: Wake> Outgoing<W> {
+    pub(super) fn new(wake: W) -> Self {
+        Self {
             queue: Mutex::new(Queue {
                 commands: Vec::new(),
                 closed: false,
             }),
-            waker,
             wake,
-        })
+        }
     }
 
-    /// Puts a command at the end. When the thread has ended the command is dropped, and with it the channel for its answer.
+    pub(super) fn wake(&self) -> &W {
+        &self.wake
+    }
+}
+
+impl<W: Wake + ?Sized> Outgoing<W> {
+    /// Puts a command at the end. When the sockets are closed the command is dropped, and with it the channel for its answer.
     pub(super) fn push(&self, command: Command) {
         self.push_all([command]);
     }
@@ -80,22 +129,9 @@ impl Outgoing {
         let was_empty = queue.commands.is_empty();
         queue.commands.extend(commands);
         drop(queue);
-        // A queue that was not empty has been announced already. So at most a few bytes are ever in the pipe, and the write
-        // does not block.
-        if was_empty && let Err(error) = (&self.waker).write_all(&[1]) {
-            tracing::error!(%error, "failed to wake the thread that owns the sockets");
-        }
-    }
-
-    /// What becomes readable when there are commands.
-    pub(super) fn wake_fd(&self) -> RawFd {
-        self.wake.as_raw_fd()
-    }
-
-    /// Takes note of being woken; for the thread, once [`Self::wake_fd`] is readable and before [`Self::take`].
-    pub(super) fn awake(&self) {
-        if let Err(error) = (&self.wake).read(&mut [0; 64]) {
-            tracing::error!(%error, "failed to read the pipe that wakes the thread that owns the sockets");
+        // A queue that was not empty has been announced already.
+        if was_empty {
+            self.wake.wake();
         }
     }
 

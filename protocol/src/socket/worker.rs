@@ -1,17 +1,22 @@
-//! The thread that owns a set of sockets.
+//! The thread, or the task, that owns a set of sockets.
 
 use std::collections::HashSet;
+use std::future::poll_fn;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::sleep_until;
 use zmq::{POLLIN, SocketType};
 
 use super::frames::{self, Receiver, last_error, retried};
-use super::outgoing::{Command, Outgoing};
+use super::outgoing::{Command, Outgoing, Pipe, Wake};
 use super::service::{Outlet, Service};
 use super::{Received, SendError, SocketId};
 
@@ -79,120 +84,96 @@ impl std::fmt::Debug for Owned {
     }
 }
 
-pub(super) struct Worker<S> {
+pub(super) struct Worker<S, W: Wake> {
     // Fields are dropped in this order. The last socket takes the context with it, which waits for as long as sockets linger;
     // only then are commands refused and those told who wait for the end.
     sockets: Vec<Owned>,
-    outgoing: ClosedOnDrop,
+    outgoing: ClosedOnDrop<W>,
     waiting: Vec<oneshot::Sender<()>>,
     service: S,
+    commands: Vec<Command>,
+    receiver: Receiver,
+    /// The sockets that have messages, by index.
+    readable: Vec<usize>,
 }
 
-/// Whatever ends the thread, nobody waits for it in vain.
-struct ClosedOnDrop(Arc<Outgoing>);
+/// Whatever ends the owner, nobody waits for it in vain.
+struct ClosedOnDrop<W: Wake>(Arc<Outgoing<W>>);
 
-impl Drop for ClosedOnDrop {
+impl<W: Wake> Drop for ClosedOnDrop<W> {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-impl<S: Service> Worker<S> {
-    pub(super) fn new(sockets: Vec<Owned>, outgoing: Arc<Outgoing>, service: S) -> Self {
+impl<S: Service, W: Wake> Worker<S, W> {
+    pub(super) fn new(sockets: Vec<Owned>, outgoing: Arc<Outgoing<W>>, service: S) -> Self {
         Self {
+            readable: Vec::with_capacity(sockets.len()),
             sockets,
             outgoing: ClosedOnDrop(outgoing),
             waiting: Vec::new(),
             service,
+            commands: Vec::new(),
+            receiver: Receiver::default(),
         }
     }
 
-    pub(super) fn run(mut self) {
-        let mut readable = Vec::with_capacity(self.sockets.len());
-        let mut commands = Vec::new();
-        let mut receiver = Receiver::default();
-        let mut descriptors = match self.descriptors() {
-            Ok(descriptors) => descriptors,
-            Err(error) => return tracing::error!(%error, "the sockets have no descriptors"),
-        };
-        loop {
-            let awake = match self.wait(&mut descriptors, &mut readable) {
-                Ok(awake) => awake,
-                Err(error) => {
-                    tracing::error!(%error, "failed to wait for messages; the sockets are closed");
-                    return;
-                }
-            };
-            if awake {
-                self.outgoing.0.awake();
-                self.outgoing.0.take(&mut commands);
-                let mut commands = commands.drain(..);
-                while let Some(command) = commands.next() {
-                    if self.obey(command).is_break() {
-                        self.waiting.extend(commands.filter_map(Command::waiting));
-                        return;
-                    }
-                }
-            }
-            for index in readable.drain(..) {
-                if self.receive(index, &mut receiver).is_break() {
-                    return;
-                }
-            }
-            let mut outlet = Outlet(&mut self.sockets);
-            let due = self.service.deadline();
-            if due.is_some_and(|due| due <= Instant::now())
-                && self.service.on_time(&mut outlet).is_break()
-            {
-                return;
-            }
-        }
+    /// The sockets' descriptors, in their order.
+    fn descriptors(&self) -> zmq::Result<Vec<RawFd>> {
+        let descriptors = self.sockets.iter().map(|owned| owned.socket.get_fd());
+        descriptors
+            .collect::<zmq::Result<_>>()
+            .inspect_err(|error| tracing::error!(%error, "the sockets have no descriptors"))
     }
 
-    /// What to wait for: a descriptor of each socket, and that of the commands.
-    fn descriptors(&self) -> zmq::Result<Vec<libc::pollfd>> {
-        let wanted = |fd: RawFd| libc::pollfd {
-            fd,
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let sockets = self.sockets.iter().map(|owned| owned.socket.get_fd());
-        let commands = std::iter::once(Ok(self.outgoing.0.wake_fd()));
-        sockets.chain(commands).map(|fd| fd.map(wanted)).collect()
-    }
-
-    /// Sleeps until there is something to do. Fills `readable` with the sockets that have messages; tells whether there are
-    /// commands.
+    /// Finds sockets with messages among those that may have some. Before each sleep.
     ///
-    /// ZeroMQ's own poll asks every socket twice, with a system call for each. Only those that may have messages are asked here: whose
-    /// descriptor is readable, and who were used, for that makes a descriptor unreadable (zmq_getsockopt(3), `ZMQ_FD`).
-    fn wait(
-        &mut self,
-        descriptors: &mut [libc::pollfd],
-        readable: &mut Vec<usize>,
-    ) -> zmq::Result<bool> {
+    /// ZeroMQ's own poll asks every socket twice, with a system call for each. Only those are asked here whose descriptor became
+    /// readable, and who were used since, for that makes a descriptor unreadable (zmq_getsockopt(3), `ZMQ_FD`).
+    fn ask(&mut self) -> zmq::Result<()> {
         for (index, owned) in self.sockets.iter_mut().enumerate() {
             if owned.may_have && owned.has_messages()? {
-                readable.push(index);
+                self.readable.push(index);
             }
         }
-        let patience = match readable.is_empty() {
-            true => self
-                .service
-                .deadline()
-                .map(|deadline| deadline.saturating_duration_since(Instant::now())),
-            false => Some(Duration::ZERO),
-        };
-        poll(descriptors, patience)?;
-        let Some((commands, descriptors)) = descriptors.split_last() else {
-            return Ok(false);
-        };
-        for (index, (owned, descriptor)) in self.sockets.iter_mut().zip(descriptors).enumerate() {
-            if descriptor.revents != 0 && !owned.may_have && owned.has_messages()? {
-                readable.push(index);
-            }
+        Ok(())
+    }
+
+    /// Takes note of a socket's descriptor being readable.
+    fn note(&mut self, index: usize) -> zmq::Result<()> {
+        if let Some(owned) = self.sockets.get_mut(index)
+            && !owned.may_have
+            && owned.has_messages()?
+        {
+            self.readable.push(index);
         }
-        Ok(commands.revents != 0)
+        Ok(())
+    }
+
+    /// Does what there is to do: what was asked for (if `commands`), what came, what is due.
+    fn turn(&mut self, commands: bool) -> ControlFlow<()> {
+        if commands {
+            let mut commands = std::mem::take(&mut self.commands);
+            self.outgoing.0.take(&mut commands);
+            let mut left = commands.drain(..);
+            while let Some(command) = left.next() {
+                if self.obey(command).is_break() {
+                    self.waiting.extend(left.filter_map(Command::waiting));
+                    return ControlFlow::Break(());
+                }
+            }
+            drop(left);
+            self.commands = commands;
+        }
+        while let Some(index) = self.readable.pop() {
+            self.receive(index)?;
+        }
+        let due = self.service.deadline();
+        if due.is_some_and(|due| due <= Instant::now()) {
+            self.service.on_time(&mut Outlet(&mut self.sockets))?;
+        }
+        ControlFlow::Continue(())
     }
 
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
@@ -217,12 +198,12 @@ impl<S: Service> Worker<S> {
     }
 
     /// Hands on what has arrived, up to a burst; the next poll tells of the rest.
-    fn receive(&mut self, index: usize, receiver: &mut Receiver) -> ControlFlow<()> {
+    fn receive(&mut self, index: usize) -> ControlFlow<()> {
         for _ in 0..BURST {
             let Some(owned) = self.sockets.get_mut(index) else {
                 break;
             };
-            match receiver.receive(&owned.socket) {
+            match self.receiver.receive(&owned.socket) {
                 Ok(frames) => {
                     let received = Received {
                         socket: owned.id,
@@ -240,6 +221,135 @@ impl<S: Service> Worker<S> {
         }
         ControlFlow::Continue(())
     }
+}
+
+impl<S: Service> Worker<S, Pipe> {
+    /// Serves the sockets in this thread, to their end.
+    pub(super) fn run(mut self) {
+        let Ok(mut descriptors) = self.descriptors() else {
+            return;
+        };
+        descriptors.push(self.outgoing.0.wake().fd());
+        let wanted = |fd| libc::pollfd {
+            fd,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        let mut descriptors: Vec<libc::pollfd> = descriptors.into_iter().map(wanted).collect();
+        loop {
+            let commands = match self.wait(&mut descriptors) {
+                Ok(commands) => commands,
+                Err(error) => return not_waiting(error),
+            };
+            if self.turn(commands).is_break() {
+                return;
+            }
+        }
+    }
+
+    /// Sleeps until there is something to do; tells whether there are commands.
+    fn wait(&mut self, descriptors: &mut [libc::pollfd]) -> zmq::Result<bool> {
+        self.ask()?;
+        let patience = match self.readable.is_empty() {
+            true => self
+                .service
+                .deadline()
+                .map(|deadline| deadline.saturating_duration_since(Instant::now())),
+            false => Some(Duration::ZERO),
+        };
+        poll(descriptors, patience)?;
+        let Some((commands, descriptors)) = descriptors.split_last() else {
+            return Ok(false);
+        };
+        for (index, descriptor) in descriptors.iter().enumerate() {
+            if descriptor.revents != 0 {
+                self.note(index)?;
+            }
+        }
+        let commands = commands.revents != 0;
+        if commands {
+            self.outgoing.0.wake().awake();
+        }
+        Ok(commands)
+    }
+}
+
+impl<S: Service> Worker<S, Notify> {
+    /// Serves the sockets in this task, to their end.
+    pub(super) async fn run_in_task(mut self) {
+        if let Err(error) = self.serve().await {
+            not_waiting(error);
+        }
+        // Closing waits for as long as sockets linger.
+        tokio::task::spawn_blocking(move || drop(self));
+    }
+
+    async fn serve(&mut self) -> zmq::Result<()> {
+        let watched = |fd| {
+            // SAFETY: the descriptor is the socket's, which outlives what is made here.
+            let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+            let number = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO);
+            watched.map_err(|error| zmq::Error::from_raw(number(error.into())))
+        };
+        let descriptors = self.descriptors()?.into_iter().map(watched);
+        let descriptors = descriptors.collect::<zmq::Result<Vec<_>>>()?;
+        loop {
+            self.wait(&descriptors).await?;
+            if self.turn(true).is_break() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sleeps until there may be something to do.
+    async fn wait(&mut self, descriptors: &[AsyncFd<RawFd>]) -> zmq::Result<()> {
+        self.ask()?;
+        if !self.readable.is_empty() {
+            // The other tasks' turn.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        let deadline = self.service.deadline();
+        let due = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let outgoing = Arc::clone(&self.outgoing.0);
+        tokio::select! {
+            biased;
+            noted = poll_fn(|context| self.poll_note(descriptors, context)) => noted,
+            () = outgoing.wake().notified() => Ok(()),
+            () = due => Ok(()),
+        }
+    }
+
+    /// Ready when the descriptor of at least one socket is readable, which are noted.
+    fn poll_note(
+        &mut self,
+        descriptors: &[AsyncFd<RawFd>],
+        context: &mut Context<'_>,
+    ) -> Poll<zmq::Result<()>> {
+        let mut noted = Poll::Pending;
+        for (index, descriptor) in descriptors.iter().enumerate() {
+            // What becomes readable after that makes it ready once more.
+            while let Poll::Ready(ready) = descriptor.poll_read_ready(context) {
+                match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    // The runtime ends.
+                    Err(_) => return Poll::Ready(Err(zmq::Error::ETERM)),
+                }
+                self.note(index)?;
+                noted = Poll::Ready(Ok(()));
+            }
+        }
+        noted
+    }
+}
+
+fn not_waiting(error: zmq::Error) {
+    tracing::error!(%error, "failed to wait for messages; the sockets are closed");
 }
 
 /// Waits for descriptors, without a patience for ever.
