@@ -27,7 +27,7 @@ pub(crate) async fn serve(
 ) -> anyhow::Result<()> {
     let bind =
         |builder: SocketsBuilder, id, kind, port| builder.bind(id, kind, connection.endpoint(port));
-    let builder = SocketsBuilder::new().name("kernel sockets");
+    let builder = SocketsBuilder::new();
     let builder = bind(builder, SHELL, SocketType::ROUTER, connection.shell_port);
     let builder = bind(
         builder,

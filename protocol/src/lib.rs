@@ -7,7 +7,7 @@
 //! - [`wire`]: messages to frames and back, signed and checked. No I/O.
 //! - [`connection`]: a kernel's connection files, and keys. [`cluster`]: a cluster's, for its clients.
 //! - [`machine`]: whether two processes share memory.
-//! - [`socket`]: threads that own ZeroMQ sockets, and the handles to them. The only place with sockets in it.
+//! - [`socket`]: tasks that own ZeroMQ sockets, and the handles to them. The only place with sockets in it.
 
 pub mod cluster;
 pub mod connection;

@@ -54,7 +54,6 @@ impl Client {
     /// When there is no socket to be had.
     pub fn connect(endpoint: &str, key: &Key) -> Result<Self, Error> {
         let (sockets, inbox) = SocketsBuilder::new()
-            .name("compile client")
             .connect(SERVICE, SocketType::DEALER, endpoint)
             .monitor(SERVICE, NEWS)
             .start()?;

@@ -62,7 +62,6 @@ pub async fn serve<C: Compiler>(
     };
     let session = Session::new(&file.common.key);
     let (sockets, mut inbox) = SocketsBuilder::new()
-        .name("compiler")
         .bind(REQUESTS, SocketType::ROUTER, file.endpoint(port))
         .start()?;
     let (jobs, to_do) = blocking::channel();

@@ -25,7 +25,7 @@ struct Driver {
 /// Runs the controller to its end.
 ///
 /// # Errors
-/// The sockets' thread cannot be started.
+/// The system does not watch the sockets.
 pub(super) async fn drive(
     sockets: OpenSockets,
     session: Session,

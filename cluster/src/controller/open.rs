@@ -99,7 +99,7 @@ impl Open {
             private_folder(folder)?;
         }
         let ipc = folder.is_some();
-        let mut builder = SocketsBuilder::new().name("controller");
+        let mut builder = SocketsBuilder::new();
         for (number, (channel, socket_type)) in SOCKETS.into_iter().enumerate() {
             let port = match &left {
                 Some((client, engine)) => port_of(channel, client, engine),
@@ -180,7 +180,7 @@ impl Open {
     /// Serves until `stop`, or until a client asks for the end.
     ///
     /// # Errors
-    /// The sockets' thread cannot be started.
+    /// The system does not watch the sockets.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
         let Self {
             sockets,

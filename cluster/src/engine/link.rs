@@ -118,7 +118,6 @@ impl Link {
         };
         let endpoint = file.endpoint(file.registration);
         let (registrar, mut answers) = SocketsBuilder::new()
-            .name("registration")
             .connect(REGISTRATION, SocketType::DEALER, &endpoint)
             .options(REGISTRATION, named())
             .start()?;
@@ -157,7 +156,7 @@ impl Link {
             }
         };
         let leaf = usize::try_from(id.0).unwrap_or(0) % file.broadcast.len().max(1);
-        let mut builder = SocketsBuilder::new().name("engine");
+        let mut builder = SocketsBuilder::new();
         for port in [Some(&file.mux), Some(&file.task), file.broadcast.get(leaf)]
             .into_iter()
             .flatten()
@@ -172,7 +171,7 @@ impl Link {
             .options(SHELL, named())
             .options(CONTROL, named())
             .options(PONG, named())
-            .start_in_task()?;
+            .start()?;
         let line = Line {
             sockets,
             session,

@@ -118,7 +118,7 @@ fn connect(
         heartbeat: file.interface.starts_with("tcp:").then_some(SILENCE),
         ..SocketOptions::default()
     };
-    let mut builder = SocketsBuilder::new().name("client");
+    let mut builder = SocketsBuilder::new();
     for (socket, socket_type, port) in [
         (QUERY, SocketType::DEALER, file.registration),
         (MUX, SocketType::DEALER, file.mux),
@@ -133,7 +133,7 @@ fn connect(
             .options(socket, options())
             .connect(socket, socket_type, file.endpoint(port));
     }
-    Ok(builder.start_in_task()?)
+    Ok(builder.start()?)
 }
 
 /// Waits until all sockets are connected, and with that hear what will be said from then on; then asks which engines there are.

@@ -1,14 +1,14 @@
-//! Describing a set of sockets, opening them, and starting the thread that owns them.
+//! Describing a set of sockets, opening them, and starting the task that owns them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use zmq::SocketType;
 
-use super::outgoing::{Outgoing, Pipe};
+use super::outgoing::Outgoing;
 use super::worker::{Owned, Worker};
 use super::{Received, Service, SocketError, SocketId, Sockets, contact};
 
@@ -49,7 +49,6 @@ impl Default for SocketOptions {
 /// A set of sockets to be opened.
 #[derive(Debug)]
 pub struct SocketsBuilder {
-    name: String,
     sockets: Vec<Wanted>,
     options: HashMap<SocketId, SocketOptions>,
     monitors: HashMap<SocketId, SocketId>,
@@ -73,18 +72,10 @@ impl SocketsBuilder {
     /// An empty set.
     pub fn new() -> Self {
         Self {
-            name: "zeromq".to_owned(),
             sockets: Vec::new(),
             options: HashMap::new(),
             monitors: HashMap::new(),
         }
-    }
-
-    /// Names the thread; systems show 15 bytes of it.
-    #[must_use]
-    pub fn name(mut self, name: impl Into<String>) -> Self {
-        self.name = name.into();
-        self
     }
 
     /// Binds a socket. Port 0 or `ipc://*` lets the system choose, see [`Sockets::endpoint`]. A socket that is named again
@@ -130,7 +121,7 @@ impl SocketsBuilder {
         self
     }
 
-    /// Opens the sockets and starts their thread. What they receive comes out of the receiver, in order for each socket;
+    /// Opens the sockets, and has a task own them, see [`OpenSockets::serve`]. What they receive comes out of the receiver, in order for each socket;
     /// if it is dropped, what they receive is thrown away.
     ///
     /// # Errors
@@ -138,15 +129,6 @@ impl SocketsBuilder {
     pub fn start(self) -> Result<(Sockets, mpsc::UnboundedReceiver<Received>), SocketError> {
         let (sender, receiver) = mpsc::unbounded_channel();
         Ok((self.open()?.serve(sender)?, receiver))
-    }
-
-    /// As [`Self::start`] and [`OpenSockets::serve_in_task`].
-    ///
-    /// # Errors
-    /// When a socket cannot be opened; then none is.
-    pub fn start_in_task(self) -> Result<(Sockets, mpsc::UnboundedReceiver<Received>), SocketError> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        Ok((self.open()?.serve_in_task(sender), receiver))
     }
 
     /// Opens the sockets.
@@ -192,18 +174,13 @@ impl SocketsBuilder {
             return Err(SocketError::Inconsistent(id));
         }
 
-        Ok(OpenSockets {
-            name: self.name,
-            owned,
-            endpoints,
-        })
+        Ok(OpenSockets { owned, endpoints })
     }
 }
 
 /// Sockets that peers can connect to, and that nobody reads yet.
 #[derive(Debug)]
 pub struct OpenSockets {
-    name: String,
     owned: Vec<Owned>,
     endpoints: HashMap<SocketId, String>,
 }
@@ -214,27 +191,17 @@ impl OpenSockets {
         self.endpoints.get(&socket).map(String::as_str)
     }
 
-    /// Starts the sockets' thread, where the service handles what they receive.
+    /// Has a task own the sockets, in which the service handles what they receive. What the runtime's other tasks send and receive
+    /// wakes no thread then; but none of them may block, or nothing is heard. Must be called within a tokio runtime.
     ///
     /// # Errors
-    /// The system gives no thread or no pipe.
+    /// The system does not watch the sockets.
     pub fn serve(self, service: impl Service) -> Result<Sockets, SocketError> {
-        let outgoing = Arc::new(Outgoing::new(Pipe::new().map_err(SocketError::Thread)?));
+        let outgoing = Arc::new(Outgoing::default());
         let worker = Worker::new(self.owned, Arc::clone(&outgoing), service);
-        let thread = std::thread::Builder::new()
-            .name(self.name)
-            .spawn(move || worker.run())
-            .map_err(SocketError::Thread)?;
-        Ok(Sockets::new(outgoing, self.endpoints, Some(thread)))
-    }
-
-    /// As [`Self::serve`], in a task of the runtime that this is called in: what its other tasks send and receive wakes no thread.
-    /// None of them may block then, or nothing is heard.
-    pub fn serve_in_task(self, service: impl Service) -> Sockets {
-        let outgoing = Arc::new(Outgoing::new(Notify::new()));
-        let worker = Worker::new(self.owned, Arc::clone(&outgoing), service);
-        tokio::spawn(worker.run_in_task());
-        Sockets::new(outgoing, self.endpoints, None)
+        let descriptors = worker.descriptors().map_err(SocketError::Watch)?;
+        tokio::spawn(worker.run(descriptors));
+        Ok(Sockets::new(outgoing, self.endpoints))
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -13,7 +12,7 @@ use super::{SendError, SocketId};
 
 /// A handle to a set of sockets. Clones are handles to the same set.
 ///
-/// When the last handle is dropped the thread sends what was queued, and ends on its own. [`Self::close`] waits for that, which a
+/// When the last handle is dropped the sockets' task sends what was queued, and ends on its own. [`Self::close`] waits for that, which a
 /// process that is about to exit should do.
 #[derive(Clone)]
 pub struct Sockets(Arc<Inner>);
@@ -21,19 +20,13 @@ pub struct Sockets(Arc<Inner>);
 struct Inner {
     outgoing: Arc<Outgoing>,
     endpoints: HashMap<SocketId, String>,
-    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Sockets {
-    pub(super) fn new(
-        outgoing: Arc<Outgoing>,
-        endpoints: HashMap<SocketId, String>,
-        thread: Option<JoinHandle<()>>,
-    ) -> Self {
+    pub(super) fn new(outgoing: Arc<Outgoing>, endpoints: HashMap<SocketId, String>) -> Self {
         Self(Arc::new(Inner {
             outgoing,
             endpoints,
-            thread: Mutex::new(thread),
         }))
     }
 
@@ -45,7 +38,7 @@ impl Sockets {
         self.0.outgoing.push(Command::Send { socket, frames });
     }
 
-    /// As [`Self::send`], for many messages: the thread is woken once for all that are there by then.
+    /// As [`Self::send`], for many messages: the task is woken once for all that are there by then.
     pub fn send_all(&self, messages: impl IntoIterator<Item = (SocketId, Vec<Bytes>)>) {
         let commands = messages
             .into_iter()
@@ -75,44 +68,23 @@ impl Sockets {
     pub async fn flush(&self) {
         let (done, answer) = oneshot::channel();
         self.0.outgoing.push(Command::Flush(done));
-        // An error is the thread's end, which leaves nothing to wait for.
+        // An error is the task's end, which leaves nothing to wait for.
         let _ = answer.await;
     }
 
-    /// Resolves when the thread has ended, whoever ended it.
+    /// Resolves when the sockets are closed, whoever closed them.
     pub async fn ended(&self) {
         let (ended, answer) = oneshot::channel();
         self.0.outgoing.push(Command::Ended(ended));
-        // It is dropped, now if there is no thread any more.
+        // It is dropped, now if there is no task any more.
         let _ = answer.await;
     }
 
-    /// Sends what is queued, closes the sockets and ends their thread. Takes as long as peers need to take what was sent, at
+    /// Sends what is queued, closes the sockets and ends their task. Takes as long as peers need to take what was sent, at
     /// most the sockets' linger. Other handles stay valid, and what they send is dropped.
     pub async fn close(self) {
         self.0.outgoing.push(Command::Close);
         self.ended().await;
-        self.join();
-    }
-
-    /// As [`Self::close`], for threads that run no async tasks.
-    pub fn close_blocking(self) {
-        self.0.outgoing.push(Command::Close);
-        self.join();
-    }
-
-    fn join(&self) {
-        let thread = self
-            .0
-            .thread
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(thread) = thread
-            && thread.join().is_err()
-        {
-            tracing::error!("the thread that owned the sockets panicked");
-        }
     }
 
     /// The endpoint of a socket as peers can connect to it: with the port that the system chose. For a socket with several

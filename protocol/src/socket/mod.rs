@@ -1,9 +1,8 @@
-//! Threads that own ZeroMQ sockets, and the handles that everyone else has.
+//! Tasks that own ZeroMQ sockets, and the handles that everyone else has.
 //!
-//! ZeroMQ sockets belong to one thread. [`SocketsBuilder`] gives a set of them to a thread of their own, which hands what
-//! arrives to a [`Service`] (a channel's sender is one) and sends what [`Sockets`] is given. The thread sleeps in one poll over all its
-//! sockets and a pipe that tells of outgoing work, until the service's deadline. Nothing here looks into a message, see [`crate::wire`]
-//! for that.
+//! A ZeroMQ socket must not be used by two threads at a time. [`SocketsBuilder`] gives a set of them to a task of their own, which hands what
+//! arrives to a [`Service`] (a channel's sender is one) and sends what [`Sockets`] is given. The task sleeps until the runtime tells of
+//! a socket's descriptor, of outgoing work, or of the service's deadline. Nothing here looks into a message, see [`crate::wire`] for that.
 
 mod builder;
 mod contact;
@@ -108,8 +107,11 @@ pub enum SocketError {
     /// One id was given two types of socket, or options without a socket.
     #[error("set up socket {}: it has two types, or options but no endpoint", .0.0)]
     Inconsistent(SocketId),
+    /// The system does not tell when messages come.
+    #[error("watch the sockets")]
+    Watch(#[source] std::io::Error),
     /// The system gives no thread or no pipe.
-    #[error("start the thread that owns the sockets")]
+    #[error("start the thread of a heartbeat")]
     Thread(#[source] std::io::Error),
 }
 
@@ -119,7 +121,7 @@ pub enum SendError {
     /// The set has no such socket.
     #[error("send: there is no socket {}", .0.0)]
     UnknownSocket(SocketId),
-    /// The thread that owns the sockets has ended.
+    /// The task that owns the sockets has ended.
     #[error("send: the sockets are closed")]
     Closed,
     /// No peer has the identity in the first frame.

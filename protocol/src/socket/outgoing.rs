@@ -1,7 +1,5 @@
-//! The queue between handles and the owner of the sockets: any number of writers, one reader, and what wakes it.
+//! The queue between handles and the task that owns the sockets: any number of writers, one reader.
 
-use std::io::{self, PipeReader, PipeWriter, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -9,7 +7,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{SendError, SocketId};
 
-/// What the owner is asked to do, in this order.
+/// What the task is asked to do, in this order.
 pub(super) enum Command {
     /// Send a message.
     Send {
@@ -40,80 +38,20 @@ impl Command {
     }
 }
 
-pub(super) struct Outgoing<W: ?Sized = dyn Wake> {
+#[derive(Default)]
+pub(super) struct Outgoing {
     queue: Mutex<Queue>,
-    wake: W,
+    /// Tells the task that there are commands.
+    wake: Notify,
 }
 
-/// How the owner of the sockets learns that there are commands.
-pub(super) trait Wake: Send + Sync {
-    fn wake(&self);
-}
-
-/// Wakes a thread that polls.
-pub(super) struct Pipe {
-    // Both ends live here, so that a write never meets a closed pipe.
-    writer: PipeWriter,
-    reader: PipeReader,
-}
-
-impl Pipe {
-    pub(super) fn new() -> io::Result<Self> {
-        let (reader, writer) = io::pipe()?;
-        Ok(Self { writer, reader })
-    }
-
-    /// What becomes readable when there are commands.
-    pub(super) fn fd(&self) -> RawFd {
-        self.reader.as_raw_fd()
-    }
-
-    /// Takes note of being woken: once [`Self::fd`] is readable, and before the commands are taken.
-    pub(super) fn awake(&self) {
-        if let Err(error) = (&self.reader).read(&mut [0; 64]) {
-            tracing::error!(%error, "failed to read the pipe that wakes the thread that owns the sockets");
-        }
-    }
-}
-
-impl Wake for Pipe {
-    fn wake(&self) {
-        // At most a few bytes are ever in the pipe, and the write does not block.
-        if let Err(error) = (&self.writer).write_all(&[1]) {
-            tracing::error!(%error, "failed to wake the thread that owns the sockets");
-        }
-    }
-}
-
-/// Wakes a task.
-impl Wake for Notify {
-    fn wake(&self) {
-        self.notify_one();
-    }
-}
-
+#[derive(Default)]
 struct Queue {
     commands: Vec<Command>,
     closed: bool,
 }
 
-impl<W: Wake> Outgoing<W> {
-    pub(super) fn new(wake: W) -> Self {
-        Self {
-            queue: Mutex::new(Queue {
-                commands: Vec::new(),
-                closed: false,
-            }),
-            wake,
-        }
-    }
-
-    pub(super) fn wake(&self) -> &W {
-        &self.wake
-    }
-}
-
-impl<W: Wake + ?Sized> Outgoing<W> {
+impl Outgoing {
     /// Puts a command at the end. When the sockets are closed the command is dropped, and with it the channel for its answer.
     pub(super) fn push(&self, command: Command) {
         self.push_all([command]);
@@ -131,8 +69,13 @@ impl<W: Wake + ?Sized> Outgoing<W> {
         drop(queue);
         // A queue that was not empty has been announced already.
         if was_empty {
-            self.wake.wake();
+            self.wake.notify_one();
         }
+    }
+
+    /// Resolves when commands were put into the empty queue, or have been since the last time.
+    pub(super) async fn woken(&self) {
+        self.wake.notified().await;
     }
 
     /// Moves all commands to `commands`, which is empty.

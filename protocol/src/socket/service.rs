@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 use super::worker::Owned;
 use super::{Received, SendError, SocketId};
 
-/// Who handles what arrives, in the thread that owns the sockets: a message goes in and its answer out without another thread having to
+/// Who handles what arrives, in the task that owns the sockets: a message goes in and its answer out without another task having to
 /// wake up. So nothing in here may wait.
 ///
-/// `Break` ends the thread, and closes the sockets.
+/// `Break` ends the task, and closes the sockets.
 pub trait Service: Send + 'static {
     /// A message has come.
     fn on_message(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()>;

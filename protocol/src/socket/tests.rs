@@ -343,7 +343,7 @@ async fn a_client_that_comes_back_is_heard() {
 #[tokio::test]
 async fn closing_sends_what_was_queued() {
     const COUNT: u16 = 1000;
-    for ending in ["close", "close_blocking", "drop"] {
+    for ending in ["close", "drop"] {
         let (server, mut requests) = bound(SocketType::PULL, "tcp://127.0.0.1:0");
         let (client, mut inbox) =
             connected(SocketType::PUSH, server.endpoint(SERVER).unwrap(), b"me");
@@ -352,7 +352,6 @@ async fn closing_sends_what_was_queued() {
         }
         match ending {
             "close" => client.close().await,
-            "close_blocking" => client.close_blocking(),
             _ => drop(client),
         }
         for n in 0..COUNT {
@@ -362,7 +361,7 @@ async fn closing_sends_what_was_queued() {
                 "{ending}"
             );
         }
-        // The thread has ended when its channel has.
+        // The task has ended when its channel has.
         assert_eq!(
             timeout(DEADLINE, inbox.recv())
                 .await
@@ -412,8 +411,8 @@ async fn sockets_go_on_when_nobody_listens() {
     assert_eq!(next(&mut replies).await, frames([b"hi"]));
 }
 
-#[test]
-fn what_cannot_be_opened_is_an_error() {
+#[tokio::test]
+async fn what_cannot_be_opened_is_an_error() {
     let (taken, _) = bound(SocketType::ROUTER, "tcp://127.0.0.1:0");
     let taken = taken.endpoint(SERVER).unwrap();
     let bind = |endpoint: &str| {
@@ -589,7 +588,7 @@ impl Service for Echo {
 }
 
 #[tokio::test]
-async fn a_service_answers_in_the_sockets_thread() {
+async fn a_service_answers_in_the_sockets_task() {
     let open = SocketsBuilder::new()
         .bind(SERVER, SocketType::ROUTER, "tcp://127.0.0.1:0")
         .open()

@@ -1,22 +1,23 @@
-//! The thread, or the task, that owns a set of sockets.
+//! The task that owns a set of sockets.
 
 use std::collections::HashSet;
 use std::future::poll_fn;
+use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::sleep_until;
 use zmq::{POLLIN, SocketType};
 
-use super::frames::{self, Receiver, last_error, retried};
-use super::outgoing::{Command, Outgoing, Pipe, Wake};
+use super::frames::{self, Receiver, retried};
+use super::outgoing::{Command, Outgoing};
 use super::service::{Outlet, Service};
 use super::{Received, SendError, SocketId};
 
@@ -84,11 +85,14 @@ impl std::fmt::Debug for Owned {
     }
 }
 
-pub(super) struct Worker<S, W: Wake> {
+/// See [`Worker::descriptors`].
+pub(super) struct Descriptors(Vec<AsyncFd<RawFd>>);
+
+pub(super) struct Worker<S> {
     // Fields are dropped in this order. The last socket takes the context with it, which waits for as long as sockets linger;
     // only then are commands refused and those told who wait for the end.
     sockets: Vec<Owned>,
-    outgoing: ClosedOnDrop<W>,
+    outgoing: ClosedOnDrop,
     waiting: Vec<oneshot::Sender<()>>,
     service: S,
     commands: Vec<Command>,
@@ -97,17 +101,17 @@ pub(super) struct Worker<S, W: Wake> {
     readable: Vec<usize>,
 }
 
-/// Whatever ends the owner, nobody waits for it in vain.
-struct ClosedOnDrop<W: Wake>(Arc<Outgoing<W>>);
+/// Whatever ends the task, nobody waits for it in vain.
+struct ClosedOnDrop(Arc<Outgoing>);
 
-impl<W: Wake> Drop for ClosedOnDrop<W> {
+impl Drop for ClosedOnDrop {
     fn drop(&mut self) {
         self.0.close();
     }
 }
 
-impl<S: Service, W: Wake> Worker<S, W> {
-    pub(super) fn new(sockets: Vec<Owned>, outgoing: Arc<Outgoing<W>>, service: S) -> Self {
+impl<S: Service> Worker<S> {
+    pub(super) fn new(sockets: Vec<Owned>, outgoing: Arc<Outgoing>, service: S) -> Self {
         Self {
             readable: Vec::with_capacity(sockets.len()),
             sockets,
@@ -119,12 +123,38 @@ impl<S: Service, W: Wake> Worker<S, W> {
         }
     }
 
-    /// The sockets' descriptors, in their order.
-    fn descriptors(&self) -> zmq::Result<Vec<RawFd>> {
-        let descriptors = self.sockets.iter().map(|owned| owned.socket.get_fd());
-        descriptors
-            .collect::<zmq::Result<_>>()
-            .inspect_err(|error| tracing::error!(%error, "the sockets have no descriptors"))
+    /// The sockets' descriptors, in their order, watched by the runtime.
+    ///
+    /// # Errors
+    /// When the system does not watch them.
+    pub(super) fn descriptors(&self) -> io::Result<Descriptors> {
+        let watched = |owned: &Owned| {
+            let fd = owned.socket.get_fd().map_err(errno)?;
+            // SAFETY: the descriptor is the socket's, which outlives what is made here.
+            let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+            watched.map_err(io::Error::from)
+        };
+        self.sockets
+            .iter()
+            .map(watched)
+            .collect::<io::Result<_>>()
+            .map(Descriptors)
+    }
+
+    /// Serves the sockets to their end.
+    pub(super) async fn run(mut self, descriptors: Descriptors) {
+        loop {
+            if let Err(error) = self.wait(&descriptors).await {
+                tracing::error!(%error, "failed to wait for messages; the sockets are closed");
+                break;
+            }
+            if self.turn().is_break() {
+                break;
+            }
+        }
+        drop(descriptors);
+        // Closing waits for as long as sockets linger.
+        tokio::task::spawn_blocking(move || drop(self));
     }
 
     /// Finds sockets with messages among those that may have some. Before each sleep.
@@ -151,29 +181,75 @@ impl<S: Service, W: Wake> Worker<S, W> {
         Ok(())
     }
 
-    /// Does what there is to do: what was asked for (if `commands`), what came, what is due.
-    fn turn(&mut self, commands: bool) -> ControlFlow<()> {
-        if commands {
-            let mut commands = std::mem::take(&mut self.commands);
-            self.outgoing.0.take(&mut commands);
-            let mut left = commands.drain(..);
-            while let Some(command) = left.next() {
-                if self.obey(command).is_break() {
-                    self.waiting.extend(left.filter_map(Command::waiting));
-                    return ControlFlow::Break(());
-                }
+    /// Does what there is to do: what was asked for, what came, what is due.
+    fn turn(&mut self) -> ControlFlow<()> {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.outgoing.0.take(&mut commands);
+        let mut left = commands.drain(..);
+        while let Some(command) = left.next() {
+            if self.obey(command).is_break() {
+                self.waiting.extend(left.filter_map(Command::waiting));
+                return ControlFlow::Break(());
             }
-            drop(left);
-            self.commands = commands;
         }
-        while let Some(index) = self.readable.pop() {
+        drop(left);
+        self.commands = commands;
+        let mut readable = std::mem::take(&mut self.readable);
+        for index in readable.drain(..) {
             self.receive(index)?;
         }
+        self.readable = readable;
         let due = self.service.deadline();
         if due.is_some_and(|due| due <= Instant::now()) {
             self.service.on_time(&mut Outlet(&mut self.sockets))?;
         }
         ControlFlow::Continue(())
+    }
+
+    /// Sleeps until there may be something to do.
+    async fn wait(&mut self, descriptors: &Descriptors) -> zmq::Result<()> {
+        self.ask()?;
+        if !self.readable.is_empty() {
+            // The other tasks' turn.
+            tokio::task::yield_now().await;
+            return Ok(());
+        }
+        let deadline = self.service.deadline();
+        let due = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        let outgoing = Arc::clone(&self.outgoing.0);
+        tokio::select! {
+            biased;
+            noted = poll_fn(|context| self.poll_note(descriptors, context)) => noted,
+            () = outgoing.woken() => Ok(()),
+            () = due => Ok(()),
+        }
+    }
+
+    /// Ready when the descriptor of at least one socket is readable, which are noted.
+    fn poll_note(
+        &mut self,
+        descriptors: &Descriptors,
+        context: &mut Context<'_>,
+    ) -> Poll<zmq::Result<()>> {
+        let mut noted = Poll::Pending;
+        for (index, descriptor) in descriptors.0.iter().enumerate() {
+            // What becomes readable after that makes it ready once more.
+            while let Poll::Ready(ready) = descriptor.poll_read_ready(context) {
+                match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    // The runtime ends.
+                    Err(_) => return Poll::Ready(Err(zmq::Error::ETERM)),
+                }
+                self.note(index)?;
+                noted = Poll::Ready(Ok(()));
+            }
+        }
+        noted
     }
 
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
@@ -223,147 +299,6 @@ impl<S: Service, W: Wake> Worker<S, W> {
     }
 }
 
-impl<S: Service> Worker<S, Pipe> {
-    /// Serves the sockets in this thread, to their end.
-    pub(super) fn run(mut self) {
-        let Ok(mut descriptors) = self.descriptors() else {
-            return;
-        };
-        descriptors.push(self.outgoing.0.wake().fd());
-        let wanted = |fd| libc::pollfd {
-            fd,
-            events: libc::POLLIN,
-            revents: 0,
-        };
-        let mut descriptors: Vec<libc::pollfd> = descriptors.into_iter().map(wanted).collect();
-        loop {
-            let commands = match self.wait(&mut descriptors) {
-                Ok(commands) => commands,
-                Err(error) => return not_waiting(error),
-            };
-            if self.turn(commands).is_break() {
-                return;
-            }
-        }
-    }
-
-    /// Sleeps until there is something to do; tells whether there are commands.
-    fn wait(&mut self, descriptors: &mut [libc::pollfd]) -> zmq::Result<bool> {
-        self.ask()?;
-        let patience = match self.readable.is_empty() {
-            true => self
-                .service
-                .deadline()
-                .map(|deadline| deadline.saturating_duration_since(Instant::now())),
-            false => Some(Duration::ZERO),
-        };
-        poll(descriptors, patience)?;
-        let Some((commands, descriptors)) = descriptors.split_last() else {
-            return Ok(false);
-        };
-        for (index, descriptor) in descriptors.iter().enumerate() {
-            if descriptor.revents != 0 {
-                self.note(index)?;
-            }
-        }
-        let commands = commands.revents != 0;
-        if commands {
-            self.outgoing.0.wake().awake();
-        }
-        Ok(commands)
-    }
-}
-
-impl<S: Service> Worker<S, Notify> {
-    /// Serves the sockets in this task, to their end.
-    pub(super) async fn run_in_task(mut self) {
-        if let Err(error) = self.serve().await {
-            not_waiting(error);
-        }
-        // Closing waits for as long as sockets linger.
-        tokio::task::spawn_blocking(move || drop(self));
-    }
-
-    async fn serve(&mut self) -> zmq::Result<()> {
-        let watched = |fd| {
-            // SAFETY: the descriptor is the socket's, which outlives what is made here.
-            let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
-            let number = |error: std::io::Error| error.raw_os_error().unwrap_or(libc::EIO);
-            watched.map_err(|error| zmq::Error::from_raw(number(error.into())))
-        };
-        let descriptors = self.descriptors()?.into_iter().map(watched);
-        let descriptors = descriptors.collect::<zmq::Result<Vec<_>>>()?;
-        loop {
-            self.wait(&descriptors).await?;
-            if self.turn(true).is_break() {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Sleeps until there may be something to do.
-    async fn wait(&mut self, descriptors: &[AsyncFd<RawFd>]) -> zmq::Result<()> {
-        self.ask()?;
-        if !self.readable.is_empty() {
-            // The other tasks' turn.
-            tokio::task::yield_now().await;
-            return Ok(());
-        }
-        let deadline = self.service.deadline();
-        let due = async {
-            match deadline {
-                Some(deadline) => sleep_until(deadline.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        let outgoing = Arc::clone(&self.outgoing.0);
-        tokio::select! {
-            biased;
-            noted = poll_fn(|context| self.poll_note(descriptors, context)) => noted,
-            () = outgoing.wake().notified() => Ok(()),
-            () = due => Ok(()),
-        }
-    }
-
-    /// Ready when the descriptor of at least one socket is readable, which are noted.
-    fn poll_note(
-        &mut self,
-        descriptors: &[AsyncFd<RawFd>],
-        context: &mut Context<'_>,
-    ) -> Poll<zmq::Result<()>> {
-        let mut noted = Poll::Pending;
-        for (index, descriptor) in descriptors.iter().enumerate() {
-            // What becomes readable after that makes it ready once more.
-            while let Poll::Ready(ready) = descriptor.poll_read_ready(context) {
-                match ready {
-                    Ok(mut ready) => ready.clear_ready(),
-                    // The runtime ends.
-                    Err(_) => return Poll::Ready(Err(zmq::Error::ETERM)),
-                }
-                self.note(index)?;
-                noted = Poll::Ready(Ok(()));
-            }
-        }
-        noted
-    }
-}
-
-fn not_waiting(error: zmq::Error) {
-    tracing::error!(%error, "failed to wait for messages; the sockets are closed");
-}
-
-/// Waits for descriptors, without a patience for ever.
-fn poll(descriptors: &mut [libc::pollfd], patience: Option<Duration>) -> zmq::Result<()> {
-    let count = descriptors.len() as libc::nfds_t;
-    // Rounded up: waking too early would be one more turn.
-    let milliseconds = patience.map_or(-1, |patience| {
-        i32::try_from(patience.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
-    });
-    retried(|| {
-        // SAFETY: so many structures, which the call may write to.
-        match unsafe { libc::poll(descriptors.as_mut_ptr(), count, milliseconds) } {
-            0.. => Ok(()),
-            _ => Err(last_error()),
-        }
-    })
+fn errno(error: zmq::Error) -> io::Error {
+    io::Error::from_raw_os_error(error.to_raw())
 }
