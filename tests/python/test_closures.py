@@ -32,7 +32,7 @@ def module_kernel(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) ->
     with engines.started(kernel_name, tmp_path_factory.mktemp("closures"), 2) as kernel:
         open_notebook(kernel)
         yield kernel
-        assert not files(kernel), "nothing is left in memory"
+        until_no_files(kernel)
 
 
 @pytest.fixture

@@ -8,13 +8,19 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use uuid::Uuid;
+
+/// How long there is a spare file that nobody wants.
+const REST: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
 enum Job {
     Remove(PathBuf),
+    /// There may be a spare file, which is removed when nobody wants it for a while.
+    Rest,
     Sweep,
     Finish(oneshot::Sender<()>),
 }
@@ -28,14 +34,13 @@ pub(super) struct Sweeper {
 
 impl Sweeper {
     pub(super) fn start() -> Sweeper {
+        let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
+        let spare = Path::new(SHARED_MEMORY).join(format!("{FILES}{process}-{noise}"));
         let (sender, jobs) = mpsc::channel();
+        let unwanted = spare.clone();
         let thread = std::thread::Builder::new()
             .name("carrier files".to_owned())
-            .spawn(move || {
-                while let Ok(job) = jobs.recv() {
-                    perform(job);
-                }
-            });
+            .spawn(move || work(&jobs, unwanted));
         let thread = match thread {
             Ok(_) => Some(sender),
             Err(error) => {
@@ -43,11 +48,7 @@ impl Sweeper {
                 None
             }
         };
-        let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
-        Sweeper {
-            thread,
-            spare: Path::new(SHARED_MEMORY).join(format!("{FILES}{process}-{noise}")),
-        }
+        Sweeper { thread, spare }
     }
 
     /// Where the file lies that programs may write over, when there is one.
@@ -78,6 +79,7 @@ impl Sweeper {
                 // Unlike a renaming this fails if there is one.
                 let _ = std::fs::hard_link(path, &self.spare);
                 self.remove(path.clone());
+                self.give(Job::Rest);
                 return;
             }
             FileWork::Rename { from, to } => std::fs::rename(from, to),
@@ -103,6 +105,26 @@ impl Sweeper {
     }
 }
 
+/// The thread's whole life.
+fn work(jobs: &mpsc::Receiver<Job>, spare: PathBuf) {
+    let mut rests = false;
+    loop {
+        let job = match rests {
+            true => jobs.recv_timeout(REST),
+            false => jobs.recv().map_err(RecvTimeoutError::from),
+        };
+        match job {
+            Ok(Job::Rest) => rests = true,
+            Ok(job) => perform(job),
+            Err(RecvTimeoutError::Timeout) => {
+                rests = false;
+                perform(Job::Remove(spare.clone()));
+            }
+            Err(RecvTimeoutError::Disconnected) => return,
+        }
+    }
+}
+
 fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     OpenOptions::new()
         .write(true)
@@ -120,6 +142,8 @@ fn perform(job: Job) {
             }
             _ => {}
         },
+        // Without the thread the spare file stays until the end.
+        Job::Rest => {}
         Job::Sweep => sweep(Path::new(SHARED_MEMORY)),
         Job::Finish(done) => drop(done.send(())),
     }
