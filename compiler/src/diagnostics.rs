@@ -327,6 +327,15 @@ fn notes<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Note<'a>> {
         Some("E0384" | "E0596") => {
             Some("a variable of an earlier cell becomes mutable by `let mut name = name;`")
         }
+        // All that rustc says of a type that would be `chorus::Portable` but for its lifetime.
+        None if error
+            .message()
+            .starts_with("implementation of `Deserialize` is not general") =>
+        {
+            Some(
+                "what goes to an engine and comes back can't borrow: send the owned value (a `String` for a `&str`, a `Vec<T>` for a `&[T]`)",
+            )
+        }
         _ => error.evcxr_extra_hint(),
     };
     if let Some(hint) = hint {

@@ -25,3 +25,12 @@ pub use socket::{
     SocketOptions, SocketType, Sockets, SocketsBuilder, Subscription, heartbeat,
 };
 pub use wire::{Headers, Session, WireError};
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(": ")
+}

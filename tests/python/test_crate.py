@@ -77,6 +77,12 @@ def test_what_cannot_travel_is_refused_with_what_to_do(kernel: Kernel) -> None:
     assert re.search(r"In\[\d+\]:3:", text), f"the line of the cell: {text}"
 
 
+@pytest.mark.parametrize("call", ['apply_sync(|text: &str| text.len(), "text")', 'map_sync(&["a", "b"], |text| text.len())', 'apply_sync(|n: u8| "text", 1)'])
+def test_what_borrows_is_refused_with_what_to_do(kernel: Kernel, call: str) -> None:
+    text = said(kernel.run(f"fn borrow(client: &chorus::Client) {{\n    drop(client.all().{call});\n}}"))
+    assert "can't borrow: send the owned value (a `String` for a `&str`" in text, text
+
+
 def test_names_alone_are_no_mention(start_kernel: Callable[..., Kernel], tmp_path: Path) -> None:
     """A variable, a field, a comment, a string: nothing is compiled for them."""
     cache = tmp_path / "cache"

@@ -79,17 +79,15 @@ impl Piece {
             .custom_flags(libc::O_NOFOLLOW)
             .mode(0o600)
             .open(&path)?;
-        let written = if renamed { own(&file) } else { Ok(()) }
-            .and_then(|()| file.write_all(&value.head))
-            .and_then(|()| file.write_all(value.bulk))
-            .and_then(|()| {
-                if renamed {
-                    file.set_len(length)
-                } else {
-                    Ok(())
-                }
-            });
-        match written {
+        let mut write = || {
+            if renamed {
+                own(&file)?;
+                file.set_len(length.min(file.metadata()?.len()))?;
+            }
+            file.write_all(&value.head)?;
+            file.write_all(value.bulk)
+        };
+        match write() {
             Ok(()) => Ok(Piece::File { path, length }),
             Err(error) => {
                 // The memory is full, most likely; the file would keep it so.

@@ -1,10 +1,11 @@
 //! The books of a session: its tasks, its shared values, the files that belong to it, and what a copy of the program might ask for again.
 //!
 //! What happens goes in, with the time; what is to be done comes out ([`Out`]). No socket, no clock, no file is touched here.
-//! How a reply becomes an outcome is `ends`, how a session goes on in a copy `resume`.
+//! How a reply becomes an outcome is `ends`, how a session goes on in a copy `resume`, values that several tasks use are `shared`.
 
 mod ends;
 mod resume;
+mod shared;
 #[cfg(test)]
 mod tests;
 
@@ -16,13 +17,11 @@ use crate::wire::{
 };
 use bytes::Bytes;
 use protocol::machine::SHARED_MEMORY;
-use std::collections::hash_map::Entry;
+use shared::Shared;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-/// Shared values of more bytes than that go to engines in a file, which each maps once.
-const SMALL: usize = 4096;
 /// How long the end of a task's output may be awaited after its reply, in seconds. Engines say it right after.
 const LAST_OUTPUT: f64 = 5.0;
 
@@ -112,17 +111,6 @@ struct Task {
     idle: bool,
     /// Nobody asks for its outcome.
     orphan: bool,
-}
-
-#[derive(Debug)]
-struct Shared {
-    data: Data,
-    /// Tasks that have not ended and use it.
-    users: usize,
-    /// An engine may read it even after the last of them has ended.
-    read: bool,
-    /// No further task will.
-    dropped: bool,
 }
 
 /// See the module.
@@ -227,67 +215,6 @@ impl Books {
     /// The program used this number.
     pub(super) fn used(&mut self, number: u64) {
         self.next = self.next.max(number.saturating_add(1));
-    }
-
-    /// A value for several tasks.
-    pub(super) fn share(&mut self, id: u64, piece: Piece, out: &mut Out) {
-        self.used(id);
-        let data = match piece {
-            Piece::Inline(bytes) if bytes.len() <= SMALL => Data::Bytes(bytes.into()),
-            Piece::Inline(bytes) => {
-                let (path, length) = (self.file(), bytes.len() as u64);
-                out.files.push(FileWork::Write {
-                    path: path.clone(),
-                    bytes: bytes.into(),
-                });
-                Data::File { path, length }
-            }
-            Piece::File { path, length } => Data::File {
-                path: self.adopt(path, out),
-                length,
-            },
-            Piece::Shared { id } => {
-                tracing::warn!(id, "a shared value is said to be another one");
-                return;
-            }
-        };
-        let shared = Shared {
-            data,
-            users: 0,
-            read: false,
-            dropped: false,
-        };
-        self.shared.insert(id, shared);
-    }
-
-    /// No task uses it from now on.
-    pub(super) fn unshare(&mut self, id: u64, out: &mut Out) {
-        if let Some(shared) = self.shared.get_mut(&id) {
-            shared.dropped = true;
-            self.forget(id, out);
-        }
-    }
-
-    /// A task less uses a shared value. `over`: its engine reads it no more.
-    fn leave(&mut self, id: u64, over: bool, out: &mut Out) {
-        if let Some(shared) = self.shared.get_mut(&id) {
-            shared.users = shared.users.saturating_sub(1);
-            shared.read |= !over;
-            self.forget(id, out);
-        }
-    }
-
-    /// Forgets a shared value that no task uses or will use.
-    fn forget(&mut self, id: u64, out: &mut Out) {
-        if let Entry::Occupied(entry) = self.shared.entry(id)
-            && entry.get().users == 0
-            && entry.get().dropped
-        {
-            let Shared { data, read, .. } = entry.remove();
-            if let Data::File { path, length } = data {
-                out.files.push(FileWork::discard(path, length, !read));
-            }
-        }
     }
 
     /// Prepares a submission. The error is that of each of its tasks.

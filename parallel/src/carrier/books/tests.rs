@@ -1,5 +1,6 @@
 //! The books, step by step.
 
+use super::shared::SMALL;
 use super::*;
 use crate::controller::PostMetadata;
 use crate::wire::{Place, Resume};

@@ -1,0 +1,82 @@
+//! Values that several tasks use.
+
+use super::{Books, Data, FileWork, Out};
+use crate::wire::Piece;
+use std::collections::hash_map::Entry;
+
+/// Shared values of more bytes than that go to engines in a file, which each maps once.
+pub(super) const SMALL: usize = 4096;
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) data: Data,
+    /// Tasks that have not ended and use it.
+    pub(super) users: usize,
+    /// An engine may read it even after the last of them has ended.
+    read: bool,
+    /// No further task will.
+    dropped: bool,
+}
+
+impl Books {
+    /// A value for several tasks.
+    pub(in super::super) fn share(&mut self, id: u64, piece: Piece, out: &mut Out) {
+        self.used(id);
+        let data = match piece {
+            Piece::Inline(bytes) if bytes.len() <= SMALL => Data::Bytes(bytes.into()),
+            Piece::Inline(bytes) => {
+                let (path, length) = (self.file(), bytes.len() as u64);
+                out.files.push(FileWork::Write {
+                    path: path.clone(),
+                    bytes: bytes.into(),
+                });
+                Data::File { path, length }
+            }
+            Piece::File { path, length } => Data::File {
+                path: self.adopt(path, out),
+                length,
+            },
+            Piece::Shared { id } => {
+                tracing::warn!(id, "a shared value is said to be another one");
+                return;
+            }
+        };
+        let shared = Shared {
+            data,
+            users: 0,
+            read: false,
+            dropped: false,
+        };
+        self.shared.insert(id, shared);
+    }
+
+    /// No task uses it from now on.
+    pub(in super::super) fn unshare(&mut self, id: u64, out: &mut Out) {
+        if let Some(shared) = self.shared.get_mut(&id) {
+            shared.dropped = true;
+            self.forget(id, out);
+        }
+    }
+
+    /// A task less uses a shared value. `over`: its engine reads it no more.
+    pub(super) fn leave(&mut self, id: u64, over: bool, out: &mut Out) {
+        if let Some(shared) = self.shared.get_mut(&id) {
+            shared.users = shared.users.saturating_sub(1);
+            shared.read |= !over;
+            self.forget(id, out);
+        }
+    }
+
+    /// Forgets a shared value that no task uses or will use.
+    fn forget(&mut self, id: u64, out: &mut Out) {
+        if let Entry::Occupied(entry) = self.shared.entry(id)
+            && entry.get().users == 0
+            && entry.get().dropped
+        {
+            let Shared { data, read, .. } = entry.remove();
+            if let Data::File { path, length } = data {
+                out.files.push(FileWork::discard(path, length, !read));
+            }
+        }
+    }
+}
