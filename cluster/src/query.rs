@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use protocol::{RawJson, Session, SocketId, SocketType, SocketsBuilder};
+use protocol::{RawJson, Session, SocketId, SocketOptions, SocketType, SocketsBuilder};
 use serde_json::Value;
 use tokio::time::timeout;
 
@@ -47,6 +47,14 @@ pub async fn control(
     .await
 }
 
+/// Who has no answer by the end waits for nothing more.
+fn hasty() -> SocketOptions {
+    SocketOptions {
+        linger: Duration::ZERO,
+        ..SocketOptions::default()
+    }
+}
+
 async fn ask(
     file: &ClientFile,
     port: u16,
@@ -59,6 +67,7 @@ async fn ask(
     let session = Session::new(&file.common.key);
     let (sockets, mut inbox) = SocketsBuilder::new()
         .connect(SOCKET, SocketType::DEALER, &endpoint)
+        .options(SOCKET, hasty())
         .start()?;
     // A Value always renders.
     let content = RawJson::from_value(content).unwrap_or_else(|_| RawJson::empty_object());

@@ -113,11 +113,14 @@ pub(crate) struct Programs {
 impl Programs {
     /// Serves whoever comes through the door; nobody without one.
     pub(crate) fn new(evaluator: Evaluator, engines: Engines, door: Option<Door>) -> Programs {
-        let carrier = Carrier::new(Notebook {
-            evaluator,
-            engines,
-            cell: Mutex::default(),
-        });
+        let carrier = Carrier::new(
+            Notebook {
+                evaluator,
+                engines,
+                cell: Mutex::default(),
+            },
+            true,
+        );
         let doorkeeper = door.map(|door| door.watch(carrier.clone()));
         Programs {
             carrier,

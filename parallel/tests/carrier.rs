@@ -151,11 +151,14 @@ struct Program {
 }
 
 fn carrier(cluster: &Cluster, shows: bool) -> Carrier<One> {
-    Carrier::new(One {
-        file: cluster.processes.file.clone(),
-        shown: Mutex::default(),
-        shows,
-    })
+    Carrier::new(
+        One {
+            file: cluster.processes.file.clone(),
+            shown: Mutex::default(),
+            shows,
+        },
+        true,
+    )
 }
 
 /// What the carrier says first.

@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use protocol::{
-    Contact, Key, RawJson, Received, Session, SocketId, SocketType, Sockets, SocketsBuilder,
+    Contact, Key, RawJson, Received, Session, SocketId, SocketOptions, SocketType, Sockets,
+    SocketsBuilder,
 };
 use serde::Serialize;
 use serde_json::Value;
@@ -53,8 +54,14 @@ impl Client {
     /// # Errors
     /// When there is no socket to be had.
     pub fn connect(endpoint: &str, key: &Key) -> Result<Self, Error> {
+        let options = SocketOptions {
+            // Whoever ends doesn't want an answer.
+            linger: Duration::ZERO,
+            ..SocketOptions::default()
+        };
         let (sockets, inbox) = SocketsBuilder::new()
             .connect(SERVICE, SocketType::DEALER, endpoint)
+            .options(SERVICE, options)
             .monitor(SERVICE, NEWS)
             .start()?;
         let (orders, received) = mpsc::unbounded_channel();

@@ -1,4 +1,4 @@
-//! The controller at work, in the thread that owns its sockets: they and the clock on this side, the core on the other.
+//! The controller at work, in the task that owns its sockets: they and the clock on this side, the core on the other.
 
 use std::ops::ControlFlow;
 use std::time::Instant;

@@ -19,7 +19,7 @@
 //! ```
 //!
 //! `pieces` are what the trampoline gets, in this order: one of the message's buffers, by index; the start of a file, which the sender may
-//! remove once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
+//! remove or write over once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
 //! takes at random from 64 bits: clients share an engine. `executable` says that the artifact is a program, which runs its own
 //! closures (see `programs`). `shm` names the memory that the sender sees, see
 //! [`protocol::machine::shared_memory`]: an engine that sees another one gives no files, and refuses what it can't get.

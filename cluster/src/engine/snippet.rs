@@ -14,7 +14,7 @@
 //! that the runtime's environment calls `CHORUS_PIECES`, before the snippet runs. `gives`: what is found there under that name
 //! afterwards goes with the reply. `shm` names the memory that the sender sees, see
 //! [`protocol::machine::shared_memory`]: an engine that sees another one gives no files.
-//! Any of them may be absent. Files remain the sender's; the reply must be there before it removes them.
+//! Any of them may be absent. Files remain the sender's; the reply must be there before it removes them or writes over them.
 //!
 //! The content of a reply of status `ok` has a `chorus` then:
 //! - with `gives`: `{}`, and the value is the one buffer; or, only with `shm`, `{"file": {"path": .., "length": ..}}`, which the receiver

@@ -104,9 +104,10 @@ impl<H> Inner<H> {
 }
 
 impl<H: Host> Carrier<H> {
-    /// A carrier without clients. Removes what carriers and programs of the past left in memory.
-    pub fn new(host: H) -> Self {
-        let sweeper = sweep::Sweeper::start();
+    /// A carrier without clients. Removes what carriers and programs of the past left in memory. `spare`: whether it keeps a file for a while
+    /// that can be written over; to be removed by [`Self::shutdown`] then.
+    pub fn new(host: H, spare: bool) -> Self {
+        let sweeper = sweep::Sweeper::start(spare);
         sweeper.sweep();
         Self(Arc::new(Inner {
             host,

@@ -8,6 +8,7 @@ use crate::controller::{Connection, Output, Posted, Posts, State};
 use crate::wire::{Answer, Down, News, Place, Question, Resume, Submission, Up, VERSION, Welcome};
 use protocol::message::iopub::StreamName;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -196,7 +197,7 @@ impl<H: Host> Session<H> {
             first: self.books.next(),
             cluster: self.cluster.clone(),
             engines: self.books.engines().collect(),
-            spare: self.inner.sweeper.spare().to_owned(),
+            spare: self.inner.sweeper.spare().map(Path::to_owned),
         };
         self.push(&Down::Welcome(welcome));
         self.settle(out);

@@ -29,13 +29,15 @@ enum Job {
 #[derive(Debug)]
 pub(super) struct Sweeper {
     thread: Option<mpsc::Sender<Job>>,
-    spare: PathBuf,
+    spare: Option<PathBuf>,
 }
 
 impl Sweeper {
-    pub(super) fn start() -> Sweeper {
+    /// `spare`: whether a file is kept.
+    pub(super) fn start(spare: bool) -> Sweeper {
         let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
-        let spare = Path::new(SHARED_MEMORY).join(format!("{FILES}{process}-{noise}"));
+        let name = format!("{FILES}{process}-{noise}");
+        let spare = spare.then(|| Path::new(SHARED_MEMORY).join(name));
         let (sender, jobs) = mpsc::channel();
         let unwanted = spare.clone();
         let thread = std::thread::Builder::new()
@@ -51,9 +53,9 @@ impl Sweeper {
         Sweeper { thread, spare }
     }
 
-    /// Where the file lies that programs may write over, when there is one.
-    pub(super) fn spare(&self) -> &Path {
-        &self.spare
+    /// Where the file lies that programs may write over, when there is one; nothing if there never is.
+    pub(super) fn spare(&self) -> Option<&Path> {
+        self.spare.as_deref()
     }
 
     fn give(&self, job: Job) {
@@ -76,10 +78,12 @@ impl Sweeper {
                 return;
             }
             FileWork::Keep(path) => {
-                // Unlike a renaming this fails if there is one.
-                let _ = std::fs::hard_link(path, &self.spare);
+                if let Some(spare) = &self.spare {
+                    // Unlike a renaming this fails if there is one.
+                    let _ = std::fs::hard_link(path, spare);
+                    self.give(Job::Rest);
+                }
                 self.remove(path.clone());
-                self.give(Job::Rest);
                 return;
             }
             FileWork::Rename { from, to } => std::fs::rename(from, to),
@@ -98,7 +102,9 @@ impl Sweeper {
 
     /// Resolves when all that was asked for is done. There is no spare file then.
     pub(super) async fn finish(&self) {
-        self.remove(self.spare.clone());
+        if let Some(spare) = &self.spare {
+            self.remove(spare.clone());
+        }
         let (done, finished) = oneshot::channel();
         self.give(Job::Finish(done));
         let _ = finished.await;
@@ -106,21 +112,24 @@ impl Sweeper {
 }
 
 /// The thread's whole life.
-fn work(jobs: &mpsc::Receiver<Job>, spare: PathBuf) {
+fn work(jobs: &mpsc::Receiver<Job>, spare: Option<PathBuf>) {
     let mut rests = false;
     loop {
         let job = match rests {
             true => jobs.recv_timeout(REST),
             false => jobs.recv().map_err(RecvTimeoutError::from),
         };
+        let ended = matches!(job, Err(RecvTimeoutError::Disconnected));
         match job {
             Ok(Job::Rest) => rests = true,
             Ok(job) => perform(job),
-            Err(RecvTimeoutError::Timeout) => {
+            Err(_) => {
                 rests = false;
-                perform(Job::Remove(spare.clone()));
+                spare.clone().map(Job::Remove).into_iter().for_each(perform);
             }
-            Err(RecvTimeoutError::Disconnected) => return,
+        }
+        if ended {
+            return;
         }
     }
 }
@@ -184,16 +193,17 @@ mod tests {
 
     #[tokio::test]
     async fn one_file_is_kept() {
-        let sweeper = Sweeper::start();
-        let paths = ["first", "second"].map(|name| sweeper.spare().with_extension(name));
+        let sweeper = Sweeper::start(true);
+        let spare = sweeper.spare().unwrap().to_owned();
+        let paths = ["first", "second"].map(|name| spare.with_extension(name));
         for path in &paths {
             std::fs::write(path, path.as_os_str().as_encoded_bytes()).unwrap();
             sweeper.carry_out(FileWork::Keep(path.clone()));
         }
-        let kept = std::fs::read(sweeper.spare()).unwrap();
+        let kept = std::fs::read(&spare).unwrap();
         assert_eq!(kept, paths[0].as_os_str().as_encoded_bytes());
         sweeper.finish().await;
-        assert!(paths.iter().all(|path| !path.exists()) && !sweeper.spare().exists());
+        assert!(paths.iter().all(|path| !path.exists()) && !spare.exists());
     }
 
     #[test]

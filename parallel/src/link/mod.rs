@@ -259,7 +259,10 @@ impl Link {
     /// A value's bytes, for a frame to be sent.
     pub(crate) fn piece(&self, value: Encoded<'_>) -> Result<Piece, Error> {
         let spare = self.with(|session| session.spare.clone())?;
-        Ok(Piece::with_spare(value, &spare))
+        Ok(match spare {
+            Some(spare) => Piece::with_spare(value, &spare),
+            None => Piece::of(value),
+        })
     }
 
     /// Sends a frame; if that fails, the connection is lost for all.

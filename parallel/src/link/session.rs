@@ -16,7 +16,7 @@ pub(crate) struct Session {
     /// Why there is no connection any more.
     pub(crate) lost: Option<String>,
     /// Where a file may lie that can be written over.
-    pub(super) spare: PathBuf,
+    pub(super) spare: Option<PathBuf>,
     next: u64,
     /// By the number of the first task. Batches that nobody holds any more are swept away from time to time.
     batches: BTreeMap<u64, Weak<Batch>>,

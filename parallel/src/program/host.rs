@@ -98,7 +98,7 @@ pub(crate) fn carrier(place: Where) -> Result<UnixStream, Error> {
         .ok_or_else(|| failed("a thread can't be started".to_owned()))?;
     let make = || -> std::io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        runtime.spawn(async move { Carrier::new(Program(place)).serve(theirs).await });
+        runtime.spawn(async move { Carrier::new(Program(place), false).serve(theirs).await });
         Ok(ours)
     };
     make().map_err(|error| failed(error.to_string()))

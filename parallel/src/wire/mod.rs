@@ -292,7 +292,7 @@ pub struct Welcome {
     /// The engines there are, in ascending order.
     pub engines: Vec<u32>,
     /// Where a file lies, now and then, that may be taken and written over.
-    pub spare: PathBuf,
+    pub spare: Option<PathBuf>,
 }
 
 /// Something happened to a task.

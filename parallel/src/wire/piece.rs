@@ -70,25 +70,20 @@ impl Piece {
         let noise = RandomState::new().build_hasher().finish();
         let name = format!("{FILES}{}-{count}-{noise:016x}", std::process::id());
         let path = Path::new(FOLDER).join(name);
-        let length = value.len() as u64;
         // Whoever renames it first has it.
         let renamed = spare.is_some_and(|spare| std::fs::rename(spare, &path).is_ok());
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(!renamed)
-            .custom_flags(libc::O_NOFOLLOW)
-            .mode(0o600)
-            .open(&path)?;
-        let mut write = || {
-            if renamed {
-                own(&file)?;
-                file.set_len(length.min(file.metadata()?.len()))?;
-            }
-            file.write_all(&value.head)?;
-            file.write_all(value.bulk)
+        let written = match renamed {
+            true => write_over(&path, value).or_else(|_| {
+                let _ = std::fs::remove_file(&path);
+                write_new(&path, value)
+            }),
+            false => write_new(&path, value),
         };
-        match write() {
-            Ok(()) => Ok(Piece::File { path, length }),
+        match written {
+            Ok(()) => Ok(Piece::File {
+                path,
+                length: value.len() as u64,
+            }),
             Err(error) => {
                 // The memory is full, most likely; the file would keep it so.
                 let _ = std::fs::remove_file(&path);
@@ -127,13 +122,33 @@ impl Piece {
     }
 }
 
-/// A file of another user's is an error: the folder is everybody's.
-fn own(file: &File) -> io::Result<()> {
+fn write_new(path: &Path, value: &Encoded<'_>) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    write(&mut file, value)
+}
+
+/// What is no file of this user's is an error: the folder is everybody's.
+fn write_over(path: &Path, value: &Encoded<'_>) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+        .open(path)?;
+    let metadata = file.metadata()?;
     // SAFETY: always succeeds.
-    match file.metadata()?.uid() == unsafe { libc::geteuid() } {
-        true => Ok(()),
-        false => Err(io::ErrorKind::PermissionDenied.into()),
+    if !metadata.is_file() || metadata.uid() != unsafe { libc::geteuid() } {
+        return Err(io::ErrorKind::PermissionDenied.into());
     }
+    file.set_len(metadata.len().min(value.len() as u64))?;
+    write(&mut file, value)
+}
+
+fn write(file: &mut File, value: &Encoded<'_>) -> io::Result<()> {
+    file.write_all(&value.head)?;
+    file.write_all(value.bulk)
 }
 
 /// Bytes that were taken. `Deref` gives them.
@@ -204,7 +219,7 @@ impl Mapping {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped as long as this lives (or of length 0); by the protocol its maker writes no more.
+        // SAFETY: mapped as long as this lives (or of length 0); by the protocol its maker writes no more while it is read.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }
@@ -264,6 +279,19 @@ mod tests {
             let bytes = piece.clone().take().unwrap();
             assert!(codec::decode::<Vec<u8>>(&bytes).unwrap() == value);
         }
+    }
+
+    #[test]
+    fn what_somebody_put_in_the_place_of_a_spare_file_is_not_written_to() {
+        let folder = tempfile::tempdir_in(FOLDER).unwrap();
+        let (spare, target) = (folder.path().join("spare"), folder.path().join("target"));
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, &spare).unwrap();
+        let value = vec![2u8; 2 << 20];
+        let piece = Piece::with_spare(codec::encode(&value).unwrap(), &spare);
+        assert!(matches!(piece, Piece::File { .. }));
+        assert!(codec::decode::<Vec<u8>>(&piece.take().unwrap()).unwrap() == value);
+        assert_eq!(std::fs::read(&target).unwrap(), b"precious");
     }
 
     #[test]

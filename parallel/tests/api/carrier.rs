@@ -9,7 +9,7 @@ use chorus::wire::*;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::mem::MaybeUninit;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -222,7 +222,7 @@ impl Carrier {
             first: state.highest.max(FIRST),
             cluster: "test".to_owned(),
             engines: state.engines.keys().copied().collect(),
-            spare: PathBuf::from("/nowhere"),
+            spare: None,
         };
         (Down::Welcome(welcome), known)
     }

@@ -12,8 +12,8 @@ use super::{SendError, SocketId};
 
 /// A handle to a set of sockets. Clones are handles to the same set.
 ///
-/// When the last handle is dropped the sockets' task sends what was queued, and ends on its own. [`Self::close`] waits for that, which a
-/// process that is about to exit should do.
+/// When the last handle is dropped the sockets' task sends what was queued, and ends on its own, as long as the runtime runs. [`Self::close`]
+/// waits for that, which a process that is about to exit should do.
 #[derive(Clone)]
 pub struct Sockets(Arc<Inner>);
 

@@ -587,6 +587,41 @@ impl Service for Echo {
     }
 }
 
+/// Sends what comes from [`SERVER`] back there, for ever; something else ends it.
+struct Mill;
+
+impl Service for Mill {
+    fn on_message(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        if received.socket != SERVER {
+            return ControlFlow::Break(());
+        }
+        outlet.send(CLIENT, received.frames);
+        // Slower than they come back.
+        std::thread::sleep(Duration::from_micros(20));
+        ControlFlow::Continue(())
+    }
+}
+
+#[tokio::test]
+async fn a_busy_socket_is_not_the_only_one_that_is_heard() {
+    const ASIDE: SocketId = SocketId(3);
+    let folder = tempfile::tempdir().unwrap();
+    let [mill, aside] =
+        ["mill", "aside"].map(|name| format!("ipc://{}/{name}", folder.path().display()));
+    let open = SocketsBuilder::new()
+        .bind(SERVER, SocketType::PULL, &mill)
+        .connect(CLIENT, SocketType::PUSH, &mill)
+        .bind(ASIDE, SocketType::PULL, &aside)
+        .open()
+        .unwrap();
+    let busy = open.serve(Mill).unwrap();
+    // More than one turn takes: there is always something left.
+    busy.send_all((0..5000).map(|_| (CLIENT, frames([b"round"]))));
+    let (client, _) = connected(SocketType::PUSH, &aside, b"me");
+    client.send(CLIENT, frames([b"enough"]));
+    timeout(DEADLINE, busy.ended()).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_service_answers_in_the_sockets_task() {
     let open = SocketsBuilder::new()

@@ -210,9 +210,13 @@ impl<S: Service> Worker<S> {
     async fn wait(&mut self, descriptors: &Descriptors) -> zmq::Result<()> {
         self.ask()?;
         if !self.readable.is_empty() {
-            // The other tasks' turn.
+            // The other tasks' turn; and then that of all sockets, or a busy one would be the only one that is heard.
             tokio::task::yield_now().await;
-            return Ok(());
+            return poll_fn(|context| match self.poll_note(descriptors, context) {
+                Poll::Ready(noted) => Poll::Ready(noted),
+                Poll::Pending => Poll::Ready(Ok(())),
+            })
+            .await;
         }
         let deadline = self.service.deadline();
         let due = async {
@@ -273,7 +277,7 @@ impl<S: Service> Worker<S> {
         ControlFlow::Continue(())
     }
 
-    /// Hands on what has arrived, up to a burst; the next poll tells of the rest.
+    /// Hands on what has arrived, up to a burst; [`Self::ask`] finds the rest.
     fn receive(&mut self, index: usize) -> ControlFlow<()> {
         for _ in 0..BURST {
             let Some(owned) = self.sockets.get_mut(index) else {
