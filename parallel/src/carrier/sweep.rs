@@ -119,17 +119,18 @@ fn work(jobs: &mpsc::Receiver<Job>, spare: Option<PathBuf>) {
             true => jobs.recv_timeout(REST),
             false => jobs.recv().map_err(RecvTimeoutError::from),
         };
-        let ended = matches!(job, Err(RecvTimeoutError::Disconnected));
         match job {
             Ok(Job::Rest) => rests = true,
             Ok(job) => perform(job),
-            Err(_) => {
+            Err(why) => {
                 rests = false;
-                spare.clone().map(Job::Remove).into_iter().for_each(perform);
+                if let Some(spare) = &spare {
+                    perform(Job::Remove(spare.clone()));
+                }
+                if why == RecvTimeoutError::Disconnected {
+                    return;
+                }
             }
-        }
-        if ended {
-            return;
         }
     }
 }
