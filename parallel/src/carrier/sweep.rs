@@ -3,10 +3,7 @@
 
 use super::books::FileWork;
 use crate::wire::FILES;
-use protocol::machine::SHARED_MEMORY;
-use std::fs::OpenOptions;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use protocol::machine::{SHARED_MEMORY, write_private};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -88,7 +85,7 @@ impl Sweeper {
             }
             FileWork::Rename { from, to } => std::fs::rename(from, to),
             FileWork::Link { from, to } => std::fs::hard_link(from, to),
-            FileWork::Write { path, bytes } => write(path, bytes),
+            FileWork::Write { path, bytes } => write_private(path, bytes),
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, ?work, "failed to do something with a file");
@@ -133,15 +130,6 @@ fn work(jobs: &mpsc::Receiver<Job>, spare: Option<PathBuf>) {
             }
         }
     }
-}
-
-fn write(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?
-        .write_all(bytes)
 }
 
 fn perform(job: Job) {

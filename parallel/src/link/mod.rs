@@ -259,10 +259,7 @@ impl Link {
     /// A value's bytes, for a frame to be sent.
     pub(crate) fn piece(&self, value: Encoded<'_>) -> Result<Piece, Error> {
         let spare = self.with(|session| session.spare.clone())?;
-        Ok(match spare {
-            Some(spare) => Piece::with_spare(value, &spare),
-            None => Piece::of(value),
-        })
+        Ok(Piece::with_spare(value, spare.as_deref()))
     }
 
     /// Sends a frame; if that fails, the connection is lost for all.

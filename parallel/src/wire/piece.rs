@@ -46,16 +46,12 @@ pub enum Piece {
 impl Piece {
     /// Large values are put into a file, if the machine has the means; otherwise they are copied.
     pub fn of(value: Encoded<'_>) -> Piece {
-        Piece::new(value, None)
+        Piece::with_spare(value, None)
     }
 
-    /// As [`Piece::of`], with a file that may be used again if there is one.
-    pub fn with_spare(value: Encoded<'_>, spare: &Path) -> Piece {
-        let worth_it = SPARE.contains(&(value.len() as u64));
-        Piece::new(value, Some(spare).filter(|_| worth_it))
-    }
-
-    fn new(value: Encoded<'_>, spare: Option<&Path>) -> Piece {
+    /// As [`Piece::of`], in the file at `spare` if there is one.
+    pub fn with_spare(value: Encoded<'_>, spare: Option<&Path>) -> Piece {
+        let spare = spare.filter(|_| SPARE.contains(&(value.len() as u64)));
         if value.len() > LARGE
             && let Ok(piece) = Piece::file(&value, spare)
         {
@@ -266,11 +262,11 @@ mod tests {
         let inode = std::fs::metadata(&spare).unwrap().ino();
         let value = vec![2u8; 2 << 20];
         let encoded = || codec::encode(&value).unwrap();
-        let small = Piece::with_spare(codec::encode(&vec![2u8; 2 * LARGE]).unwrap(), &spare);
+        let small = Piece::with_spare(codec::encode(&vec![2u8; 2 * LARGE]).unwrap(), Some(&spare));
         small.discard();
         assert!(spare.exists(), "too small to be worth it");
         for reused in [true, false] {
-            let piece = Piece::with_spare(encoded(), &spare);
+            let piece = Piece::with_spare(encoded(), Some(&spare));
             let Piece::File { path, length } = &piece else {
                 panic!("{piece:?}");
             };
@@ -288,7 +284,7 @@ mod tests {
         std::fs::write(&target, "precious").unwrap();
         std::os::unix::fs::symlink(&target, &spare).unwrap();
         let value = vec![2u8; 2 << 20];
-        let piece = Piece::with_spare(codec::encode(&value).unwrap(), &spare);
+        let piece = Piece::with_spare(codec::encode(&value).unwrap(), Some(&spare));
         assert!(matches!(piece, Piece::File { .. }));
         assert!(codec::decode::<Vec<u8>>(&piece.take().unwrap()).unwrap() == value);
         assert_eq!(std::fs::read(&target).unwrap(), b"precious");
