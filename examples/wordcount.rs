@@ -195,10 +195,10 @@ assert!(merged == counts, "the engines and the notebook have counted differently
 // ## Counting on all engines: closures
 //
 // With the crate `chorus`, which every cell can use, functions and closures go to engines as they are, and what comes back has its type: nothing has
-// to be read from text. `share` sends the text to the engines; there it stays for all calls that follow.
+// to be read from text. `share` sends the text to the engines; there it stays for all calls that follow. `counts` adds up what they give, word by word.
 
 // %%
-use chorus::{Client, merge};
+use chorus::Client;
 
 let client = Client::connect()?;
 let shared_text = client.share(&text)?;
@@ -209,11 +209,11 @@ fn count_part(text: &String, (number, parts): (usize, usize)) -> HashMap<String,
     count_words(part(text, number, parts))
 }
 
-let typed = client.all().map_shared(&shared_text, &parts, count_part).get()?.into_iter().reduce(merge::counts);
-assert!(typed.as_ref() == Some(&counts), "the engines and the notebook have counted differently");
+let typed = client.all().map_shared(&shared_text, &parts, count_part).counts()?;
+assert!(typed == counts, "the engines and the notebook have counted differently");
 
 // %%
-%timeit client.all().map_shared(&shared_text, &parts, count_part).get()?.into_iter().reduce(merge::counts)
+%timeit client.all().map_shared(&shared_text, &parts, count_part).counts()?
 
 // %% [markdown]
 // The shortest way to write it is `%%parallel`: the cell is the body of a closure over parts of a variable, and what the parts gave is merged.
@@ -251,9 +251,9 @@ println!("one core: {serial:.3?}");
 // %%
 let shared_long_text = client.share(&long_text)?;
 let begin = std::time::Instant::now();
-let merged_long = client.all().map_shared(&shared_long_text, &parts, count_part).get()?.into_iter().reduce(merge::counts);
+let merged_long = client.all().map_shared(&shared_long_text, &parts, count_part).counts()?;
 let equal_parts = begin.elapsed();
-assert!(merged_long.as_ref() == Some(&long_counts), "the engines and the notebook have counted differently");
+assert!(merged_long == long_counts, "the engines and the notebook have counted differently");
 println!("{engines} engines: {equal_parts:.3?}, {:.2} times one core", serial.as_secs_f64() / equal_parts.as_secs_f64());
 
 // %% [markdown]
@@ -267,7 +267,7 @@ balanced
 
 // %%
 let took = balanced.wall_time().unwrap_or_default();
-assert!(balanced.get()?.into_iter().reduce(merge::counts).as_ref() == Some(&long_counts), "the engines and the notebook have counted differently");
+assert!(balanced.counts()? == long_counts, "the engines and the notebook have counted differently");
 println!("{engines} engines, load balanced: {took:.3?}, {:.2} times one core", serial.as_secs_f64() / took.as_secs_f64());
 
 // %% [markdown]

@@ -164,7 +164,13 @@ impl Gatherer {
 
     /// Completes when what waits is to be sent; never while nothing waits.
     pub fn due(&self) -> impl Future<Output = ()> + Send + use<> {
-        due(self.deadline())
+        let deadline = self.deadline();
+        async move {
+            match deadline {
+                Some(deadline) => tokio::time::sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        }
     }
 
     fn set_due(&mut self) {
@@ -239,14 +245,6 @@ impl Gatherer {
         self.send_shown();
         self.send_text();
         self.result.take()
-    }
-}
-
-/// Completes at a gatherer's [deadline](Gatherer::deadline); never if there is none.
-pub async fn due(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 

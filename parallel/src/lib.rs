@@ -24,7 +24,7 @@
 //! | `link` | the connection: who waits, reads; there is no thread |
 //! | `batch`, `result` | the tasks of a call, and the promise of its result |
 //! | `view`, `submit` | calls to tasks |
-//! | [`merge`] | functions that make one result of two |
+//! | [`merge`], `tally` | functions that make one result of two; maps that are added while they are decoded |
 //! | `private` | what magics' cells call |
 //! | `controller` | feature `client`: a connection to a controller over ZeroMQ |
 //! | `carrier` | feature `client`: what speaks to clusters on behalf of programs |
@@ -51,6 +51,7 @@ mod private;
 mod program;
 mod result;
 mod submit;
+mod tally;
 mod targets;
 mod view;
 pub mod wire;

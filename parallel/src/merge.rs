@@ -12,6 +12,8 @@
 //! # }
 //! ```
 
+pub use crate::tally::Tally;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque, btree_map, hash_map};
 use std::hash::{BuildHasher, Hash};
 use std::ops::{Add, AddAssign};
@@ -97,10 +99,7 @@ impl<K: Eq + Hash, N: AddAssign, S: BuildHasher> Counts for HashMap<K, N, S> {
             (self, other)
         };
         for (key, number) in rest {
-            match all.entry(key) {
-                hash_map::Entry::Occupied(mut sum) => *sum.get_mut() += number,
-                hash_map::Entry::Vacant(place) => drop(place.insert(number)),
-            }
+            all.add_at(key, number);
         }
         all
     }
@@ -109,12 +108,47 @@ impl<K: Eq + Hash, N: AddAssign, S: BuildHasher> Counts for HashMap<K, N, S> {
 impl<K: Ord, N: AddAssign> Counts for BTreeMap<K, N> {
     fn count(mut self, other: Self) -> Self {
         for (key, number) in other {
-            match self.entry(key) {
-                btree_map::Entry::Occupied(mut sum) => *sum.get_mut() += number,
-                btree_map::Entry::Vacant(place) => drop(place.insert(number)),
-            }
+            self.add_at(key, number);
         }
         self
+    }
+}
+
+/// A map in which one key's number grows.
+pub(crate) trait AddAt<K, N> {
+    /// So many entries are to come, if what came is to be believed.
+    fn expect(&mut self, entries: usize);
+
+    fn add_at(&mut self, key: K, number: N);
+}
+
+/// Bytes of room that are made for what is only announced.
+const ANNOUNCED: usize = 1 << 20;
+
+impl<K: Eq + Hash, N: AddAssign, S: BuildHasher> AddAt<K, N> for HashMap<K, N, S> {
+    fn expect(&mut self, entries: usize) {
+        // Later maps have many of the first one's keys.
+        if self.is_empty() {
+            self.reserve(entries.min(ANNOUNCED / size_of::<(K, N)>().max(1)));
+        }
+    }
+
+    fn add_at(&mut self, key: K, number: N) {
+        match self.entry(key) {
+            hash_map::Entry::Occupied(mut sum) => *sum.get_mut() += number,
+            hash_map::Entry::Vacant(place) => drop(place.insert(number)),
+        }
+    }
+}
+
+impl<K: Ord, N: AddAssign> AddAt<K, N> for BTreeMap<K, N> {
+    fn expect(&mut self, _: usize) {}
+
+    fn add_at(&mut self, key: K, number: N) {
+        match self.entry(key) {
+            btree_map::Entry::Occupied(mut sum) => *sum.get_mut() += number,
+            btree_map::Entry::Vacant(place) => drop(place.insert(number)),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calls under way: while one runs the next ones are with the runtime already.
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,14 +9,14 @@ use bytes::Bytes;
 use protocol::message::iopub::ExecutionState;
 use runtime::{CallOutcome, Event, RunId, Span};
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::Job;
 use super::call;
 use super::memory::memory_file;
 use super::worker::{Worker, emitter};
 use crate::failure;
-use crate::output::{self, Gatherer, text_bundle};
+use crate::output::{Gatherer, text_bundle};
 
 /// How many calls may be with the runtime: short ones follow each other without anybody having to wake up in between. Those
 /// that have not begun can still be aborted.
@@ -44,6 +45,32 @@ enum Turn {
     NotYet,
     Since(Instant),
     Told,
+}
+
+/// Rings at a time, or earlier: it is only ever set to an earlier time while it is set. Setting a timer makes tokio wake itself up, which each of
+/// a thousand short calls would pay for; so they leave it to ring for nothing once they are over.
+#[derive(Debug, Default)]
+pub(super) struct Alarm {
+    sleep: Option<Pin<Box<Sleep>>>,
+    set: Option<Instant>,
+}
+
+impl Alarm {
+    /// Never without a time.
+    async fn rings(&mut self, due: Option<Instant>) {
+        let Some(due) = due else {
+            return std::future::pending().await;
+        };
+        let sleep = self
+            .sleep
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
+        if self.set.is_none_or(|set| due < set) {
+            sleep.as_mut().reset(due);
+            self.set = Some(due);
+        }
+        sleep.await;
+        self.set = None;
+    }
 }
 
 impl Worker {
@@ -142,7 +169,7 @@ impl Worker {
             Turn::Since(since) => Some(since + LONG),
             Turn::NotYet | Turn::Told => None,
         });
-        let due = output::due([text, turn].into_iter().flatten().min());
+        let due = [text, turn].into_iter().flatten().min();
         tokio::select! {
             biased;
             _ = self.interrupts.changed() => {
@@ -156,9 +183,11 @@ impl Worker {
                 Some(job) => self.waiting.push_back(job),
                 None => return false,
             },
-            () = due => {
+            () = self.alarm.rings(due) => {
                 self.tell_turn();
-                if let Some(gatherer) = self.flights.front_mut().and_then(|it| it.gatherer.as_mut()) {
+                if let Some(gatherer) = self.flights.front_mut().and_then(|it| it.gatherer.as_mut())
+                    && gatherer.deadline().is_some_and(|deadline| deadline <= Instant::now())
+                {
                     gatherer.send();
                 }
             }

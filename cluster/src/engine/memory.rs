@@ -1,6 +1,8 @@
 //! Files in memory by which engines and programs of one machine give each other what is large.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::machine::{SHARED_MEMORY, hostname, shared_memory};
 use runtime::{Call, Data, Piece};
@@ -9,8 +11,13 @@ use uuid::Uuid;
 
 /// A name in memory that nobody else has. It says which process made it, so that others can remove what the dead have left.
 pub(super) fn memory_file() -> PathBuf {
-    let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
-    Path::new(SHARED_MEMORY).join(format!("chorus-piece-{process}-{noise}"))
+    static START: LazyLock<String> = LazyLock::new(|| {
+        let (process, noise) = (std::process::id(), Uuid::new_v4().simple());
+        format!("{SHARED_MEMORY}/chorus-piece-{process}-{noise}")
+    });
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    PathBuf::from(format!("{}-{count}", *START))
 }
 
 /// The memory that a request's sender sees, by its name ([`shared_memory`]); nothing if it doesn't say.

@@ -12,7 +12,7 @@ use protocol::{Header, Message};
 use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 
-use super::flight::Flight;
+use super::flight::{Alarm, Flight};
 use super::line::Line;
 use super::namespace::Namespace;
 use super::snippet::Exchange;
@@ -29,6 +29,7 @@ pub(super) struct Worker {
     pub(super) waiting: VecDeque<Job>,
     /// Calls that came before those, oldest first.
     pub(super) flights: VecDeque<Flight>,
+    pub(super) alarm: Alarm,
     pub(super) interrupts: watch::Receiver<u64>,
     pub(super) aborts: watch::Receiver<u64>,
     count: u32,
@@ -51,6 +52,7 @@ impl Worker {
             queue,
             waiting: VecDeque::new(),
             flights: VecDeque::new(),
+            alarm: Alarm::default(),
             count: 0,
             last: None,
         }

@@ -2,21 +2,26 @@
 
 use super::{CodecError, LONG};
 use serde::de::{
-    DeserializeOwned, DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
-    VariantAccess, Visitor,
+    DeserializeSeed, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 use std::any::TypeId;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
-pub(super) fn front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
+pub(super) fn front<'de, S: DeserializeSeed<'de>>(
+    bytes: &'de [u8],
+    seed: S,
+) -> Result<(S::Value, &'de [u8]), CodecError> {
     let mut decoder = Decoder { input: bytes };
-    let value = decoder.value(PhantomData::<T>)?;
+    let value = decoder.value(seed)?;
     Ok((value, decoder.input))
 }
 
-pub(super) fn whole<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    match front(bytes)? {
+pub(super) fn whole<'de, S: DeserializeSeed<'de>>(
+    bytes: &'de [u8],
+    seed: S,
+) -> Result<S::Value, CodecError> {
+    match front(bytes, seed)? {
         (value, []) => Ok(value),
         (_, rest) => Err(CodecError::Excess { excess: rest.len() }),
     }

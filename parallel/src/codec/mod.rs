@@ -19,7 +19,8 @@ mod decode;
 mod encode;
 
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, DeserializeSeed};
+use std::marker::PhantomData;
 
 /// The first byte of a length that takes eight more.
 const LONG: u8 = 255;
@@ -122,7 +123,18 @@ pub fn encode_into<T: Serialize + ?Sized>(value: &T, out: &mut Vec<u8>) -> Resul
 /// # Errors
 /// When the bytes are not exactly one value of this type.
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    decode::whole(bytes)
+    decode_with(bytes, PhantomData::<T>)
+}
+
+/// What the seed makes of the value in `bytes`.
+///
+/// # Errors
+/// When the bytes are not exactly one value of the seed's kind.
+pub fn decode_with<'de, S: DeserializeSeed<'de>>(
+    bytes: &'de [u8],
+    seed: S,
+) -> Result<S::Value, CodecError> {
+    decode::whole(bytes, seed)
 }
 
 /// The value at the beginning of `bytes`, and what is behind it.
@@ -130,7 +142,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
 /// # Errors
 /// When the bytes don't begin with a value of this type.
 pub fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
-    decode::front(bytes)
+    decode::front(bytes, PhantomData::<T>)
 }
 
 #[cfg(test)]

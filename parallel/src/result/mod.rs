@@ -15,6 +15,7 @@ use crate::batch::{Batch, Metadata, Numbered, Printed};
 use crate::error::Error;
 use crate::link::Link;
 use crate::portable::Portable;
+use crate::tally::Tally;
 use crate::wire::Question;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -299,6 +300,20 @@ impl<R: Portable> AsyncResult<Vec<R>> {
     /// The results as they come, each with its input's number.
     pub fn as_completed(&self) -> Completed<R> {
         Completed(self.iter().unordered())
+    }
+}
+
+impl<C: Tally> AsyncResult<Vec<C>> {
+    /// Waits, and adds the results' numbers key by key: the same as `get()?.into_iter().reduce(merge::counts)` with
+    /// [`merge::counts`](crate::merge::counts()), but each result is added while it is decoded, so that only one map is ever made, whatever
+    /// the number of results. Without any results it is empty.
+    ///
+    /// They are added in the order in which they come; sums of floating point numbers may differ in their last digits from one run to the next.
+    ///
+    /// # Errors
+    /// As [`get`](AsyncResult::get).
+    pub fn counts(&self) -> Result<C, Error> {
+        read::counts(self.handle()?, self.kind)
     }
 }
 

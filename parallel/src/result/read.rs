@@ -7,6 +7,7 @@ use crate::error::{Error, Location, TaskError};
 use crate::function::{Code, Mark};
 use crate::link::{Link, Session};
 use crate::portable::Portable;
+use crate::tally::{Encoded, EncodedVec, Tally};
 use crate::wire::{Answer, Failure, FailureKind, Place, Question};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -235,19 +236,22 @@ const LARGE: usize = 64 << 10;
 /// What a task that ended gave, by its number.
 type RawOf<'f> = &'f mut dyn for<'a> FnMut(usize, &'a Ended) -> Result<Raw<'a>, Error>;
 
-/// The values of all tasks that didn't fail, and the errors of the others, in their order. Each is decoded when it has come: whoever waits
-/// for the others has nothing better to do.
-fn decoded<T: Portable>(
+/// Decodes values, given by the numbers of their tasks.
+type Decode<'f> = &'f mut dyn FnMut(&[(usize, &[u8])]) -> Result<(), codec::CodecError>;
+
+/// Decodes what the tasks gave, each when it has come: whoever waits for the others has nothing better to do. Gives the errors of those that
+/// failed, in their order.
+fn as_they_come(
     handle: &Handle,
     raw_of: RawOf<'_>,
-) -> Result<(Vec<T>, Vec<TaskError>), Error> {
-    let mut values: Vec<Option<T>> = (0..handle.batch.len()).map(|_| None).collect();
+    decode: Decode<'_>,
+) -> Result<Vec<TaskError>, Error> {
     let mut errors = Vec::new();
     let mut taken = 0;
     loop {
         let ended = handle.ended_beyond(taken)?;
         if ended.is_empty() {
-            return Ok((values.into_iter().flatten().collect(), in_order(errors)));
+            return Ok(in_order(errors));
         }
         taken += ended.len();
         let mut pieces = Vec::with_capacity(ended.len());
@@ -256,13 +260,24 @@ fn decoded<T: Portable>(
             errors.extend(raw.failed);
             pieces.extend(raw.values.map(|bytes| (*index, bytes)));
         }
-        decode_all(&pieces, &mut |index, value| {
+        decode(&pieces).map_err(unreadable)?;
+    }
+}
+
+/// The values of all tasks that didn't fail, and the errors of the others, in their order.
+fn decoded<T: Portable>(
+    handle: &Handle,
+    raw_of: RawOf<'_>,
+) -> Result<(Vec<T>, Vec<TaskError>), Error> {
+    let mut values: Vec<Option<T>> = (0..handle.batch.len()).map(|_| None).collect();
+    let errors = as_they_come(handle, raw_of, &mut |pieces| {
+        decode_all(pieces, &mut |index, value| {
             if let Some(slot) = values.get_mut(index) {
                 *slot = Some(value);
             }
         })
-        .map_err(unreadable)?;
-    }
+    })?;
+    Ok((values.into_iter().flatten().collect(), errors))
 }
 
 /// Errors by their inputs or tasks, which ended in any order.
@@ -411,6 +426,26 @@ pub(crate) fn merge<M: Fn(R, R) -> R, R: Portable>(handle: &Handle) -> Result<R,
     // SAFETY: the call that this is the result of was given an `M`.
     let merge = unsafe { Code::<M>::get() };
     values.into_iter().reduce(merge).ok_or(Error::Empty)
+}
+
+/// The sum of the tasks' maps, in one map.
+pub(super) fn counts<C: Tally>(handle: &Handle, kind: Kind) -> Result<C, Error> {
+    let mut places = Places::new(&handle.link);
+    let mut all = C::default();
+    let errors = as_they_come(
+        handle,
+        &mut |index, ended| raw(handle, index, ended, kind, &mut places),
+        &mut |pieces| {
+            pieces.iter().try_for_each(|(_, bytes)| match kind {
+                Kind::Each => codec::decode_with(bytes, Encoded(&mut all)),
+                Kind::Chunks | Kind::Joined => codec::decode_with(bytes, EncodedVec(&mut all)),
+            })
+        },
+    )?;
+    match errors.is_empty() {
+        true => Ok(all),
+        false => Err(failed(handle, errors)),
+    }
 }
 
 /// Each input's result.

@@ -2,6 +2,7 @@
 
 use super::{Gate, SOON, cluster};
 use chorus::{AsyncResult, Error};
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 #[test]
@@ -106,6 +107,48 @@ fn what_waits_can_be_aborted() {
         "{error}"
     );
     client.abort().unwrap();
+}
+
+#[test]
+fn maps_are_added_up_as_they_come() {
+    let (_carrier, client) = cluster(2);
+    let letters = |word: String| -> HashMap<char, usize> {
+        assert!(word != "bad", "a bad word");
+        let mut counts = HashMap::new();
+        word.chars()
+            .for_each(|c| *counts.entry(c).or_insert(0) += 1);
+        counts
+    };
+    let words =
+        |words: &[&str]| -> Vec<String> { words.iter().map(|word| (*word).to_owned()).collect() };
+    let expected = HashMap::from([('a', 3), ('b', 2), ('c', 1)]);
+    let balanced = client.load_balanced_view();
+    for chunk in [1, 3] {
+        let result = balanced
+            .clone()
+            .chunk_size(chunk)
+            .map(words(&["ab", "a", "bac"]), letters);
+        assert_eq!(result.counts().unwrap(), expected);
+        assert_eq!(result.counts().unwrap(), expected);
+    }
+    let everywhere = client.all().apply(letters, "aab".to_owned());
+    assert_eq!(
+        everywhere.counts().unwrap(),
+        HashMap::from([('a', 4), ('b', 2)])
+    );
+    let tree = client.all().apply(|n: u32| BTreeMap::from([(n, 0.5)]), 7);
+    assert_eq!(tree.counts().unwrap(), BTreeMap::from([(7, 1.0)]));
+    let nothing = balanced.map(words(&[]), letters);
+    assert!(nothing.counts().unwrap().is_empty());
+    let error = balanced
+        .map(words(&["a", "bad", "b"]), letters)
+        .counts()
+        .unwrap_err();
+    assert_eq!(
+        (error.tasks()[0].index, error.tasks().len()),
+        (Some(1), 1),
+        "{error}"
+    );
 }
 
 #[test]

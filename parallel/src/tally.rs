@@ -1,0 +1,139 @@
+//! Adding up maps while they are decoded, for [`AsyncResult::counts`](crate::AsyncResult::counts).
+
+use crate::merge::AddAt;
+use crate::portable::Portable;
+use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::hash::{BuildHasher, Hash};
+use std::marker::PhantomData;
+use std::ops::AddAssign;
+
+/// Maps from keys to numbers that add up others while these are decoded.
+#[diagnostic::on_unimplemented(
+    message = "`counts` can't add up results of type `{Self}`",
+    label = "`counts` adds numbers by key: a `HashMap` or `BTreeMap` of numbers",
+    note = "for other types: `.get()?.into_iter().reduce(merge)` with a function of your own, `fn merge(a: {Self}, b: {Self}) -> {Self}`"
+)]
+pub trait Tally: Portable + Default {
+    /// Adds the numbers of an encoded map.
+    ///
+    /// # Errors
+    /// When that isn't a map of this type; some of its numbers may have been added then.
+    fn add_encoded<'de, D: Deserializer<'de>>(&mut self, encoded: D) -> Result<(), D::Error>;
+}
+
+/// Takes a map's entries as they are decoded.
+struct Adding<'a, M, K, N> {
+    all: &'a mut M,
+    entries: PhantomData<fn(K, N)>,
+}
+
+impl<'de, M: AddAt<K, N>, K: Portable, N: Portable> Visitor<'de> for Adding<'_, M, K, N> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
+        self.all.expect(entries.size_hint().unwrap_or_default());
+        while let Some((key, number)) = entries.next_entry()? {
+            self.all.add_at(key, number);
+        }
+        Ok(())
+    }
+}
+
+/// Adds an encoded map to this one.
+pub(crate) struct Encoded<'a, C>(pub(crate) &'a mut C);
+
+impl<'de, C: Tally> DeserializeSeed<'de> for Encoded<'_, C> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, encoded: D) -> Result<(), D::Error> {
+        self.0.add_encoded(encoded)
+    }
+}
+
+/// Adds all maps of an encoded vector to this one.
+pub(crate) struct EncodedVec<'a, C>(pub(crate) &'a mut C);
+
+impl<'de, C: Tally> DeserializeSeed<'de> for EncodedVec<'_, C> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, encoded: D) -> Result<(), D::Error> {
+        encoded.deserialize_seq(self)
+    }
+}
+
+impl<'de, C: Tally> Visitor<'de> for EncodedVec<'_, C> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a vector of maps")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut maps: A) -> Result<(), A::Error> {
+        while maps.next_element_seed(Encoded(self.0))?.is_some() {}
+        Ok(())
+    }
+}
+
+impl<K, N, S> Tally for HashMap<K, N, S>
+where
+    K: Portable + Eq + Hash,
+    N: Portable + AddAssign,
+    S: BuildHasher + Default + Send + 'static,
+{
+    fn add_encoded<'de, D: Deserializer<'de>>(&mut self, encoded: D) -> Result<(), D::Error> {
+        encoded.deserialize_map(Adding {
+            all: self,
+            entries: PhantomData,
+        })
+    }
+}
+
+impl<K: Portable + Ord, N: Portable + AddAssign> Tally for BTreeMap<K, N> {
+    fn add_encoded<'de, D: Deserializer<'de>>(&mut self, encoded: D) -> Result<(), D::Error> {
+        encoded.deserialize_map(Adding {
+            all: self,
+            entries: PhantomData,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec;
+
+    fn added<C: Tally>(maps: &[C]) -> C {
+        let mut all = C::default();
+        for map in maps {
+            let bytes = codec::encode(map).unwrap().into_vec();
+            codec::decode_with(&bytes, Encoded(&mut all)).unwrap();
+            codec::decode_with(&bytes[..bytes.len() - 1], Encoded(&mut C::default())).unwrap_err();
+        }
+        let bytes = codec::encode(maps).unwrap().into_vec();
+        codec::decode_with(&bytes, EncodedVec(&mut all)).unwrap();
+        all
+    }
+
+    #[test]
+    fn encoded_maps_are_added() {
+        let (a, b) = (
+            [("x".to_owned(), 1), ("y".to_owned(), 2)],
+            [("y".to_owned(), 10)],
+        );
+        let expected = [("x".to_owned(), 2), ("y".to_owned(), 24)];
+        let maps = [
+            BTreeMap::from(a.clone()),
+            BTreeMap::from(b.clone()),
+            BTreeMap::new(),
+        ];
+        assert_eq!(added(&maps), BTreeMap::from(expected.clone()));
+        let maps = [HashMap::from(a), HashMap::from(b), HashMap::new()];
+        assert_eq!(added(&maps), HashMap::from(expected));
+    }
+}
