@@ -119,7 +119,7 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         display: plan.display,
         all_variables: false,
     };
-    let Some(mut rewritten) = rewrite::rewrite(&source, options) else {
+    let Some(rewritten) = rewrite::rewrite(&source, options) else {
         return Ok(None);
     };
     let support = if Path::new(rustc) == plan.rustc {
@@ -154,6 +154,7 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         arguments
     };
     let mut output = call.command(rustc, arguments, &plan, &support).output()?;
+    let mut moves_all = false;
     if !output.status.success() && rewritten.left_out && output.stderr_mentions("E0425") {
         // A macro may have made a variable's name out of parts.
         let options = Options {
@@ -161,8 +162,8 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
             ..options
         };
         if let Some(whole) = rewrite::rewrite(&source, options) {
-            rewritten = whole;
-            fs::write(&call.source, &rewritten.source)?;
+            moves_all = true;
+            fs::write(&call.source, &whole.source)?;
             output = call.command(rustc, arguments, &plan, &support).output()?;
         }
     }
@@ -170,7 +171,8 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
     io::Write::write_all(&mut io::stdout(), &output.stdout)?;
     if output.status.success() && check {
         replace_by_nothing(&product)?;
-    } else if output.status.success() {
+    } else if output.status.success() && !moves_all {
+        // One that moves all variables can't be kept: its key doesn't say which there were.
         fs::create_dir_all(&plan.cache)?;
         replace(&product, &kept.with_extension("so"))?;
         replace(

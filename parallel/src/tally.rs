@@ -1,6 +1,6 @@
 //! Adding up maps while they are decoded, for [`AsyncResult::counts`](crate::AsyncResult::counts).
 
-use crate::merge::AddAt;
+use crate::merge::{AddAt, Counts};
 use crate::portable::Portable;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::collections::{BTreeMap, HashMap};
@@ -15,7 +15,7 @@ use std::ops::AddAssign;
     label = "`counts` adds numbers by key: a `HashMap` or `BTreeMap` of numbers",
     note = "for other types: `.get()?.into_iter().reduce(merge)` with a function of your own, `fn merge(a: {Self}, b: {Self}) -> {Self}`"
 )]
-pub trait Tally: Portable + Default {
+pub trait Tally: Counts + Portable + Default {
     /// Adds the numbers of an encoded map.
     ///
     /// # Errors

@@ -154,7 +154,17 @@ pub fn main() -> ExitCode {
         _ => {}
     }
     compiler::hook();
+    forget_build_flags();
     exit(run(Cli::parse().role))
+}
+
+/// `cargo run` gives a program the environment of its own build. What `.cargo/config.toml` says for libzmq is not for the crates that cells depend on.
+fn forget_build_flags() {
+    const FLAGS: &str = "CXXFLAGS";
+    if std::env::var(FLAGS).is_ok_and(|flags| flags.contains("ZMQ_HAVE_EVENTFD")) {
+        // SAFETY: no other thread has been started.
+        unsafe { std::env::remove_var(FLAGS) };
+    }
 }
 
 fn exit(outcome: anyhow::Result<()>) -> ExitCode {

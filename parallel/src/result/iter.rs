@@ -1,7 +1,6 @@
 //! Results one by one, as they come.
 
-use super::Handle;
-use super::read::{self, Kind};
+use super::{AsyncResult, read};
 use crate::error::Error;
 use crate::portable::Portable;
 use std::collections::VecDeque;
@@ -11,8 +10,8 @@ use std::collections::VecDeque;
 /// Of a chunk of inputs the results come together.
 #[derive(Debug)]
 pub struct Iter<R> {
-    tasks: Option<Result<Handle, Error>>,
-    kind: Kind,
+    /// Nothing when there is no more to come.
+    result: Option<AsyncResult<Vec<R>>>,
     /// Tasks that were taken.
     taken: usize,
     /// As they end, and not in the order of the inputs.
@@ -21,10 +20,9 @@ pub struct Iter<R> {
 }
 
 impl<R: Portable> Iter<R> {
-    pub(crate) fn new(tasks: Result<Handle, Error>, kind: Kind) -> Iter<R> {
+    pub(crate) fn new(result: AsyncResult<Vec<R>>) -> Iter<R> {
         Iter {
-            tasks: Some(tasks),
-            kind,
+            result: Some(result),
             taken: 0,
             unordered: false,
             ready: VecDeque::new(),
@@ -44,7 +42,15 @@ impl<R: Portable> Iter<R> {
             if let Some(ready) = self.ready.pop_front() {
                 return Some(ready);
             }
-            let handle = match self.tasks.take()? {
+            let result = self.result.take()?;
+            if result.kind.is_whole() {
+                match result.get() {
+                    Ok(values) => self.ready.extend(values.into_iter().map(Ok).enumerate()),
+                    Err(error) => return Some((0, Err(error))),
+                }
+                continue;
+            }
+            let handle = match result.handle() {
                 Ok(handle) => handle,
                 Err(error) => return Some((0, Err(error))),
             };
@@ -64,14 +70,14 @@ impl<R: Portable> Iter<R> {
                 Ok(found) => found,
                 Err(error) => return Some((0, Err(error))),
             };
-            match read::part(&handle, index, &ended, self.kind) {
+            match read::part(handle, index, &ended, result.kind) {
                 Ok(part) => read::weave(part, &mut |at, result| self.ready.push_back((at, result))),
                 Err(error) => self
                     .ready
                     .push_back((batch.inputs(index).start, Err(error))),
             }
             self.taken += 1;
-            self.tasks = Some(Ok(handle));
+            self.result = Some(result);
         }
     }
 }

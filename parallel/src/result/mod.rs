@@ -8,12 +8,13 @@ mod timeline;
 mod watch;
 
 pub use iter::{Completed, Iter};
-pub(crate) use read::{Kind, chunks, each, joined, merge, nothing, one, parts};
+pub(crate) use read::{Kind, chunks, each, joined, nothing, one, parts, reduced};
 pub(crate) use watch::{print, watch};
 
 use crate::batch::{Batch, Metadata, Numbered, Printed};
 use crate::error::Error;
 use crate::link::Link;
+use crate::merge;
 use crate::portable::Portable;
 use crate::tally::Tally;
 use crate::wire::Question;
@@ -289,12 +290,15 @@ impl<R: Portable> AsyncResult<Vec<R>> {
     pub fn results(&self) -> Result<Vec<Result<R, Error>>, Error> {
         let handle = self.handle()?;
         handle.wait(None)?;
+        if self.kind.is_whole() {
+            return Ok(self.get()?.into_iter().map(Ok).collect());
+        }
         read::results(handle, self.kind)
     }
 
     /// The results in the order of the inputs, each as soon as it and those before it are there.
     pub fn iter(&self) -> Iter<R> {
-        Iter::new(self.tasks.clone(), self.kind)
+        Iter::new(self.clone())
     }
 
     /// The results as they come, each with its input's number.
@@ -305,7 +309,7 @@ impl<R: Portable> AsyncResult<Vec<R>> {
 
 impl<C: Tally> AsyncResult<Vec<C>> {
     /// Waits, and adds the results' numbers key by key: the same as `get()?.into_iter().reduce(merge::counts)` with
-    /// [`merge::counts`](crate::merge::counts()), but each result is added while it is decoded, so that only one map is ever made, whatever
+    /// [`merge::counts`], but each result is added while it is decoded, so that only one map is ever made, whatever
     /// the number of results. Without any results it is empty.
     ///
     /// They are added in the order in which they come; sums of floating point numbers may differ in their last digits from one run to the next.
@@ -313,6 +317,10 @@ impl<C: Tally> AsyncResult<Vec<C>> {
     /// # Errors
     /// As [`get`](AsyncResult::get).
     pub fn counts(&self) -> Result<C, Error> {
+        if self.kind.is_whole() {
+            let maps = self.get()?.into_iter();
+            return Ok(maps.reduce(merge::counts).unwrap_or_default());
+        }
         read::counts(self.handle()?, self.kind)
     }
 }

@@ -22,6 +22,22 @@ pub(crate) enum Kind {
     Chunks,
     /// Each task gives a vector, and the result is all of them.
     Joined,
+    /// The only task gives the result.
+    One,
+    /// Each task gives a `Chunk` of at most one value, and the result is made of these.
+    Reduced,
+}
+
+impl Kind {
+    /// Whether the result, should it be a vector, is one that the tasks' values have to be made into first.
+    pub(super) fn is_whole(self) -> bool {
+        matches!(self, Kind::One | Kind::Reduced)
+    }
+
+    /// Whether each task gives a `Chunk`.
+    fn is_chunked(self) -> bool {
+        matches!(self, Kind::Chunks | Kind::Reduced)
+    }
 }
 
 /// What one task gave, its values still encoded.
@@ -126,8 +142,8 @@ fn raw<'a>(
     places: &mut Places<'_>,
 ) -> Result<Raw<'a>, Error> {
     let inputs = handle.batch.inputs(index);
-    let (start, failed) = match (&ended.outcome, kind) {
-        (Ok(bytes), Kind::Chunks) => {
+    let (start, failed) = match (&ended.outcome, kind.is_chunked()) {
+        (Ok(bytes), true) => {
             let (marks, values) = codec::decode_front::<Vec<Mark>>(bytes).map_err(unreadable)?;
             let failed = marks
                 .into_iter()
@@ -153,22 +169,20 @@ fn raw<'a>(
                 failed,
             });
         }
-        (Ok(bytes), Kind::Each | Kind::Joined) => {
+        (Ok(bytes), false) => {
             return Ok(Raw {
                 start: index,
                 values: Some(bytes),
                 failed: Vec::new(),
             });
         }
-        (Err(failure), Kind::Chunks) => (
+        (Err(failure), true) => (
             inputs.start,
             inputs
                 .map(|input| (input, error_of(failure, Some(input), ended.engine)))
                 .collect(),
         ),
-        (Err(failure), Kind::Each | Kind::Joined) => {
-            (index, vec![(index, error_of(failure, None, ended.engine))])
-        }
+        (Err(failure), false) => (index, vec![(index, error_of(failure, None, ended.engine))]),
     };
     Ok(Raw {
         start,
@@ -201,13 +215,13 @@ pub(super) fn part<R: Portable>(
 pub(super) fn failures(handle: &Handle, kind: Kind) -> usize {
     (0..handle.batch.len())
         .filter_map(|index| Some((index, handle.batch.get(index)?)))
-        .map(|(index, ended)| match (&ended.outcome, kind) {
-            (Err(_), Kind::Chunks) => handle.batch.inputs(index).len(),
-            (Err(_), _) => 1,
-            (Ok(bytes), Kind::Chunks) => {
+        .map(|(index, ended)| match (&ended.outcome, kind.is_chunked()) {
+            (Err(_), true) => handle.batch.inputs(index).len(),
+            (Err(_), false) => 1,
+            (Ok(bytes), true) => {
                 codec::decode_front::<Vec<Mark>>(bytes).map_or(1, |(failed, _)| failed.len())
             }
-            (Ok(_), _) => 0,
+            (Ok(_), false) => 0,
         })
         .sum()
 }
@@ -421,7 +435,7 @@ pub(crate) fn nothing(handle: &Handle) -> Result<(), Error> {
 }
 
 /// The chunks' values made into one.
-pub(crate) fn merge<M: Fn(R, R) -> R, R: Portable>(handle: &Handle) -> Result<R, Error> {
+pub(crate) fn reduced<M: Fn(R, R) -> R, R: Portable>(handle: &Handle) -> Result<R, Error> {
     let values: Vec<R> = chunks(handle)?;
     // SAFETY: the call that this is the result of was given an `M`.
     let merge = unsafe { Code::<M>::get() };
@@ -438,7 +452,7 @@ pub(super) fn counts<C: Tally>(handle: &Handle, kind: Kind) -> Result<C, Error> 
         &mut |pieces| {
             pieces.iter().try_for_each(|(_, bytes)| match kind {
                 Kind::Each => codec::decode_with(bytes, Encoded(&mut all)),
-                Kind::Chunks | Kind::Joined => codec::decode_with(bytes, EncodedVec(&mut all)),
+                _ => codec::decode_with(bytes, EncodedVec(&mut all)),
             })
         },
     )?;

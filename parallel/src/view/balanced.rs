@@ -188,7 +188,7 @@ impl LoadBalancedView {
     {
         Code::take(function);
         let tasks = self.several(function::apply::<F, A, R>, submit::encode(&argument), 1);
-        AsyncResult::new("apply", tasks, Kind::Each, result::one)
+        AsyncResult::new("apply", tasks, Kind::One, result::one)
     }
 
     /// As [`apply`](LoadBalancedView::apply), and waits.

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::portable::Portable;
-use crate::result::{Handle, Iter, Kind};
+use crate::result::{self, AsyncResult, Handle, Iter, Kind};
 use std::collections::VecDeque;
 use std::fmt;
 
@@ -101,7 +101,8 @@ impl<R: Portable> Iterator for Imap<'_, R> {
                 return Some(result);
             }
             self.fill();
-            self.ready = Some(Iter::new(self.take()?, Kind::Chunks));
+            let next = AsyncResult::new("imap", self.take()?, Kind::Chunks, result::chunks);
+            self.ready = Some(next.iter());
         }
     }
 }

@@ -164,5 +164,5 @@ where
         Ok(None),
         items,
     );
-    AsyncResult::new("map_reduce", tasks, Kind::Chunks, result::merge::<M, R>)
+    AsyncResult::new("map_reduce", tasks, Kind::Reduced, result::reduced::<M, R>)
 }

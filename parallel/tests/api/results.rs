@@ -1,7 +1,7 @@
 //! What is known of a call while and after it runs.
 
 use super::{Gate, SOON, cluster};
-use chorus::{AsyncResult, Error};
+use chorus::{AsyncResult, Error, merge};
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
@@ -138,6 +138,36 @@ fn maps_are_added_up_as_they_come() {
     );
     let tree = client.all().apply(|n: u32| BTreeMap::from([(n, 0.5)]), 7);
     assert_eq!(tree.counts().unwrap(), BTreeMap::from([(7, 1.0)]));
+    let gathered = client
+        .all()
+        .gather::<HashMap<char, usize>>("no such variable");
+    assert!(gathered.counts().is_err());
+    // A vector that is one task's result, and one that several tasks' results are made into.
+    let maps = |n: usize| {
+        vec![
+            HashMap::from([('a', n)]),
+            HashMap::from([('a', 1), ('b', n)]),
+        ]
+    };
+    let one = balanced.apply(maps, 2);
+    assert_eq!(one.counts().unwrap(), HashMap::from([('a', 3), ('b', 2)]));
+    assert_eq!(one.iter().count(), 2);
+    let one = balanced
+        .clone()
+        .chunk_size(1)
+        .map_reduce([1, 2], maps, merge::concat);
+    assert_eq!(one.counts().unwrap(), HashMap::from([('a', 5), ('b', 3)]));
+    let items: Vec<_> = one
+        .results()
+        .unwrap()
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
+    assert_eq!(items, [maps(1), maps(2)].concat());
+    assert_eq!(
+        one.as_completed().map(|(at, _)| at).collect::<Vec<_>>(),
+        [0, 1, 2, 3]
+    );
     let nothing = balanced.map(words(&[]), letters);
     assert!(nothing.counts().unwrap().is_empty());
     let error = balanced
