@@ -115,17 +115,23 @@ impl<K: Ord, N: AddAssign> Counts for BTreeMap<K, N> {
 }
 
 /// A map in which one key's number grows.
-pub(crate) trait AddAt<K, N> {
+pub(crate) trait AddAt {
+    type Key;
+    type Number;
+
     /// So many entries are to come, if what came is to be believed.
     fn expect(&mut self, entries: usize);
 
-    fn add_at(&mut self, key: K, number: N);
+    fn add_at(&mut self, key: Self::Key, number: Self::Number);
 }
 
 /// Bytes of room that are made for what is only announced.
 const ANNOUNCED: usize = 1 << 20;
 
-impl<K: Eq + Hash, N: AddAssign, S: BuildHasher> AddAt<K, N> for HashMap<K, N, S> {
+impl<K: Eq + Hash, N: AddAssign, S: BuildHasher> AddAt for HashMap<K, N, S> {
+    type Key = K;
+    type Number = N;
+
     fn expect(&mut self, entries: usize) {
         // Later maps have many of the first one's keys.
         if self.is_empty() {
@@ -141,7 +147,10 @@ impl<K: Eq + Hash, N: AddAssign, S: BuildHasher> AddAt<K, N> for HashMap<K, N, S
     }
 }
 
-impl<K: Ord, N: AddAssign> AddAt<K, N> for BTreeMap<K, N> {
+impl<K: Ord, N: AddAssign> AddAt for BTreeMap<K, N> {
+    type Key = K;
+    type Number = N;
+
     fn expect(&mut self, _: usize) {}
 
     fn add_at(&mut self, key: K, number: N) {

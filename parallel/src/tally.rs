@@ -6,7 +6,6 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::{BuildHasher, Hash};
-use std::marker::PhantomData;
 use std::ops::AddAssign;
 
 /// Maps from keys to numbers that add up others while these are decoded.
@@ -24,12 +23,9 @@ pub trait Tally: Counts + Portable + Default {
 }
 
 /// Takes a map's entries as they are decoded.
-struct Adding<'a, M, K, N> {
-    all: &'a mut M,
-    entries: PhantomData<fn(K, N)>,
-}
+struct Adding<'a, M>(&'a mut M);
 
-impl<'de, M: AddAt<K, N>, K: Portable, N: Portable> Visitor<'de> for Adding<'_, M, K, N> {
+impl<'de, M: AddAt<Key: Portable, Number: Portable>> Visitor<'de> for Adding<'_, M> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -37,9 +33,9 @@ impl<'de, M: AddAt<K, N>, K: Portable, N: Portable> Visitor<'de> for Adding<'_, 
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        self.all.expect(entries.size_hint().unwrap_or_default());
+        self.0.expect(entries.size_hint().unwrap_or_default());
         while let Some((key, number)) = entries.next_entry()? {
-            self.all.add_at(key, number);
+            self.0.add_at(key, number);
         }
         Ok(())
     }
@@ -87,19 +83,13 @@ where
     S: BuildHasher + Default + Send + 'static,
 {
     fn add_encoded<'de, D: Deserializer<'de>>(&mut self, encoded: D) -> Result<(), D::Error> {
-        encoded.deserialize_map(Adding {
-            all: self,
-            entries: PhantomData,
-        })
+        encoded.deserialize_map(Adding(self))
     }
 }
 
 impl<K: Portable + Ord, N: Portable + AddAssign> Tally for BTreeMap<K, N> {
     fn add_encoded<'de, D: Deserializer<'de>>(&mut self, encoded: D) -> Result<(), D::Error> {
-        encoded.deserialize_map(Adding {
-            all: self,
-            entries: PhantomData,
-        })
+        encoded.deserialize_map(Adding(self))
     }
 }
 

@@ -50,10 +50,7 @@ enum Turn {
 /// Rings at a time, or earlier: it is only ever set to an earlier time while it is set. Setting a timer makes tokio wake itself up, which each of
 /// a thousand short calls would pay for; so they leave it to ring for nothing once they are over.
 #[derive(Debug, Default)]
-pub(super) struct Alarm {
-    sleep: Option<Pin<Box<Sleep>>>,
-    set: Option<Instant>,
-}
+pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 impl Alarm {
     /// Never without a time.
@@ -62,14 +59,12 @@ impl Alarm {
             return std::future::pending().await;
         };
         let sleep = self
-            .sleep
+            .0
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(due)));
-        if self.set.is_none_or(|set| due < set) {
+        if sleep.is_elapsed() || due < sleep.deadline() {
             sleep.as_mut().reset(due);
-            self.set = Some(due);
         }
         sleep.await;
-        self.set = None;
     }
 }
 
