@@ -44,6 +44,10 @@ trampoline!(large, |all| vec![all[0]; 1_000_000]);
 trampoline!(panics, |all| panic!("boom {}", all.len()));
 trampoline!(prints, |all| { println!("said {}", String::from_utf8_lossy(all)); Vec::new() });
 trampoline!(spins, |_| loop { std::hint::black_box(1); });
+trampoline!(waits, |all| {
+    while !std::path::Path::new(std::str::from_utf8(all).unwrap()).exists() { std::thread::sleep(std::time::Duration::from_millis(5)) }
+    all.to_vec()
+});
 "#;
 
 /// A cluster, and an artifact for its engines.
@@ -523,11 +527,28 @@ async fn what_waits_is_taken_back_and_what_runs_is_interrupted() {
     }
     assert_eq!(program.failure(spins[0]).0.ename, "interrupted");
     assert_eq!(program.failure(direct[0]).0.kind, FailureKind::Aborted);
-    // Between cells nothing is interrupted.
+    // Between cells nothing is interrupted, and in a cell nothing that was submitted before.
     carrier.end(true);
-    let ids = program.submit(cluster.call("join"), balanced(), &[], &[(None, small("z"))]);
+    let gate = cluster.processes.root.path().join("gate");
+    let path = gate.to_str().unwrap();
+    let waits = program.submit(
+        cluster.call("waits"),
+        balanced(),
+        &[],
+        &[(None, small(path))],
+    );
+    while !program.started.contains(&waits[0]) {
+        program.hear();
+    }
     carrier.interrupt();
-    assert_eq!(program.value(ids[0]), b"z");
+    carrier.begin();
+    let spins = program.submit(cluster.call("spins"), balanced(), &[], &[(None, small(""))]);
+    program.ask(Question::QueueStatus { targets: None });
+    carrier.interrupt();
+    assert_eq!(program.failure(spins[0]).0.kind, FailureKind::Aborted);
+    std::fs::write(&gate, "").unwrap();
+    assert_eq!(program.value(waits[0]), path.as_bytes());
+    carrier.end(true);
     assert_eq!(program.ask(Question::Purge { tasks: None }), Answer::Done);
     carrier.shutdown().await;
 }

@@ -84,8 +84,19 @@ struct Sessions {
     open: HashMap<String, mpsc::UnboundedSender<Order>>,
     /// The program's present cell, by number; numbers between cells belong to none.
     epoch: u64,
+    /// A cell is running.
+    running: bool,
     /// No further session may begin.
     closed: bool,
+}
+
+impl Sessions {
+    fn order(&self, order: impl Fn() -> Order) {
+        for session in self.open.values() {
+            // One that has ended has nothing to do.
+            let _ = session.send(order());
+        }
+    }
 }
 
 impl<H> fmt::Debug for Carrier<H> {
@@ -185,32 +196,34 @@ impl<H: Host> Carrier<H> {
         }
     }
 
-    fn order(&self, order: impl Fn(u64) -> Order) {
-        let sessions = self.0.sessions();
-        for session in sessions.open.values() {
-            // One that has ended has nothing to do.
-            let _ = session.send(order(sessions.epoch));
-        }
+    fn turn(&self, running: bool) {
+        let mut sessions = self.0.sessions();
+        sessions.epoch += 1;
+        sessions.running = running;
+        let epoch = sessions.epoch;
+        sessions.order(|| Order::Epoch(epoch));
     }
 
     /// A cell of the program begins: what is submitted from now on is its.
     pub fn begin(&self) {
-        self.0.sessions().epoch += 1;
-        self.order(Order::Epoch);
+        self.turn(true);
     }
 
     /// The cell has ended. `settled`: no copy of the program that was made before its end will go on.
     pub fn end(&self, settled: bool) {
-        self.0.sessions().epoch += 1;
-        self.order(Order::Epoch);
+        self.turn(false);
         if settled {
-            self.order(|_| Order::Settle);
+            self.0.sessions().order(|| Order::Settle);
         }
     }
 
     /// The program's present cell is interrupted: what it submitted is taken back where it waits, and interrupted where it runs.
+    /// Between cells nothing is.
     pub fn interrupt(&self) {
-        self.order(|_| Order::Interrupt);
+        let sessions = self.0.sessions();
+        if sessions.running {
+            sessions.order(|| Order::Interrupt);
+        }
     }
 
     /// Ends all sessions and removes their files. Tasks that wait are aborted.
