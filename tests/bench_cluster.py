@@ -119,7 +119,10 @@ def memory(bench: Bench) -> list[Figure]:
     pss, rss = [], []
     for _ in range(bench.rounds):
         folder = bench.new_folder()
-        with engines.started("chorus", folder, 2) as kernel:
+        environment = os.environ | {"XDG_DATA_HOME": str(folder / "data")}
+        with engines.started("chorus", folder, None) as kernel:
+            # One of a notebook's own has its controller in the kernel.
+            bench.command(["cluster", "start", "-n", 2, "--daemonize"], environment)
             kernel.run("%px let v: Vec<u64> = (0..100).collect(); v.len()").expect_ok()
             mine = {"controller": [], "engine": [], "runtime": []}
             notebooks = {p.pid for p in psutil.Process(kernel.pid).children(recursive=True) if engines.role(p) == "runtime" and not of_engine(p)}
@@ -128,6 +131,7 @@ def memory(bench: Bench) -> list[Figure]:
                     mine[engines.role(process)].append(process.memory_full_info())
             if len(mine["controller"]) != 1 or len(mine["engine"]) != 2 or len(mine["runtime"]) < 2:
                 raise Failed(f"these processes were found: { {role: len(those) for role, those in mine.items()} }")
+            bench.command(["cluster", "stop"], environment)
             everything = [info for those in mine.values() for info in those]
             pss.append(sum(info.pss for info in everything))
             rss.append(sum(info.rss for info in everything))

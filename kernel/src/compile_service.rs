@@ -43,6 +43,18 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
     Ok(outcome?)
 }
 
+/// What engines on this machine load before any artifact; engines ask the compiler where it is not known here.
+pub(crate) fn libraries() -> Option<Libraries> {
+    let rustc = compiler::toolchain::rustc();
+    compiler::support::ensure(&rustc, runtime::SUPPORT_SOURCE)
+        .map(|support| Libraries {
+            support: support.library,
+            preload: vec![support.std],
+        })
+        .map_err(|error| tracing::warn!("{error}"))
+        .ok()
+}
+
 fn limit() -> u64 {
     std::env::var("CHORUS_CACHE_MB")
         .ok()

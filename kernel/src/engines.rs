@@ -1,6 +1,7 @@
 //! The engines of a notebook: which cluster it uses, and what `%px` and `%cluster` do with it.
 //!
-//! A notebook uses the cluster of the default profile if one runs, or else starts one of its own, which ends with it. Messages of engines
+//! A notebook uses the cluster of the default profile if one runs, or else starts one of its own, which ends with it and whose controller is in
+//! this process, so that a task and its result change threads twice less each way, and processes once. Messages of engines
 //! become what magics understand in `words`; what `%cluster status` tells is gathered in `details`.
 
 mod details;
@@ -15,13 +16,15 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use chorus::controller::{Connection, Error, Lost};
-use cluster::launcher::{self, Lifetime, Options, State};
+use cluster::launcher::{self, Host, Lifetime, Options, State};
 use cluster::profile::{self, Profile};
 use magics::options::Signal;
 use magics::run::{Cluster, How, Run};
 use magics::{EngineId, Failure};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
+
+use crate::compile_service;
 
 /// Names the profile whose cluster is used, in place of the default one.
 const PROFILE: &str = "CHORUS_PROFILE";
@@ -37,7 +40,7 @@ const CHANGE: Duration = Duration::from_secs(10);
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Engines {
-    program: PathBuf,
+    starter: Starter,
     /// In place of what the environment says.
     place: Option<Place>,
     attached: Option<Attached>,
@@ -117,12 +120,24 @@ fn numbers(targets: &[EngineId]) -> Vec<chorus::controller::EngineId> {
     ids.map(|id| chorus::controller::EngineId(id.0)).collect()
 }
 
-/// What the launcher is to do with a cluster.
-fn options(program: PathBuf, profile: &Profile, cluster_id: &str) -> Result<Options, Failure> {
-    let mut options = Options::new(profile.clone()).map_err(words::cluster_failure)?;
-    options.program = program;
-    options.cluster_id = cluster_id.to_owned();
-    Ok(options)
+/// What clusters are made of.
+#[derive(Clone, Debug)]
+struct Starter {
+    /// What their processes run.
+    program: PathBuf,
+    /// The controller of a cluster that ends with the notebook is in its process.
+    host: Host,
+}
+
+impl Starter {
+    /// What the launcher is to do with a cluster.
+    fn options(&self, profile: &Profile, cluster_id: &str) -> Result<Options, Failure> {
+        let mut options = Options::new(profile.clone()).map_err(words::cluster_failure)?;
+        options.program = self.program.clone();
+        options.host = Some(self.host);
+        options.cluster_id = cluster_id.to_owned();
+        Ok(options)
+    }
 }
 
 impl Engines {
@@ -130,7 +145,10 @@ impl Engines {
     /// Does nothing yet.
     pub(crate) fn new(program: PathBuf) -> Self {
         Self {
-            program,
+            starter: Starter {
+                program,
+                host: compile_service::libraries,
+            },
             place: None,
             attached: None,
             last: Vec::new(),
@@ -220,7 +238,7 @@ impl Engines {
     /// Starts a cluster with an id that no other notebook has; the place's if it names one.
     async fn start_own(&mut self, n: Option<u32>) -> Result<(), Failure> {
         let place = self.place()?;
-        let mut options = options(self.program.clone(), &place.profile, &place.cluster_id)?;
+        let mut options = self.starter.options(&place.profile, &place.cluster_id)?;
         options.engines = n;
         let started = match place.cluster_id.as_str() {
             "" => launcher::start_numbered(options.clone(), OWN).await,
@@ -236,7 +254,11 @@ impl Engines {
         started: launcher::Cluster,
         options: Options,
     ) -> Result<(), Failure> {
-        let connection = Connection::open(&started.files().client, CHANGE).await;
+        let file = &started.files().client;
+        let connection = match started.sockets() {
+            Some(host) => Connection::visit(file, host, CHANGE).await,
+            None => Connection::open(file, CHANGE).await,
+        };
         self.attach(Attached {
             connection: connection.map_err(words::failure)?,
             profile: options.profile,
@@ -248,7 +270,7 @@ impl Engines {
 
     /// Starts more engines of the cluster that is used.
     async fn add(&mut self, count: u32) -> Result<(), Failure> {
-        let program = self.program.clone();
+        let starter = self.starter.clone();
         let Some(attached) = &mut self.attached else {
             return Err(words::no_cluster());
         };
@@ -258,7 +280,7 @@ impl Engines {
         if attached.state().is_none() {
             return Err(words::not_ours(attached.name(), "more engines of it"));
         }
-        let mut options = options(program, &attached.profile, &attached.cluster_id)?;
+        let mut options = starter.options(&attached.profile, &attached.cluster_id)?;
         // They belong to a cluster that is not this notebook's.
         options.lifetime = Lifetime::Background;
         let added = launcher::add_engines(&options, count).await;
@@ -398,12 +420,12 @@ impl magics::Engines for Engines {
     }
 
     async fn restart(&mut self) -> Result<Cluster, Failure> {
-        let program = self.program.clone();
+        let starter = self.starter.clone();
         let attached = self.there().await?;
         let Some(state) = attached.state() else {
             return Err(words::not_ours(attached.name(), "it"));
         };
-        let mut options = options(program, &attached.profile, &attached.cluster_id)?;
+        let mut options = starter.options(&attached.profile, &attached.cluster_id)?;
         options.engines = u32::try_from(state.engines.len()).ok();
         let own = self.detach().and_then(|attached| attached.own);
         // A cluster that outlived who started it will do so again.

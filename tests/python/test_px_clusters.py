@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -45,7 +46,7 @@ def test_the_cluster_ends_with_its_notebook(kernel: Kernel, tmp_path: Path) -> N
     kernel.run("%cluster start -n 2").expect_ok()
     kernel.run("%px 1").expect_ok()
     there = engines.processes(tmp_path / "data")
-    assert sorted(engines.role(process) for process in there if engines.role(process) in ("controller", "engine")) == ["controller", "engine", "engine"]
+    assert sorted(engines.role(process) for process in there if engines.role(process) in ("controller", "engine")) == ["engine", "engine"], "the controller is in the kernel"
     kernel.close()
     assert not still_there(there, 5)
     left = [path.name for path in (tmp_path / "data").rglob("*.json")]
@@ -63,15 +64,37 @@ def test_the_cluster_ends_with_a_notebook_that_is_killed(kernel: Kernel, tmp_pat
 def test_after_a_killed_notebook_the_next_one_starts(kernel: Kernel, kernel_name: str, tmp_path: Path) -> None:
     kernel.run("%cluster start -n 1").expect_ok()
     there = engines.processes(tmp_path / "data")
+    [file] = (tmp_path / "data").rglob("ipcontroller-*-client.json")
+    sockets = Path(json.loads(file.read_text())["interface"].removeprefix("ipc://")).parent
+    assert sockets.is_dir()
     family(kernel.pid)[0].kill()
     assert not still_there(there, 10)
     again = Kernel.start(kernel_name, tmp_path / "again", env={"XDG_DATA_HOME": str(tmp_path / "data")})
     try:
         again.run("%cluster start -n 1").expect_ok()
         assert results(again.run("%px 5").expect_ok()) == {0: "5"}
+        assert not sockets.exists(), "what the killed one left is gone"
         again.close()
+        assert not list((tmp_path / "data").rglob("*.json"))
     finally:
         again.kill()
+
+
+def test_the_end_of_its_cluster_is_not_the_notebooks(kernel: Kernel, chorus: Path, tmp_path: Path) -> None:
+    kernel.run("let kept = 41;").expect_ok()
+    kernel.run("%cluster start -n 1").expect_ok()
+    [engine] = [process for process in engines.processes(tmp_path / "data") if engines.role(process) == "engine"]
+
+    def cluster(*arguments: str) -> str:
+        return subprocess.run([chorus, "cluster", *arguments], env=os.environ | {"XDG_DATA_HOME": str(tmp_path / "data")}, check=True,
+                              capture_output=True, text=True).stdout
+
+    assert re.search(rf"notebook-1 .* {kernel.pid}\n", cluster("list")), cluster("list")
+    cluster("stop", "--cluster-id", "notebook-1")
+    assert not still_there([engine], 1) and "notebook-1" not in cluster("list")
+    assert kernel.run("kept + 1").expect_ok().text == "42"
+    kernel.run("%cluster start -n 1").expect_ok()
+    assert results(kernel.run("%px 5").expect_ok()) == {0: "5"}
 
 
 def test_two_notebooks_at_a_time(kernel: Kernel, kernel_name: str, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +33,21 @@ def own_kernel(kernel_name: str, tmp_path: Path) -> Iterator[Kernel]:
     """A notebook with two engines that may die."""
     with engines.started(kernel_name, tmp_path, 2) as kernel:
         yield kernel
+
+
+@pytest.fixture
+def joined_kernel(kernel_name: str, chorus: Path, tmp_path: Path) -> Iterator[Kernel]:
+    """A notebook that uses a cluster which others started: its controller is a process, and may die."""
+    with engines.started(kernel_name, tmp_path, None) as kernel:
+        def cluster(*arguments: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run([chorus, "cluster", *arguments], env=os.environ | {"XDG_DATA_HOME": str(tmp_path / "data")}, capture_output=True, text=True)
+
+        cluster("start", "-n", "2", "--daemonize").check_returncode()
+        try:
+            kernel.run("%px 0").expect_ok()
+            yield kernel
+        finally:
+            cluster("stop")
 
 
 @pytest.fixture
@@ -254,9 +271,9 @@ def test_no_engines_at_all(own_kernel: Kernel) -> None:
     assert list(results(own_kernel.run("%px 2").expect_ok()).values()) == ["2", "2"], "as the error said"
 
 
-def test_a_controller_that_dies(own_kernel: Kernel, tmp_path: Path) -> None:
+def test_a_controller_that_dies(joined_kernel: Kernel, tmp_path: Path) -> None:
     [controller] = [process for process in engines.processes(tmp_path / "data") if engines.role(process) == "controller"]
-    live = Live(own_kernel)
+    live = Live(joined_kernel)
     request = live.submit(f'%px println!("on"); {ENDLESS}')
     until_shown(request, r"\[stdout:0\] on")
     died = time.monotonic()
@@ -266,17 +283,17 @@ def test_a_controller_that_dies(own_kernel: Kernel, tmp_path: Path) -> None:
     assert request.replies[0].at - died < SOON, error_text(request.of("error")[0].content)
     live.settle()
     assert "%cluster" in error_text(request.of("error")[0].content), "what to do next"
-    after = own_kernel.run("%px 1")
+    after = joined_kernel.run("%px 1")
     assert after.seconds < SOON or after.ok, "an error soon, or a new cluster"
 
 
-def test_a_controller_that_does_not_answer(own_kernel: Kernel, tmp_path: Path) -> None:
+def test_a_controller_that_does_not_answer(joined_kernel: Kernel, tmp_path: Path) -> None:
     """It is there and stopped. What needs it can be interrupted, what doesn't goes on."""
     [controller] = [process for process in engines.processes(tmp_path / "data") if engines.role(process) == "controller"]
     controller.suspend()
     try:
-        assert own_kernel.run("%cluster status").seconds < SOON + 1
-        live = Live(own_kernel)
+        assert joined_kernel.run("%cluster status").seconds < SOON + 1
+        live = Live(joined_kernel)
         request = live.submit("%px 1")
         request.until(lambda event: event.type == "execute_input")
         live.interrupt().until_reply()
@@ -284,12 +301,12 @@ def test_a_controller_that_does_not_answer(own_kernel: Kernel, tmp_path: Path) -
         live.settle()
         assert request.reply["status"] == "error"
         assert "%cluster" in error_text(request.of("error")[0].content), "what to do next"
-        assert own_kernel.run("1 + 1").expect_ok().text == "2"
+        assert joined_kernel.run("1 + 1").expect_ok().text == "2"
     finally:
         controller.resume()
     # Engines that had given it up come back. What was on its way to them meanwhile is lost, and said to be.
     deadline = time.monotonic() + 60
-    while not (again := own_kernel.run("%px 2", timeout=30)).ok:
+    while not (again := joined_kernel.run("%px 2", timeout=30)).ok:
         assert "send it again" in said(again) or "%cluster status" in said(again), said(again)
         assert time.monotonic() < deadline, said(again)
     assert set(results(again).values()) == {"2"}

@@ -1,4 +1,4 @@
-//! `chorus controller`: the hub and its schedulers, in one process.
+//! `chorus controller`: the hub and its schedulers, in one process, or in a thread of their first client's ([`Hosted`]).
 //!
 //! [`core::Core`] decides, without sockets and clocks; `driver` owns those; `open` opens the sockets and writes the connection files.
 
@@ -6,6 +6,7 @@ pub mod broadcast;
 pub mod core;
 mod driver;
 pub mod heartbeat;
+mod hosted;
 mod open;
 pub mod packet;
 mod queries;
@@ -21,6 +22,8 @@ mod tests;
 use std::path::PathBuf;
 
 pub(crate) use driver::OURS;
+pub use hosted::Hosted;
+pub(crate) use open::{FOLDER, socket_folder};
 pub use open::{Files, Open};
 pub(crate) use traffic::HELLO;
 

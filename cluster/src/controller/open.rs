@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use protocol::{Key, OpenSockets, Session, SocketId, SocketOptions, SocketType, SocketsBuilder};
+use protocol::{
+    Key, OpenSockets, Session, SocketId, SocketOptions, SocketType, Sockets, SocketsBuilder,
+};
 
 use super::core::{Channel, Core};
 use super::{Config, driver};
@@ -14,6 +16,8 @@ use crate::profile::{TransportSetting, private_folder};
 
 /// The longest path of a Unix socket, in bytes, without the end of a C string.
 const PATH_LIMIT: usize = 107;
+/// The start of the name of a folder of sockets.
+pub(crate) const FOLDER: &str = "chorus-";
 /// The start of the sockets' names in their folder.
 const PREFIX: &str = "s";
 
@@ -88,11 +92,10 @@ impl Open {
             .as_ref()
             .map_or_else(Key::random, |(client, _)| client.common.key.clone());
         let (interface, folder) = match &left {
-            Some((client, _)) => {
-                let folder = client.interface.strip_prefix("ipc://").map(PathBuf::from);
-                let folder = folder.and_then(|path| path.parent().map(Path::to_owned));
-                (client.interface.clone(), folder)
-            }
+            Some((client, _)) => (
+                client.interface.clone(),
+                socket_folder(&client.interface).map(Path::to_owned),
+            ),
             None => new_interface(&config)?,
         };
         if let Some(folder) = &folder {
@@ -182,13 +185,22 @@ impl Open {
     /// # Errors
     /// The system does not watch the sockets.
     pub async fn serve(self, stop: impl Future<Output = ()>) -> Result<(), Error> {
+        self.serve_with(|_| {}, stop).await
+    }
+
+    /// As [`Self::serve`]; `started` is given the sockets when they are served.
+    pub(super) async fn serve_with(
+        self,
+        started: impl FnOnce(&Sockets),
+        stop: impl Future<Output = ()>,
+    ) -> Result<(), Error> {
         let Self {
             sockets,
             session,
             core,
             ..
         } = self;
-        let outcome = driver::drive(sockets, session, core, stop).await;
+        let outcome = driver::drive(sockets, session, core, started, stop).await;
         if self.keep {
             return outcome;
         }
@@ -209,6 +221,11 @@ impl Open {
     }
 }
 
+/// The folder of the Unix sockets that an interface of a controller's names.
+pub(crate) fn socket_folder(interface: &str) -> Option<&Path> {
+    Path::new(interface.strip_prefix("ipc://")?).parent()
+}
+
 fn new_interface(config: &Config) -> Result<(String, Option<PathBuf>), Error> {
     let network = &config.settings.network;
     if network.transport == TransportSetting::Tcp {
@@ -226,7 +243,7 @@ fn new_interface(config: &Config) -> Result<(String, Option<PathBuf>), Error> {
     let parent = dirs::runtime_dir().filter(|folder| folder.is_dir());
     let parent = parent.unwrap_or_else(std::env::temp_dir);
     let made = tempfile::Builder::new()
-        .prefix("chorus-")
+        .prefix(FOLDER)
         .rand_bytes(8)
         .tempdir_in(&parent)
         .map_err(Error::file("make a folder for sockets in", &parent))?;

@@ -1,20 +1,24 @@
 //! Starting processes on this machine: each is this program with another subcommand. What is done with a cluster later is `manage`.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use protocol::Sockets;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
+use uuid::Uuid;
 
 use super::manage::{remove, stop};
 use super::state::{EngineProcess, Lock, Process, State};
 use crate::Error;
-use crate::connection::Paths;
-use crate::profile::{self, Profile};
+use crate::connection::{Libraries, Paths};
+use crate::controller::{Config, Hosted};
+use crate::profile::{self, Profile, Settings};
 
 /// What becomes of the processes when whoever started them ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +28,9 @@ pub enum Lifetime {
     /// They go on, until `stop`.
     Background,
 }
+
+/// What a controller in this process needs to know: what runtimes load first, as [`crate::controller::Config::libraries`]. May take its time.
+pub type Host = fn() -> Option<Libraries>;
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -38,6 +45,9 @@ pub struct Options {
     pub program: PathBuf,
     /// What becomes of it later.
     pub lifetime: Lifetime,
+    /// Have the controller in a thread of this process, whose connection is then the fastest there is ([`Cluster::sockets`]). Not for
+    /// clusters in the background, which need a process that stays.
+    pub host: Option<Host>,
     /// Whether to start a compiler.
     pub compiler: bool,
     /// How long the processes may take to be ready.
@@ -56,6 +66,7 @@ impl Options {
             engines: None,
             program: std::env::current_exe().map_err(Error::system("find this program's file"))?,
             lifetime: Lifetime::Tied,
+            host: None,
             compiler: true,
             patience: Duration::from_secs(60),
         })
@@ -68,10 +79,18 @@ pub struct Cluster {
     options: Options,
     files: Paths,
     state: State,
-    controller: Child,
+    controller: Controller,
     others: Vec<Child>,
-    /// The controller's standard input, held open for as long as it is to live; the others' are in their handles.
-    _tie: Option<ChildStdin>,
+}
+
+#[derive(Debug)]
+enum Controller {
+    Process {
+        child: Child,
+        /// Its standard input, held open for as long as it is to live; the others' are in their handles.
+        _tie: Option<ChildStdin>,
+    },
+    Hosted(Hosted),
 }
 
 /// How to name a cluster to people, and on a command line.
@@ -144,21 +163,17 @@ pub async fn start(options: Options) -> Result<Cluster, Error> {
         // Its controller died: what is left of it would only confuse.
         remove(profile, &state, &files).await;
     }
-    let mut arguments = vec![
-        "--profile-dir".to_owned(),
-        profile.folder().display().to_string(),
-    ];
-    if !cluster_id.is_empty() {
-        arguments.extend(["--cluster-id".to_owned(), cluster_id.clone()]);
-    }
-    let mut controller = spawn(&options, "controller", &arguments, "controller")?;
-    let log = log_path(&options, "controller");
-    ready(&mut controller, "controller", &log, options.patience).await?;
-    let process = process_of(&controller, "controller", &log)?;
+    let (controller, process, hosted) = match options.host {
+        Some(host) if options.lifetime == Lifetime::Tied => {
+            start_hosted(&options, settings.clone(), host).await?
+        }
+        _ => start_controller(&options).await?,
+    };
     let state = State {
         cluster_id: cluster_id.clone(),
         program: options.program.clone(),
         controller: process,
+        hosted,
         compiler: None,
         engines: Vec::new(),
     };
@@ -166,8 +181,6 @@ pub async fn start(options: Options) -> Result<Cluster, Error> {
         options,
         files,
         state,
-        // Waiting for a child closes what of it is in its handle.
-        _tie: controller.stdin.take(),
         controller,
         others: Vec::new(),
     };
@@ -191,6 +204,49 @@ pub async fn start(options: Options) -> Result<Cluster, Error> {
             Err(error)
         }
     }
+}
+
+/// A controller, the process that it is in, and its name if it isn't alone there.
+type Started = (Controller, Process, Option<String>);
+
+async fn start_controller(options: &Options) -> Result<Started, Error> {
+    let mut arguments = vec![
+        "--profile-dir".to_owned(),
+        options.profile.folder().display().to_string(),
+    ];
+    if !options.cluster_id.is_empty() {
+        arguments.extend(["--cluster-id".to_owned(), options.cluster_id.clone()]);
+    }
+    let mut child = spawn(options, "controller", &arguments, "controller")?;
+    let log = log_path(options, "controller");
+    ready(&mut child, "controller", &log, options.patience).await?;
+    let process = process_of(&child, "controller", &log)?;
+    // Waiting for a child closes what of it is in its handle.
+    let tie = child.stdin.take();
+    let controller = Controller::Process { child, _tie: tie };
+    Ok((controller, process, None))
+}
+
+async fn start_hosted(options: &Options, settings: Settings, host: Host) -> Result<Started, Error> {
+    let (profile, cluster_id) = (options.profile.clone(), options.cluster_id.clone());
+    let start = move || {
+        let config = Config {
+            security: profile.security(),
+            cluster_id: cluster_id.clone(),
+            reuse: false,
+            settings,
+            libraries: host(),
+        };
+        let process = Process::of(std::process::id())
+            .ok_or_else(|| Error::system("find this process")(io::ErrorKind::NotFound.into()))?;
+        let name = Uuid::new_v4().to_string();
+        let mine = name.clone();
+        let at_end = move || State::remove_hosted(&profile, &cluster_id, &mine);
+        let hosted = Controller::Hosted(Hosted::start(config, at_end)?);
+        Ok((hosted, process, Some(name)))
+    };
+    let started = tokio::task::spawn_blocking(start).await;
+    started.map_err(|error| Error::system("start the controller")(io::Error::other(error)))?
 }
 
 impl Cluster {
@@ -236,10 +292,23 @@ impl Cluster {
         self.grow(count, checkpoint_mb).await
     }
 
+    /// The controller's sockets, if it is in this process.
+    pub fn sockets(&self) -> Option<&Sockets> {
+        match &self.controller {
+            Controller::Process { .. } => None,
+            Controller::Hosted(hosted) => Some(hosted.sockets()),
+        }
+    }
+
     /// Resolves when the controller has ended, whyever.
     pub async fn ended(&mut self) {
-        if let Err(error) = self.controller.wait().await {
-            tracing::warn!(%error, "failed to wait for the controller");
+        match &mut self.controller {
+            Controller::Process { child, .. } => {
+                if let Err(error) = child.wait().await {
+                    tracing::warn!(%error, "failed to wait for the controller");
+                }
+            }
+            Controller::Hosted(hosted) => hosted.ended().await,
         }
     }
 
@@ -247,7 +316,7 @@ impl Cluster {
     ///
     /// # Errors
     /// When a process cannot be ended.
-    pub async fn stop(self) -> Result<(), Error> {
+    pub async fn stop(mut self) -> Result<(), Error> {
         let Options {
             profile,
             cluster_id,
@@ -255,9 +324,14 @@ impl Cluster {
         } = &self.options;
         match stop(profile, cluster_id).await {
             // Somebody else was faster.
-            Err(Error::NotRunning { .. }) => Ok(()),
-            outcome => outcome,
+            Err(Error::NotRunning { .. }) => {}
+            outcome => outcome?,
         }
+        if let Controller::Hosted(hosted) = &mut self.controller {
+            // Its thread may be about to remove files that the next one of this name will have.
+            let _ = timeout(self.options.patience, hosted.ended()).await;
+        }
+        Ok(())
     }
 }
 
@@ -366,7 +440,7 @@ pub(super) async fn spawn_engines(
     let result = async {
         let mut logs = Vec::new();
         for _ in 0..count {
-            let name = format!("engine-{}", uuid::Uuid::new_v4().simple());
+            let name = format!("engine-{}", Uuid::new_v4().simple());
             children.push(spawn(options, "engine", &arguments, &name)?);
             logs.push(log_path(options, &name));
         }

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::local::{Options, not_running, spawn_engines};
 use super::state::{Lock, Process, State};
 use crate::connection::{ClientFile, Paths};
+use crate::controller::{FOLDER, socket_folder};
 use crate::profile::{self, Profile};
 use crate::{EngineId, Error, query};
 
@@ -111,6 +112,17 @@ pub(super) async fn remove(profile: &Profile, state: &State, files: &Paths) {
         };
         // All have the same time, together.
         let _ = timeout(patience, all).await;
+    }
+    // A controller that was killed has left its sockets.
+    if let Ok(file) = ClientFile::read(&files.client)
+        && let Some(folder) = socket_folder(&file.interface)
+        && folder
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(FOLDER.as_bytes()))
+        && let Err(error) = fs::remove_dir_all(folder)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(path = %folder.display(), %error, "failed to remove a folder of sockets");
     }
     let state_file = State::path(profile, &state.cluster_id);
     for path in [&files.client, &files.engine, &state_file] {

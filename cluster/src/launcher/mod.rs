@@ -6,7 +6,7 @@ mod local;
 mod manage;
 mod state;
 
-pub use local::{Cluster, Lifetime, Options, start, start_numbered};
+pub use local::{Cluster, Host, Lifetime, Options, start, start_numbered};
 pub use manage::{
     EngineStatus, Listed, Status, add_engines, clean, list, remove_engines, status, stop,
 };

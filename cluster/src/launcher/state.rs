@@ -103,8 +103,12 @@ pub struct State {
     pub cluster_id: String,
     /// The program that all of them run.
     pub program: PathBuf,
-    /// The controller.
+    /// The process that the controller is, or is in.
     pub controller: Process,
+    /// There if the controller is in a process that does more than that, which isn't ended with the cluster: tells it from others in the same
+    /// process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosted: Option<String>,
     /// The compiler, if one was started.
     pub compiler: Option<Process>,
     /// The engines.
@@ -148,10 +152,22 @@ impl State {
         write_private(&Self::path(profile, &self.cluster_id), self)
     }
 
-    /// All processes, engines first.
-    pub(super) fn processes(&self) -> impl Iterator<Item = Process> {
+    /// Removes the file of a hosted controller that has ended, unless it is another one's by now.
+    pub(super) fn remove_hosted(profile: &Profile, cluster_id: &str, hosted: &str) {
+        let path = Self::path(profile, cluster_id);
+        if Self::read(profile, cluster_id)
+            .is_some_and(|state| state.hosted.as_deref() == Some(hosted))
+            && let Err(error) = fs::remove_file(&path)
+        {
+            tracing::debug!(path = %path.display(), %error, "failed to remove a cluster's file");
+        }
+    }
+
+    /// All processes that are the cluster's alone, engines first.
+    pub fn processes(&self) -> impl Iterator<Item = Process> {
         let engines = self.engines.iter().map(|engine| engine.process);
-        engines.chain(self.compiler).chain([self.controller])
+        let controller = self.hosted.is_none().then_some(self.controller);
+        engines.chain(self.compiler).chain(controller)
     }
 }
 

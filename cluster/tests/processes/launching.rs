@@ -4,12 +4,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cluster::connection::{EngineFile, Libraries};
+use cluster::connection::{ClientFile, EngineFile, Libraries};
 use cluster::controller::{Config, Open};
 use cluster::launcher::{self, Lifetime};
 use cluster::profile::{Settings, TransportSetting};
 use cluster::{Error, engine};
-use serde_json::json;
+use protocol::{RawJson, Session, SocketId};
+use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -72,6 +73,47 @@ async fn a_cluster_is_started_seen_and_stopped() {
             .iter()
             .all(|it| !it.process.is_alive())
     );
+}
+
+/// A controller in this process is a controller for all others, and its end is not this process's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_controller_in_this_process() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = options(&root, 1);
+    options.host = Some(|| None);
+    let mut cluster = launcher::start(options.clone()).await.unwrap();
+    let state = cluster.state().clone();
+    assert!(state.hosted.is_some() && state.controller.pid == std::process::id());
+    assert!(state.processes().all(|it| it != state.controller));
+    let file = ClientFile::read(&cluster.files().client).unwrap();
+    let hub = || [(SocketId(0), file.endpoint(file.registration))];
+    let sockets = cluster.sockets().unwrap().clone();
+    let (visitor, mut inbox) = sockets.visit("me".into(), hub()).unwrap();
+    let session = Session::new(&file.common.key);
+    let request = session.raw_message("connection_request", RawJson::empty_object(), None);
+    visitor.send(SocketId(0), session.encode(&request));
+    let reply = timeout(PATIENCE, inbox.recv()).await.unwrap().unwrap();
+    let reply: Value = session.decode(reply.frames).unwrap().parse().unwrap();
+    assert!(reply["engines"]["0"].is_string(), "{reply}");
+    let status = launcher::status(&options.profile, "").await.unwrap();
+    assert_eq!(
+        (status.engines.len(), status.pid),
+        (1, Some(std::process::id()))
+    );
+
+    launcher::stop(&options.profile, "").await.unwrap();
+    timeout(PATIENCE, cluster.ended()).await.unwrap();
+    assert_eq!(timeout(PATIENCE, inbox.recv()).await.unwrap(), None);
+    assert!(state.processes().all(|it| !it.is_alive()));
+    assert_eq!(launcher::list(root.path()).unwrap(), []);
+    assert!(!cluster.files().client.exists());
+    // Its name is free, and dropping is enough.
+    let again = launcher::start(options.clone()).await.unwrap();
+    let engines = again.state().engines.clone();
+    drop((cluster, again));
+    for engine in engines {
+        assert!(engine.process.wait(PATIENCE).await);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,6 @@
 
 use anyhow::Context;
 use clap::{Args, Subcommand};
-use cluster::connection::Libraries;
 use cluster::launcher::{self, Lifetime, Options};
 use cluster::profile::{self, Profile};
 use cluster::{EngineId, compile, controller, engine};
@@ -172,19 +171,10 @@ pub(super) fn controller(arguments: ControllerArgs) -> anyhow::Result<()> {
         reuse,
         tied,
     };
-    Ok(controller::main(arguments, libraries)?)
-}
-
-/// What engines on this machine load before any artifact; engines ask the compiler where it is not known here.
-fn libraries() -> Option<Libraries> {
-    let rustc = compiler::toolchain::rustc();
-    compiler::support::ensure(&rustc, runtime::SUPPORT_SOURCE)
-        .map(|support| Libraries {
-            support: support.library,
-            preload: vec![support.std],
-        })
-        .map_err(|error| tracing::warn!("{error}"))
-        .ok()
+    Ok(controller::main(
+        arguments,
+        crate::compile_service::libraries,
+    )?)
 }
 
 /// `chorus engine`.

@@ -78,14 +78,10 @@ fn work(queue: &Value) -> String {
     text
 }
 
-/// What all processes take together. Pages that several share are counted once.
+/// What all processes take together that are the cluster's alone. Pages that several share are counted once.
 fn memory(state: &State) -> Option<String> {
-    let first = [Some(state.controller), state.compiler];
-    let engines = state.engines.iter().map(|engine| engine.process);
-    let mut left: Vec<u32> = first
-        .into_iter()
-        .flatten()
-        .chain(engines)
+    let mut left: Vec<u32> = state
+        .processes()
         .filter(|process| process.is_alive())
         .map(|Process { pid, .. }| pid)
         .collect();

@@ -29,6 +29,8 @@ fn program() -> PathBuf {
 /// A notebook that looks for its cluster in a folder of the test.
 fn notebook(root: &tempfile::TempDir) -> Engines {
     let mut engines = Engines::new(program());
+    // The program's compile service has its own.
+    engines.starter.host = || None;
     engines.place = Some(Place {
         profile: Profile::under(root.path(), profile::DEFAULT).unwrap(),
         cluster_id: String::new(),
@@ -126,8 +128,9 @@ async fn a_cluster_of_ones_own_is_started_scaled_restarted_and_ended() {
 
     let profile = engines.place().unwrap().profile;
     let state = State::read(&profile, "notebook-1").unwrap();
+    assert!(state.hosted.is_some() && state.controller.pid == std::process::id());
     engines.shutdown().await;
-    assert!(!state.controller.is_alive() && known.ids().is_none());
+    assert!(known.ids().is_none() && state.processes().all(|process| !process.is_alive()));
     assert_eq!(State::read(&profile, "notebook-1"), None);
 }
 

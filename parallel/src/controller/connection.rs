@@ -10,7 +10,7 @@ use bytes::Bytes;
 use protocol::cluster::{ClientFile, EngineId};
 use protocol::message::Reply;
 use protocol::message::execute::{ExecuteOutcome, ExecuteReply, ExecuteRequest};
-use protocol::{Content, Message, RawJson, Session};
+use protocol::{Content, Message, RawJson, Session, Sockets};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -50,13 +50,30 @@ impl Connection {
         Self::with_file(ClientFile::read(path)?, patience).await
     }
 
+    /// As [`Self::open`], to a controller whose sockets are this process's own: what is said between both goes from memory to memory.
+    /// Where the file is another controller's this is an ordinary connection.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn visit(path: &Path, host: &Sockets, patience: Duration) -> Result<Self, Error> {
+        Self::make(ClientFile::read(path)?, Some(host), patience).await
+    }
+
     /// As [`Self::open`], with the file's content.
     ///
     /// # Errors
     /// When nobody is there, or there is no answer in time.
     pub async fn with_file(file: ClientFile, patience: Duration) -> Result<Self, Error> {
+        Self::make(file, None, patience).await
+    }
+
+    async fn make(
+        file: ClientFile,
+        host: Option<&Sockets>,
+        patience: Duration,
+    ) -> Result<Self, Error> {
         let session = Session::new(&file.common.key);
-        let (commands, state) = driver::open(&file, &session, patience).await?;
+        let (commands, state) = driver::open(&file, &session, host, patience).await?;
         Ok(Self {
             file: Arc::new(file),
             session,

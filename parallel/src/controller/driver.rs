@@ -73,19 +73,30 @@ pub(super) enum Command {
 }
 
 /// Opens the sockets and shakes hands. Gives the parts of a connection whose task runs.
+///
+/// `host`: the controller's own sockets, if it is in this process. What is sent then doesn't go through ZeroMQ.
 pub(super) async fn open(
     file: &ClientFile,
     session: &Session,
+    host: Option<&Sockets>,
     patience: Duration,
 ) -> Result<(mpsc::UnboundedSender<Command>, watch::Receiver<State>), Error> {
     let deadline = tokio::time::Instant::now() + patience;
     let endpoint = file.endpoint(file.registration);
-    let (sockets, mut inbox) = connect(file, session)?;
+    let visit = host.and_then(|host| visit(file, session, host));
+    let visits = visit.is_some();
+    let (sockets, mut inbox, missing) = match visit {
+        Some((sockets, inbox)) => (sockets, inbox, Vec::new()),
+        None => {
+            let (sockets, inbox) = connect(file, session)?;
+            (sockets, inbox, doors(file).map(|(id, ..)| id).to_vec())
+        }
+    };
     let no_answer = || Error::NoAnswer {
         endpoint: endpoint.clone(),
         waited: patience,
     };
-    let hands = shake_hands(&sockets, &mut inbox, session, &endpoint);
+    let hands = shake_hands(&sockets, &mut inbox, missing, session, &endpoint);
     let core = timeout_at(deadline, hands)
         .await
         .map_err(|_| no_answer())?
@@ -98,6 +109,7 @@ pub(super) async fn open(
     let watched = state.subscribe();
     let driver = Driver {
         sockets,
+        visits,
         session: session.clone(),
         core,
         postbox: Postbox::default(),
@@ -108,18 +120,11 @@ pub(super) async fn open(
     Ok((commands, watched))
 }
 
-fn connect(
-    file: &ClientFile,
-    session: &Session,
-) -> Result<(Sockets, mpsc::UnboundedReceiver<Received>), Error> {
-    let options = || SocketOptions {
-        // ipyparallel's hub knows a client by it.
-        identity: Some(Bytes::copy_from_slice(session.id().as_bytes())),
-        heartbeat: file.interface.starts_with("tcp:").then_some(SILENCE),
-        ..SocketOptions::default()
-    };
-    let mut builder = SocketsBuilder::new();
-    for (socket, socket_type, port) in [
+type Line = (Sockets, mpsc::UnboundedReceiver<Received>);
+
+/// The controller's sockets for clients.
+fn doors(file: &ClientFile) -> [(SocketId, SocketType, String); 7] {
+    [
         (QUERY, SocketType::DEALER, file.registration),
         (MUX, SocketType::DEALER, file.mux),
         (TASK, SocketType::DEALER, file.task),
@@ -127,21 +132,44 @@ fn connect(
         (BROADCAST, SocketType::DEALER, file.broadcast),
         (IOPUB, SocketType::SUB, file.iopub),
         (NEWS, SocketType::SUB, file.notification),
-    ] {
+    ]
+    .map(|(socket, socket_type, port)| (socket, socket_type, file.endpoint(port)))
+}
+
+/// ipyparallel's hub knows a client by it.
+fn identity(session: &Session) -> Bytes {
+    Bytes::copy_from_slice(session.id().as_bytes())
+}
+
+/// Becomes a peer of a controller in this process. `None` if it is another one's file.
+fn visit(file: &ClientFile, session: &Session, host: &Sockets) -> Option<Line> {
+    let doors = doors(file).map(|(socket, _, endpoint)| (socket, endpoint));
+    host.visit(identity(session), doors)
+}
+
+fn connect(file: &ClientFile, session: &Session) -> Result<Line, Error> {
+    let options = || SocketOptions {
+        identity: Some(identity(session)),
+        heartbeat: file.interface.starts_with("tcp:").then_some(SILENCE),
+        ..SocketOptions::default()
+    };
+    let mut builder = SocketsBuilder::new();
+    for (socket, socket_type, endpoint) in doors(file) {
         builder = builder
             .monitor(socket, SocketId(socket.0 + MONITOR))
             .options(socket, options())
-            .connect(socket, socket_type, file.endpoint(port));
+            .connect(socket, socket_type, endpoint);
     }
     Ok(builder.start()?)
 }
 
-/// Waits until all sockets are connected, and with that hear what will be said from then on; then asks which engines there are.
+/// Waits until the `missing` sockets are connected, and with that hear what will be said from then on; then asks which engines there are.
 ///
 /// Gives nothing if the answer is that of an error, or the sockets have closed.
 async fn shake_hands(
     sockets: &Sockets,
     inbox: &mut mpsc::UnboundedReceiver<Received>,
+    mut missing: Vec<SocketId>,
     session: &Session,
     endpoint: &str,
 ) -> Result<Option<Core>, Error> {
@@ -150,9 +178,16 @@ async fn shake_hands(
         engines: BTreeMap<EngineId, String>,
     }
 
+    let ask = || {
+        let content = RawJson::empty_object();
+        let request = session.raw_message("connection_request", content, None);
+        sockets.send(QUERY, session.encode(&request));
+    };
     let mut core = Core::default();
-    let mut missing: Vec<SocketId> = (QUERY.0..=NEWS.0).map(SocketId).collect();
     let mut news = Vec::new();
+    if missing.is_empty() {
+        ask();
+    }
     while let Some(Received { socket, frames }) = inbox.recv().await {
         if let Some(of) = socket.0.checked_sub(MONITOR) {
             match Contact::from_frames(&frames) {
@@ -160,9 +195,7 @@ async fn shake_hands(
                     let before = missing.len();
                     missing.retain(|socket| socket.0 != of);
                     if missing.is_empty() && before > 0 {
-                        let content = RawJson::empty_object();
-                        let request = session.raw_message("connection_request", content, None);
-                        sockets.send(QUERY, session.encode(&request));
+                        ask();
                     }
                 }
                 // The hub listens before the file is there; ipcontroller's schedulers may be later.
@@ -206,6 +239,8 @@ fn decode(session: &Session, frames: Vec<Bytes>) -> Option<Message> {
 
 struct Driver {
     sockets: Sockets,
+    /// Whether the controller is in this process. It has verified what engines said.
+    visits: bool,
     session: Session,
     core: Core,
     postbox: Postbox,
@@ -310,7 +345,11 @@ impl Driver {
         let Some(addressed) = self.postbox.find(&parts) else {
             return false;
         };
-        match self.session.verify(frames) {
+        let verified = match self.visits {
+            true => Ok(()),
+            false => self.session.verify(frames),
+        };
+        match verified {
             Ok(()) if socket == IOPUB => addressed.broadcast(&parts, || Message::of(&parts).ok()),
             Ok(()) => addressed.reply(&parts),
             Err(error) => tracing::warn!(%error, "a message is dropped"),

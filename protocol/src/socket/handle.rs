@@ -5,10 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::outgoing::{Command, Outgoing};
-use super::{SendError, SocketId};
+use super::visitors::Visitor;
+use super::{Received, SendError, SocketId};
 
 /// A handle to a set of sockets. Clones are handles to the same set.
 ///
@@ -20,6 +21,15 @@ pub struct Sockets(Arc<Inner>);
 struct Inner {
     outgoing: Arc<Outgoing>,
     endpoints: HashMap<SocketId, String>,
+    /// There for a visitor: nothing is sent by the sockets, but to their owner.
+    visit: Option<Visit>,
+}
+
+/// A visitor's way in.
+struct Visit {
+    identity: Bytes,
+    /// The visitor's names of sockets, and their owner's.
+    doors: HashMap<SocketId, SocketId>,
 }
 
 impl Sockets {
@@ -27,7 +37,42 @@ impl Sockets {
         Self(Arc::new(Inner {
             outgoing,
             endpoints,
+            visit: None,
         }))
+    }
+
+    /// Makes the caller a peer of these sockets without ZeroMQ between: what is sent by the handle that this gives reaches the sockets'
+    /// [`super::Service`] as if it had come from a DEALER with this identity, and what is sent to that, or published, comes out of the receiver, whose end is
+    /// the sockets' end. As that happens in one process, no thread of ZeroMQ's has to wake up.
+    ///
+    /// `doors`: what the caller calls the sockets, and their endpoints. `None` if an endpoint is none of them.
+    pub fn visit(
+        &self,
+        identity: Bytes,
+        doors: impl IntoIterator<Item = (SocketId, String)>,
+    ) -> Option<(Self, mpsc::UnboundedReceiver<Received>)> {
+        let endpoints: HashMap<SocketId, String> = doors.into_iter().collect();
+        let at = |endpoint: &String| {
+            let mut all = self.0.endpoints.iter();
+            all.find_map(|(socket, at)| (at == endpoint).then_some(*socket))
+        };
+        let doors = endpoints
+            .iter()
+            .map(|(name, endpoint)| Some((*name, at(endpoint)?)))
+            .collect::<Option<HashMap<SocketId, SocketId>>>()?;
+        let (sender, inbox) = mpsc::unbounded_channel();
+        self.0.outgoing.push(Command::Visit(Visitor {
+            identity: identity.clone(),
+            doors: doors.iter().map(|(name, door)| (*door, *name)).collect(),
+            inbox: sender,
+            told: Vec::new(),
+        }));
+        let visitor = Self(Arc::new(Inner {
+            outgoing: Arc::clone(&self.0.outgoing),
+            endpoints,
+            visit: Some(Visit { identity, doors }),
+        }));
+        Some((visitor, inbox))
     }
 
     /// Queues a message and returns at once. Messages leave in the order of the calls, across all sockets of the set.
@@ -35,15 +80,23 @@ impl Sockets {
     /// What cannot be sent is dropped, and traced when it happens for the first time on a socket: a ROUTER's peer that is gone, a
     /// bound DEALER or PUSH without peers. Use [`Self::deliver`] to know.
     pub fn send(&self, socket: SocketId, frames: Vec<Bytes>) {
-        self.0.outgoing.push(Command::Send { socket, frames });
+        self.send_all([(socket, frames)]);
     }
 
     /// As [`Self::send`], for many messages: the task is woken once for all that are there by then.
     pub fn send_all(&self, messages: impl IntoIterator<Item = (SocketId, Vec<Bytes>)>) {
-        let commands = messages
-            .into_iter()
-            .map(|(socket, frames)| Command::Send { socket, frames });
-        self.0.outgoing.push_all(commands);
+        let messages = messages.into_iter();
+        let outgoing = &self.0.outgoing;
+        match &self.0.visit {
+            None => {
+                outgoing.push_all(messages.map(|(socket, frames)| Command::Send { socket, frames }))
+            }
+            Some(visit) => outgoing.push_all(messages.filter_map(|(socket, frames)| {
+                let received = visit.received(socket, frames)?;
+                let outcome = None;
+                Some(Command::Hear { received, outcome })
+            })),
+        }
     }
 
     /// As [`Self::send`], and tells whether ZeroMQ took the message. It is queued when this is called, not when it is awaited.
@@ -56,11 +109,21 @@ impl Sockets {
         frames: Vec<Bytes>,
     ) -> impl Future<Output = Result<(), SendError>> + Send + use<> {
         let (outcome, answer) = oneshot::channel();
-        self.0.outgoing.push(Command::Deliver {
-            socket,
-            frames,
-            outcome,
-        });
+        match &self.0.visit {
+            None => self.0.outgoing.push(Command::Deliver {
+                socket,
+                frames,
+                outcome,
+            }),
+            Some(visit) => match visit.received(socket, frames) {
+                Some(received) => self.0.outgoing.push(Command::Hear {
+                    received,
+                    outcome: Some(outcome),
+                }),
+                // The receiver is here.
+                None => drop(outcome.send(Err(SendError::UnknownSocket(socket)))),
+            },
+        }
         async { answer.await.unwrap_or(Err(SendError::Closed)) }
     }
 
@@ -81,10 +144,13 @@ impl Sockets {
     }
 
     /// Sends what is queued, closes the sockets and ends their task. Takes as long as peers need to take what was sent, at
-    /// most the sockets' linger. Other handles stay valid, and what they send is dropped.
+    /// most the sockets' linger. Other handles stay valid, and what they send is dropped. A visitor takes its leave, and the sockets stay.
     pub async fn close(self) {
-        self.0.outgoing.push(Command::Close);
-        self.ended().await;
+        self.0.end();
+        match self.0.visit {
+            None => self.ended().await,
+            Some(_) => self.flush().await,
+        }
     }
 
     /// The endpoint of a socket as peers can connect to it: with the port that the system chose. For a socket with several
@@ -94,9 +160,27 @@ impl Sockets {
     }
 }
 
+impl Visit {
+    /// As the sockets would receive it.
+    fn received(&self, socket: SocketId, mut frames: Vec<Bytes>) -> Option<Received> {
+        let socket = *self.doors.get(&socket)?;
+        frames.insert(0, self.identity.clone());
+        Some(Received { socket, frames })
+    }
+}
+
+impl Inner {
+    fn end(&self) {
+        self.outgoing.push(match &self.visit {
+            None => Command::Close,
+            Some(visit) => Command::Leave(visit.identity.clone()),
+        });
+    }
+}
+
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.outgoing.push(Command::Close);
+        self.end();
     }
 }
 

@@ -11,6 +11,7 @@ mod handle;
 mod heartbeat;
 mod outgoing;
 mod service;
+mod visitors;
 mod worker;
 
 #[cfg(test)]

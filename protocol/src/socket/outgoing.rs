@@ -1,11 +1,13 @@
 //! The queue between handles and the task that owns the sockets: any number of writers, one reader.
 
+use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use tokio::sync::{Notify, oneshot};
 
-use super::{SendError, SocketId};
+use super::visitors::Visitor;
+use super::{Received, SendError, SocketId};
 
 /// What the task is asked to do, in this order.
 pub(super) enum Command {
@@ -20,6 +22,15 @@ pub(super) enum Command {
         frames: Vec<Bytes>,
         outcome: oneshot::Sender<Result<(), SendError>>,
     },
+    /// A peer in this process comes.
+    Visit(Visitor),
+    /// It has said something; tell whether it was heard.
+    Hear {
+        received: Received,
+        outcome: Option<oneshot::Sender<Result<(), SendError>>>,
+    },
+    /// It goes.
+    Leave(Bytes),
     /// Answer when this is reached.
     Flush(oneshot::Sender<()>),
     /// Keep the sender until the sockets are closed.
@@ -47,7 +58,7 @@ pub(super) struct Outgoing {
 
 #[derive(Default)]
 struct Queue {
-    commands: Vec<Command>,
+    commands: VecDeque<Command>,
     closed: bool,
 }
 
@@ -79,7 +90,7 @@ impl Outgoing {
     }
 
     /// Moves all commands to `commands`, which is empty.
-    pub(super) fn take(&self, commands: &mut Vec<Command>) {
+    pub(super) fn take(&self, commands: &mut VecDeque<Command>) {
         std::mem::swap(&mut self.lock().commands, commands);
     }
 

@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use super::visitors::Visitors;
 use super::worker::Owned;
 use super::{Received, SendError, SocketId};
 
@@ -16,6 +17,11 @@ use super::{Received, SendError, SocketId};
 pub trait Service: Send + 'static {
     /// A message has come.
     fn on_message(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()>;
+
+    /// A visitor has said something ([`super::Sockets::visit`]): what is verified of others' messages need not be of its.
+    fn on_visitor(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        self.on_message(received, outlet)
+    }
 
     /// When [`Self::on_time`] is wanted, if at all. Asked after each time that something happened.
     fn deadline(&self) -> Option<Instant> {
@@ -41,9 +47,12 @@ impl Service for mpsc::UnboundedSender<Received> {
     }
 }
 
-/// The way out for a [`Service`].
+/// The way out for a [`Service`]: to ZeroMQ, and to the peers in this process ([`super::Sockets::visit`]).
 #[derive(Debug)]
-pub struct Outlet<'a>(pub(super) &'a mut [Owned]);
+pub struct Outlet<'a> {
+    pub(super) sockets: &'a mut [Owned],
+    pub(super) visitors: &'a mut Visitors,
+}
 
 impl Outlet<'_> {
     /// Sends a message at once. What cannot be sent is dropped, as by [`super::Sockets::send`].
@@ -53,12 +62,16 @@ impl Outlet<'_> {
         }
     }
 
-    /// As [`Self::send`], and tells whether ZeroMQ took the message.
+    /// As [`Self::send`], and tells whether ZeroMQ or a peer in this process took the message.
     ///
     /// # Errors
     /// When the message cannot be sent. Success means that a peer was there, not that it has the message.
     pub fn deliver(&mut self, socket: SocketId, frames: Vec<Bytes>) -> Result<(), SendError> {
-        let owned = self.0.iter_mut().find(|owned| owned.id == socket);
-        owned.ok_or(SendError::UnknownSocket(socket))?.send(frames)
+        let owned = self.sockets.iter_mut().find(|owned| owned.id == socket);
+        let owned = owned.ok_or(SendError::UnknownSocket(socket))?;
+        match self.visitors.take(socket, owned.socket_type, frames) {
+            Some(frames) => owned.send(frames),
+            None => Ok(()),
+        }
     }
 }

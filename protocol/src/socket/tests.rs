@@ -647,3 +647,86 @@ async fn a_service_answers_in_the_sockets_task() {
     timeout(DEADLINE, ended).await.unwrap().unwrap();
     assert_eq!(next(&mut replies).await, frames([b"well?"]));
 }
+
+/// Answers, and publishes what it is told.
+struct Herald;
+
+const NEWS: SocketId = SocketId(4);
+
+impl Service for Herald {
+    fn on_message(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
+        if received.socket == SERVER {
+            outlet.send(NEWS, received.frames.get(1..).unwrap_or_default().to_vec());
+            assert_eq!(outlet.deliver(SERVER, received.frames), Ok(()));
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+#[tokio::test]
+async fn visitors_are_peers_without_zeromq() {
+    const ASKS: SocketId = SocketId(7);
+    const HEARS: SocketId = SocketId(8);
+    let folder = tempfile::tempdir().unwrap();
+    let [server, news] =
+        ["server", "news"].map(|name| format!("ipc://{}/{name}", folder.path().display()));
+    let open = SocketsBuilder::new()
+        .bind(SERVER, SocketType::ROUTER, &server)
+        .bind(NEWS, SocketType::XPUB, &news)
+        .open()
+        .unwrap();
+    let sockets = open.serve(Herald).unwrap();
+    let name = Bytes::from_static(b"visitor");
+    let nowhere = [(ASKS, format!("{server}-2"))];
+    assert!(sockets.visit(name.clone(), nowhere).is_none());
+    let doors = || [(ASKS, server.clone()), (HEARS, news.clone())];
+    let (visitor, mut heard) = sockets.visit(name.clone(), doors()).unwrap();
+    assert_eq!(visitor.endpoint(HEARS), Some(news.as_str()));
+    // Others hear what is published, and get what is theirs.
+    let (client, mut replies) = connected(SocketType::DEALER, &server, b"me");
+    for (number, word) in [b"one", b"two"].into_iter().enumerate() {
+        let (by, their) = match number {
+            0 => (&visitor, None),
+            _ => (&client, Some(&mut replies)),
+        };
+        let socket = if number == 0 { ASKS } else { CLIENT };
+        by.send(socket, frames([word, b"rest"]));
+        let first = timeout(DEADLINE, heard.recv()).await.unwrap().unwrap();
+        assert_eq!(
+            (first.socket, first.frames),
+            (HEARS, frames([word, b"rest"]))
+        );
+        match their {
+            Some(replies) => assert_eq!(next(replies).await, frames([word, b"rest"])),
+            None => {
+                let second = timeout(DEADLINE, heard.recv()).await.unwrap().unwrap();
+                assert_eq!(
+                    (second.socket, second.frames),
+                    (ASKS, frames([word, b"rest"]))
+                );
+            }
+        }
+    }
+    assert_eq!(visitor.deliver(ASKS, frames([b"x"])).await, Ok(()));
+    assert_eq!(
+        visitor.deliver(CLIENT, frames([b"x"])).await,
+        Err(SendError::UnknownSocket(CLIENT))
+    );
+    next(&mut heard).await;
+    next(&mut heard).await;
+    // One that goes takes nobody with it, and can come again.
+    timeout(DEADLINE, visitor.close()).await.unwrap();
+    assert_eq!(heard.recv().await, None);
+    let (visitor, mut heard) = sockets.visit(name.clone(), doors()).unwrap();
+    visitor.send_all((0..1000).map(|_| (ASKS, frames([b"many"]))));
+    for _ in 0..2000 {
+        assert_eq!(next(&mut heard).await, frames([b"many"]));
+    }
+    // The sockets' end is told at once, whatever lingers.
+    timeout(DEADLINE, sockets.close()).await.unwrap();
+    assert_eq!(heard.recv().await, None);
+    assert_eq!(
+        visitor.deliver(ASKS, frames([b"x"])).await,
+        Err(SendError::Closed)
+    );
+}

@@ -1,6 +1,6 @@
 //! The task that owns a set of sockets.
 
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::future::poll_fn;
 use std::io;
 use std::ops::ControlFlow;
@@ -19,9 +19,10 @@ use zmq::{POLLIN, SocketType};
 use super::frames::{self, Receiver, retried};
 use super::outgoing::{Command, Outgoing};
 use super::service::{Outlet, Service};
+use super::visitors::Visitors;
 use super::{Received, SendError, SocketId};
 
-/// How many messages one socket may deliver before the others and the outgoing ones have their turn.
+/// How many messages one socket may deliver, or the queue of what there is to do, before the others have their turn.
 const BURST: usize = 256;
 
 /// A socket and what is known of it.
@@ -89,13 +90,15 @@ impl std::fmt::Debug for Owned {
 pub(super) struct Descriptors(Vec<AsyncFd<RawFd>>);
 
 pub(super) struct Worker<S> {
-    // Fields are dropped in this order. The last socket takes the context with it, which waits for as long as sockets linger;
-    // only then are commands refused and those told who wait for the end.
+    // Fields are dropped in this order. Visitors learn of the end at once. The last socket takes the context with it, which waits for as
+    // long as sockets linger; only then are commands refused and those told who wait for the end.
+    visitors: Visitors,
     sockets: Vec<Owned>,
     outgoing: ClosedOnDrop,
     waiting: Vec<oneshot::Sender<()>>,
     service: S,
-    commands: Vec<Command>,
+    /// Those that were taken out of the queue and have not had their turn.
+    commands: VecDeque<Command>,
     receiver: Receiver,
     /// The sockets that have messages, by index.
     readable: Vec<usize>,
@@ -114,11 +117,12 @@ impl<S: Service> Worker<S> {
     pub(super) fn new(sockets: Vec<Owned>, outgoing: Arc<Outgoing>, service: S) -> Self {
         Self {
             readable: Vec::with_capacity(sockets.len()),
+            visitors: Visitors::default(),
             sockets,
             outgoing: ClosedOnDrop(outgoing),
             waiting: Vec::new(),
             service,
-            commands: Vec::new(),
+            commands: VecDeque::new(),
             receiver: Receiver::default(),
         }
     }
@@ -148,7 +152,9 @@ impl<S: Service> Worker<S> {
                 tracing::error!(%error, "failed to wait for messages; the sockets are closed");
                 break;
             }
-            if self.turn().is_break() {
+            let turn = self.turn();
+            self.visitors.flush();
+            if turn.is_break() {
                 break;
             }
         }
@@ -183,17 +189,20 @@ impl<S: Service> Worker<S> {
 
     /// Does what there is to do: what was asked for, what came, what is due.
     fn turn(&mut self) -> ControlFlow<()> {
-        let mut commands = std::mem::take(&mut self.commands);
-        self.outgoing.0.take(&mut commands);
-        let mut left = commands.drain(..);
-        while let Some(command) = left.next() {
+        if self.commands.is_empty() {
+            self.outgoing.0.take(&mut self.commands);
+        }
+        for _ in 0..BURST {
+            let Some(command) = self.commands.pop_front() else {
+                break;
+            };
             if self.obey(command).is_break() {
-                self.waiting.extend(left.filter_map(Command::waiting));
+                let left = std::mem::take(&mut self.commands);
+                self.waiting
+                    .extend(left.into_iter().filter_map(Command::waiting));
                 return ControlFlow::Break(());
             }
         }
-        drop(left);
-        self.commands = commands;
         let mut readable = std::mem::take(&mut self.readable);
         for index in readable.drain(..) {
             self.receive(index)?;
@@ -201,7 +210,8 @@ impl<S: Service> Worker<S> {
         self.readable = readable;
         let due = self.service.deadline();
         if due.is_some_and(|due| due <= Instant::now()) {
-            self.service.on_time(&mut Outlet(&mut self.sockets))?;
+            let (service, mut outlet) = self.service();
+            service.on_time(&mut outlet)?;
         }
         ControlFlow::Continue(())
     }
@@ -209,7 +219,7 @@ impl<S: Service> Worker<S> {
     /// Sleeps until there may be something to do.
     async fn wait(&mut self, descriptors: &Descriptors) -> zmq::Result<()> {
         self.ask()?;
-        if !self.readable.is_empty() {
+        if !self.readable.is_empty() || !self.commands.is_empty() {
             // The other tasks' turn; and then that of all sockets, or a busy one would be the only one that is heard.
             tokio::task::yield_now().await;
             return poll_fn(|context| match self.poll_note(descriptors, context) {
@@ -256,8 +266,17 @@ impl<S: Service> Worker<S> {
         noted
     }
 
+    /// The service and its way out.
+    fn service(&mut self) -> (&mut S, Outlet<'_>) {
+        let outlet = Outlet {
+            sockets: &mut self.sockets,
+            visitors: &mut self.visitors,
+        };
+        (&mut self.service, outlet)
+    }
+
     fn obey(&mut self, command: Command) -> ControlFlow<()> {
-        let mut outlet = Outlet(&mut self.sockets);
+        let (service, mut outlet) = self.service();
         match command {
             Command::Send { socket, frames } => outlet.send(socket, frames),
             Command::Deliver {
@@ -268,11 +287,20 @@ impl<S: Service> Worker<S> {
                 // Whoever asked may have stopped listening.
                 let _ = outcome.send(outlet.deliver(socket, frames));
             }
+            Command::Visit(visitor) => self.visitors.add(visitor),
+            Command::Hear { received, outcome } => {
+                let flow = service.on_visitor(received, &mut outlet);
+                if let Some(outcome) = outcome {
+                    let _ = outcome.send(Ok(()));
+                }
+                return flow;
+            }
+            Command::Leave(identity) => self.visitors.remove(&identity),
             Command::Flush(done) => {
                 let _ = done.send(());
             }
             Command::Ended(sender) => self.waiting.push(sender),
-            Command::Close => return self.service.on_close(&mut outlet),
+            Command::Close => return service.on_close(&mut outlet),
         }
         ControlFlow::Continue(())
     }
@@ -289,8 +317,8 @@ impl<S: Service> Worker<S> {
                         socket: owned.id,
                         frames,
                     };
-                    self.service
-                        .on_message(received, &mut Outlet(&mut self.sockets))?;
+                    let (service, mut outlet) = self.service();
+                    service.on_message(received, &mut outlet)?;
                 }
                 Err(zmq::Error::EAGAIN) => break,
                 Err(error) => {

@@ -1,0 +1,95 @@
+//! A controller in a thread of this process, for whoever is its first client: what both say to each other goes from memory to memory, and no
+//! process has to be started.
+
+use std::io;
+use std::sync::mpsc;
+use std::thread;
+
+use protocol::Sockets;
+use tokio::sync::{oneshot, watch};
+
+use super::{Config, Files, Open};
+use crate::Error;
+
+/// A controller in a thread of this process. It ends when this is dropped.
+#[derive(Debug)]
+pub struct Hosted {
+    files: Files,
+    sockets: Sockets,
+    ended: watch::Receiver<()>,
+    /// Dropped to stop it.
+    _stop: oneshot::Sender<()>,
+}
+
+/// Calls something when it is dropped: a thread's end, even if it panics.
+struct AtEnd<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+impl Hosted {
+    /// Opens the sockets, writes the connection files, and serves in a new thread. `at_end` is called when that ends, whyever.
+    ///
+    /// # Errors
+    /// When the sockets cannot be opened, the files not written, or the thread not started.
+    pub fn start(config: Config, at_end: impl FnMut() + Send + 'static) -> Result<Self, Error> {
+        let open = Open::new(config)?;
+        let files = open.files().clone();
+        let (told, started) = mpsc::sync_channel(1);
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (alive, ended) = watch::channel(());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(Error::system("start"))?;
+        let serve = move || {
+            // Told last of all: nobody starts another one before.
+            let _alive = alive;
+            let _at_end = AtEnd(at_end);
+            let stop = async move {
+                // Nobody says anything: it is dropped.
+                let _ = stopped.await;
+            };
+            let tell = |sockets: &Sockets| {
+                // Who started this waits for it.
+                let _ = told.send(Ok(sockets.clone()));
+            };
+            if let Err(error) = runtime.block_on(open.serve_with(tell, stop))
+                && let Err(mpsc::SendError(Err(error))) = told.send(Err(error))
+            {
+                tracing::error!("the controller ended: {}", error.chain());
+            }
+            runtime.shutdown_background();
+        };
+        thread::Builder::new()
+            .name("controller".to_owned())
+            .spawn(serve)
+            .map_err(Error::system("start a thread"))?;
+        let panicked = |_| Error::system("start the controller")(io::Error::other("it panicked"));
+        let sockets = started.recv().map_err(panicked)??;
+        Ok(Self {
+            files,
+            sockets,
+            ended,
+            _stop: stop,
+        })
+    }
+
+    /// Where the connection files are.
+    pub fn files(&self) -> &Files {
+        &self.files
+    }
+
+    /// The controller's sockets, for visits ([`Sockets::visit`]).
+    pub fn sockets(&self) -> &Sockets {
+        &self.sockets
+    }
+
+    /// Resolves when it has ended, whyever.
+    pub async fn ended(&mut self) {
+        while self.ended.changed().await.is_ok() {}
+    }
+}
