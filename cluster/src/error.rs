@@ -128,13 +128,13 @@ pub enum Error {
     },
     /// A cluster of this name runs.
     #[error(
-        "start the cluster {name}: it is running already (controller process {pid}); `chorus cluster stop{stop}` stops it, \
+        "start the cluster {name}: it is running already (its controller is in process {pid}); `chorus cluster stop{stop}` stops it, \
          `--cluster-id` starts another one beside it"
     )]
     AlreadyRunning {
         /// Profile and id, for people.
         name: String,
-        /// Its controller.
+        /// The process that its controller is, or is in.
         pid: u32,
         /// The options that name it, after a space each.
         stop: String,

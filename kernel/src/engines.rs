@@ -194,8 +194,13 @@ impl Engines {
             .as_ref()
             .is_some_and(|it| it.connection.lost().is_some())
         {
-            // Without its controller a cluster is nothing; what is left of our own ends here.
-            self.detach();
+            // Without its controller a cluster is nothing; what is left of our own ends here, and its name is free.
+            if let Some(Attached {
+                own: Some(mut own), ..
+            }) = self.detach()
+            {
+                let _ = timeout(ANSWER, own.ended()).await;
+            }
         }
         if self.attached.is_none() {
             let Place {

@@ -51,11 +51,10 @@ pub(super) async fn drive(
 
 impl Service for Driver {
     fn on_message(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
-        self.take(received, true, outlet)
-    }
-
-    fn on_visitor(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
-        self.take(received, false, outlet)
+        match self.event(received) {
+            Some(event) => self.handle(self.now(), event, outlet),
+            None => ControlFlow::Continue(()),
+        }
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -82,21 +81,8 @@ impl Driver {
         }
     }
 
-    /// `foreign`: it came from another process.
-    fn take(
-        &mut self,
-        received: Received,
-        foreign: bool,
-        outlet: &mut Outlet<'_>,
-    ) -> ControlFlow<()> {
-        match self.event(received, foreign) {
-            Some(event) => self.handle(self.now(), event, outlet),
-            None => ControlFlow::Continue(()),
-        }
-    }
-
     /// What arrived as an event; nothing if nobody should have sent it.
-    fn event(&self, received: Received, foreign: bool) -> Option<Event> {
+    fn event(&self, received: Received) -> Option<Event> {
         let channel = Channel::of(received.socket)?;
         match channel {
             Channel::Pong => match &received.frames[..] {
@@ -111,11 +97,7 @@ impl Driver {
                 .map(|_| Event::Subscribed),
             Channel::IopubClient | Channel::Ping => None,
             Channel::TaskClient | Channel::TaskEngine => {
-                let verified = match foreign {
-                    true => self.session.verify(&received.frames),
-                    false => Ok(()),
-                };
-                match verified {
+                match self.session.verify(&received.frames) {
                     Ok(()) => {
                         Packet::of(received.frames).map(|packet| Event::Passing { channel, packet })
                     }

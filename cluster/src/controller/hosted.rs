@@ -8,17 +8,16 @@ use std::thread;
 use protocol::Sockets;
 use tokio::sync::{oneshot, watch};
 
-use super::{Config, Files, Open};
+use super::{Config, Open};
 use crate::Error;
 
 /// A controller in a thread of this process. It ends when this is dropped.
 #[derive(Debug)]
 pub struct Hosted {
-    files: Files,
     sockets: Sockets,
     ended: watch::Receiver<()>,
     /// Dropped to stop it.
-    _stop: oneshot::Sender<()>,
+    stop: Option<oneshot::Sender<()>>,
 }
 
 /// Calls something when it is dropped: a thread's end, even if it panics.
@@ -36,8 +35,6 @@ impl Hosted {
     /// # Errors
     /// When the sockets cannot be opened, the files not written, or the thread not started.
     pub fn start(config: Config, at_end: impl FnMut() + Send + 'static) -> Result<Self, Error> {
-        let open = Open::new(config)?;
-        let files = open.files().clone();
         let (told, started) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
         let (alive, ended) = watch::channel(());
@@ -57,7 +54,9 @@ impl Hosted {
                 // Who started this waits for it.
                 let _ = told.send(Ok(sockets.clone()));
             };
-            if let Err(error) = runtime.block_on(open.serve_with(tell, stop))
+            let served =
+                Open::new(config).and_then(|open| runtime.block_on(open.serve_with(tell, stop)));
+            if let Err(error) = served
                 && let Err(mpsc::SendError(Err(error))) = told.send(Err(error))
             {
                 tracing::error!("the controller ended: {}", error.chain());
@@ -71,21 +70,25 @@ impl Hosted {
         let panicked = |_| Error::system("start the controller")(io::Error::other("it panicked"));
         let sockets = started.recv().map_err(panicked)??;
         Ok(Self {
-            files,
             sockets,
             ended,
-            _stop: stop,
+            stop: Some(stop),
         })
-    }
-
-    /// Where the connection files are.
-    pub fn files(&self) -> &Files {
-        &self.files
     }
 
     /// The controller's sockets, for visits ([`Sockets::visit`]).
     pub fn sockets(&self) -> &Sockets {
         &self.sockets
+    }
+
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.ended.has_changed().is_err()
+    }
+
+    /// Tells it to end.
+    pub fn stop(&mut self) {
+        self.stop = None;
     }
 
     /// Resolves when it has ended, whyever.

@@ -23,7 +23,7 @@ use std::path::PathBuf;
 
 pub(crate) use driver::OURS;
 pub use hosted::Hosted;
-pub(crate) use open::{FOLDER, socket_folder};
+pub(crate) use open::remove_sockets;
 pub use open::{Files, Open};
 pub(crate) use traffic::HELLO;
 

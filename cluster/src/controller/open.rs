@@ -1,6 +1,7 @@
 //! Opening a controller's sockets and telling where they are.
 
 use std::fs;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -16,8 +17,6 @@ use crate::profile::{TransportSetting, private_folder};
 
 /// The longest path of a Unix socket, in bytes, without the end of a C string.
 const PATH_LIMIT: usize = 107;
-/// The start of the name of a folder of sockets.
-pub(crate) const FOLDER: &str = "chorus-";
 /// The start of the sockets' names in their folder.
 const PREFIX: &str = "s";
 
@@ -221,8 +220,33 @@ impl Open {
     }
 }
 
+/// Removes the Unix sockets of a controller that is no more, and their folder if nothing else is in it.
+pub(crate) fn remove_sockets(interface: &str) {
+    let Some(folder) = socket_folder(interface) else {
+        return;
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let ours = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(PREFIX)?.strip_prefix(':'))
+            .is_some_and(|number| number.parse::<u16>().is_ok());
+        let socket = entry.file_type().is_ok_and(|it| it.is_socket());
+        if ours
+            && socket
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            tracing::debug!(path = %entry.path().display(), %error, "failed to remove a socket");
+        }
+    }
+    // Others' folders are not empty.
+    if let Err(error) = fs::remove_dir(folder) {
+        tracing::debug!(path = %folder.display(), %error, "failed to remove a folder of sockets");
+    }
+}
+
 /// The folder of the Unix sockets that an interface of a controller's names.
-pub(crate) fn socket_folder(interface: &str) -> Option<&Path> {
+fn socket_folder(interface: &str) -> Option<&Path> {
     Path::new(interface.strip_prefix("ipc://")?).parent()
 }
 
@@ -243,7 +267,7 @@ fn new_interface(config: &Config) -> Result<(String, Option<PathBuf>), Error> {
     let parent = dirs::runtime_dir().filter(|folder| folder.is_dir());
     let parent = parent.unwrap_or_else(std::env::temp_dir);
     let made = tempfile::Builder::new()
-        .prefix(FOLDER)
+        .prefix("chorus-")
         .rand_bytes(8)
         .tempdir_in(&parent)
         .map_err(Error::file("make a folder for sockets in", &parent))?;

@@ -13,7 +13,7 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::manage::{remove, stop};
+use super::manage::{GRACE, remove, stop};
 use super::state::{EngineProcess, Lock, Process, State};
 use crate::Error;
 use crate::connection::{Libraries, Paths};
@@ -150,7 +150,7 @@ pub async fn start(options: Options) -> Result<Cluster, Error> {
     let settings = profile.settings()?;
     let files = profile.connection_files(cluster_id)?;
     profile.make_folders()?;
-    let _lock = Lock::take(profile, cluster_id)?;
+    let mut lock = Lock::take(profile, cluster_id)?;
     if let Some(state) = State::read(profile, cluster_id) {
         if state.controller.is_alive() {
             let (name, stop) = names(profile, cluster_id);
@@ -165,10 +165,13 @@ pub async fn start(options: Options) -> Result<Cluster, Error> {
     }
     let (controller, process, hosted) = match options.host {
         Some(host) if options.lifetime == Lifetime::Tied => {
-            start_hosted(&options, settings.clone(), host).await?
+            let started = start_hosted(&options, settings.clone(), host, lock).await?;
+            lock = started.1;
+            started.0
         }
         _ => start_controller(&options).await?,
     };
+    let _lock = lock;
     let state = State {
         cluster_id: cluster_id.clone(),
         program: options.program.clone(),
@@ -227,7 +230,13 @@ async fn start_controller(options: &Options) -> Result<Started, Error> {
     Ok((controller, process, None))
 }
 
-async fn start_hosted(options: &Options, settings: Settings, host: Host) -> Result<Started, Error> {
+/// Has the lock until it is over, also if nobody waits for that any more.
+async fn start_hosted(
+    options: &Options,
+    settings: Settings,
+    host: Host,
+    lock: Lock,
+) -> Result<(Started, Lock), Error> {
     let (profile, cluster_id) = (options.profile.clone(), options.cluster_id.clone());
     let start = move || {
         let config = Config {
@@ -243,7 +252,7 @@ async fn start_hosted(options: &Options, settings: Settings, host: Host) -> Resu
         let mine = name.clone();
         let at_end = move || State::remove_hosted(&profile, &cluster_id, &mine);
         let hosted = Controller::Hosted(Hosted::start(config, at_end)?);
-        Ok((hosted, process, Some(name)))
+        Ok(((hosted, process, Some(name)), lock))
     };
     let started = tokio::task::spawn_blocking(start).await;
     started.map_err(|error| Error::system("start the controller")(io::Error::other(error)))?
@@ -260,7 +269,7 @@ impl Cluster {
             drop(compiler.stdout.take());
             self.others.push(compiler);
         }
-        self.state.write(&self.options.profile)?;
+        self.write()?;
         self.grow(count, checkpoint_mb).await
     }
 
@@ -269,7 +278,18 @@ impl Cluster {
             spawn_engines(&self.options, &self.files, count, checkpoint_mb).await?;
         self.others.extend(children);
         self.state.engines.extend(engines);
-        self.state.write(&self.options.profile)
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), Error> {
+        self.state.write(&self.options.profile)?;
+        // What is written of a controller that has ended stays.
+        if let (Controller::Hosted(hosted), Some(name)) = (&self.controller, &self.state.hosted)
+            && hosted.is_over()
+        {
+            State::remove_hosted(&self.options.profile, &self.state.cluster_id, name);
+        }
+        Ok(())
     }
 
     /// Where its connection files are.
@@ -322,14 +342,17 @@ impl Cluster {
             cluster_id,
             ..
         } = &self.options;
-        match stop(profile, cluster_id).await {
+        let stopped = stop(profile, cluster_id).await;
+        if let Controller::Hosted(hosted) = &mut self.controller {
+            // In case that its hub could not be asked.
+            hosted.stop();
+            // Its thread may be about to remove files that the next one of this name will have.
+            let _ = timeout(GRACE, hosted.ended()).await;
+        }
+        match stopped {
             // Somebody else was faster.
             Err(Error::NotRunning { .. }) => {}
             outcome => outcome?,
-        }
-        if let Controller::Hosted(hosted) = &mut self.controller {
-            // Its thread may be about to remove files that the next one of this name will have.
-            let _ = timeout(self.options.patience, hosted.ended()).await;
         }
         Ok(())
     }

@@ -11,14 +11,14 @@ use tokio::time::timeout;
 use super::local::{Options, not_running, spawn_engines};
 use super::state::{Lock, Process, State};
 use crate::connection::{ClientFile, Paths};
-use crate::controller::{FOLDER, socket_folder};
+use crate::controller::remove_sockets;
 use crate::profile::{self, Profile};
 use crate::{EngineId, Error, query};
 
 /// How long a running controller may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 /// How long processes may take to end on request, and then on SIGTERM.
-const GRACE: Duration = Duration::from_secs(3);
+pub(super) const GRACE: Duration = Duration::from_secs(3);
 
 /// A cluster as `list` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub struct Listed {
     pub profile: String,
     /// Its id, empty for the profile's only one.
     pub cluster_id: String,
-    /// Its controller's process.
+    /// The process that its controller is, or is in.
     pub pid: u32,
     /// Whether that runs.
     pub running: bool,
@@ -38,7 +38,7 @@ pub struct Listed {
 /// A cluster as `status` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// Its controller's process, if it was started here.
+    /// The process that its controller is, or is in, if it was started here.
     pub pid: Option<u32>,
     /// Whether its compiler runs; unknown if it was not started here.
     pub compiler: Option<bool>,
@@ -76,8 +76,11 @@ pub async fn stop(profile: &Profile, cluster_id: &str) -> Result<(), Error> {
     let was_running = state.controller.is_alive();
     if was_running && let Ok(file) = ClientFile::read(&files.client) {
         let asked = query::hub(&file, "shutdown_request", &json!({}), GRACE).await;
-        if let Err(error) = asked {
-            tracing::info!("{}", error.chain());
+        match asked {
+            // It can't be ended otherwise than by its word, and goes on.
+            Err(error) if state.hosted.is_some() => return Err(error),
+            Err(error) => tracing::info!("{}", error.chain()),
+            Ok(_) => {}
         }
     }
     remove(profile, &state, &files).await;
@@ -113,16 +116,11 @@ pub(super) async fn remove(profile: &Profile, state: &State, files: &Paths) {
         // All have the same time, together.
         let _ = timeout(patience, all).await;
     }
-    // A controller that was killed has left its sockets.
-    if let Ok(file) = ClientFile::read(&files.client)
-        && let Some(folder) = socket_folder(&file.interface)
-        && folder
-            .file_name()
-            .is_some_and(|name| name.as_encoded_bytes().starts_with(FOLDER.as_bytes()))
-        && let Err(error) = fs::remove_dir_all(folder)
-        && error.kind() != std::io::ErrorKind::NotFound
+    // One whose process was killed has left its sockets.
+    if state.hosted.is_some()
+        && let Ok(file) = ClientFile::read(&files.client)
     {
-        tracing::warn!(path = %folder.display(), %error, "failed to remove a folder of sockets");
+        remove_sockets(&file.interface);
     }
     let state_file = State::path(profile, &state.cluster_id);
     for path in [&files.client, &files.engine, &state_file] {
@@ -223,7 +221,10 @@ pub async fn add_engines(options: &Options, count: u32) -> Result<Vec<EngineId>,
     ids.sort_unstable();
     state.engines.retain(|engine| engine.process.is_alive());
     state.engines.extend(engines);
-    state.write(profile)?;
+    // Without the file it has ended meanwhile.
+    if running().is_some() {
+        state.write(profile)?;
+    }
     Ok(ids)
 }
 
@@ -310,6 +311,9 @@ pub async fn clean(profile: &Profile) -> Result<Vec<PathBuf>, Error> {
             Err(_) => true,
         };
         if dead {
+            if let Ok(file) = ClientFile::read(&path) {
+                remove_sockets(&file.interface);
+            }
             let text = path.display().to_string();
             let engine = PathBuf::from(text.replace("-client.json", "-engine.json"));
             for path in [path, engine] {

@@ -1,6 +1,8 @@
 //! Starting, finding and stopping clusters; controllers that come back.
 
+use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -107,12 +109,56 @@ async fn a_controller_in_this_process() {
     assert!(state.processes().all(|it| !it.is_alive()));
     assert_eq!(launcher::list(root.path()).unwrap(), []);
     assert!(!cluster.files().client.exists());
-    // Its name is free, and dropping is enough.
+    // Its name is free; it ends without being asked, too.
     let again = launcher::start(options.clone()).await.unwrap();
-    let engines = again.state().engines.clone();
-    drop((cluster, again));
+    let state = again.state().clone();
+    fs::remove_file(&again.files().client).unwrap();
+    timeout(PATIENCE, again.stop()).await.unwrap().unwrap();
+    assert!(state.processes().all(|it| !it.is_alive()));
+    assert_eq!(launcher::list(root.path()).unwrap(), []);
+    // Dropping is enough.
+    let last = launcher::start(options.clone()).await.unwrap();
+    let engines = last.state().engines.clone();
+    drop((cluster, last));
     for engine in engines {
         assert!(engine.process.wait(PATIENCE).await);
+    }
+}
+
+/// What one left whose process was killed is removed, and nothing else that lies there.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_host_left_is_removed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut options = options(&root, 0);
+    options.host = Some(|| None);
+    let first = launcher::start(options.clone()).await.unwrap();
+    let (file, state) = (first.files().client.clone(), first.state().clone());
+    let text = fs::read_to_string(&file).unwrap();
+    first.stop().await.unwrap();
+    // As if: a process that is no more, its files, and a socket beside something of others'.
+    let mut ended = Command::new("true").spawn().unwrap();
+    let pid = ended.id();
+    ended.wait().unwrap();
+    let mut state = serde_json::to_value(&state).unwrap();
+    state["controller"]["pid"] = pid.into();
+    let folder = root.path().join("sockets");
+    fs::create_dir(&folder).unwrap();
+    let mut text: Value = serde_json::from_str(&text).unwrap();
+    text["interface"] = format!("ipc://{}/s", folder.display()).into();
+    for others in [false, true] {
+        fs::create_dir_all(&folder).unwrap();
+        drop(UnixListener::bind(folder.join("s:1")).unwrap());
+        if others {
+            fs::write(folder.join("s:2"), "no socket").unwrap();
+        }
+        fs::write(&file, text.to_string()).unwrap();
+        let path = options.profile.folder().join("cluster.json");
+        fs::write(&path, state.to_string()).unwrap();
+        launcher::clean(&options.profile).await.unwrap();
+        assert!(!file.exists() && !path.exists());
+        assert!(!folder.join("s:1").exists());
+        assert_eq!(folder.join("s:2").exists(), others);
+        assert_eq!(folder.exists(), others);
     }
 }
 

@@ -369,9 +369,10 @@ fn list() -> anyhow::Result<()> {
 async fn status(name: &Name) -> anyhow::Result<()> {
     let profile = Profile::named(&name.profile.profile)?;
     let status = launcher::status(&profile, &name.cluster_id).await?;
-    let controller = status
-        .pid
-        .map_or_else(|| "not started here".to_owned(), |pid| format!("pid {pid}"));
+    let controller = status.pid.map_or_else(
+        || "not started here".to_owned(),
+        |pid| format!("in process {pid}"),
+    );
     let compiler = match status.compiler {
         Some(true) => "runs",
         Some(false) => {

@@ -46,7 +46,7 @@ fn whose(attached: &Attached, state: Option<&State>) -> String {
     match (&attached.own, state) {
         (Some(_), _) => "started by this notebook, and ends with it".to_owned(),
         (None, Some(state)) => format!(
-            "not started by this notebook (controller process {})",
+            "not started by this notebook (its controller is in process {})",
             state.controller.pid
         ),
         (None, None) => {

@@ -38,6 +38,14 @@ fn notebook(root: &tempfile::TempDir) -> Engines {
     engines
 }
 
+/// A cluster that isn't the notebook's: all of it are processes.
+fn others(engines: &Engines) -> Options {
+    let profile = engines.place().unwrap().profile;
+    let mut options = engines.starter.options(&profile, "").unwrap();
+    options.host = None;
+    options
+}
+
 fn code(text: &str) -> Code {
     Code {
         text: text.to_owned(),
@@ -138,7 +146,7 @@ async fn a_cluster_of_ones_own_is_started_scaled_restarted_and_ended() {
 async fn a_cluster_that_runs_already_is_used() {
     let root = tempfile::tempdir().unwrap();
     let mut engines = notebook(&root);
-    let mut options = options(program(), &engines.place().unwrap().profile, "").unwrap();
+    let mut options = others(&engines);
     options.lifetime = Lifetime::Background;
     options.engines = Some(1);
     let others = launcher::start(options.clone()).await.unwrap();
@@ -167,7 +175,7 @@ async fn a_cluster_that_runs_already_is_used() {
 async fn a_controller_that_dies_is_noticed_and_what_it_left_is_in_nobodys_way() {
     let root = tempfile::tempdir().unwrap();
     let mut engines = notebook(&root);
-    let mut options = options(program(), &engines.place().unwrap().profile, "").unwrap();
+    let mut options = others(&engines);
     options.engines = Some(1);
     let others = launcher::start(options).await.unwrap();
     let ids = engines.ids().await.unwrap().unwrap();

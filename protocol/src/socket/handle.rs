@@ -45,12 +45,16 @@ impl Sockets {
     /// [`super::Service`] as if it had come from a DEALER with this identity, and what is sent to that, or published, comes out of the receiver, whose end is
     /// the sockets' end. As that happens in one process, no thread of ZeroMQ's has to wake up.
     ///
-    /// `doors`: what the caller calls the sockets, and their endpoints. `None` if an endpoint is none of them.
+    /// `identity`: no other peer's. `doors`: what the caller calls the sockets, and their endpoints. `None` if an endpoint is none of them, or
+    /// this is a visitor's handle itself.
     pub fn visit(
         &self,
         identity: Bytes,
         doors: impl IntoIterator<Item = (SocketId, String)>,
     ) -> Option<(Self, mpsc::UnboundedReceiver<Received>)> {
+        if self.0.visit.is_some() {
+            return None;
+        }
         let endpoints: HashMap<SocketId, String> = doors.into_iter().collect();
         let at = |endpoint: &String| {
             let mut all = self.0.endpoints.iter();

@@ -18,11 +18,6 @@ pub trait Service: Send + 'static {
     /// A message has come.
     fn on_message(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()>;
 
-    /// A visitor has said something ([`super::Sockets::visit`]): what is verified of others' messages need not be of its.
-    fn on_visitor(&mut self, received: Received, outlet: &mut Outlet<'_>) -> ControlFlow<()> {
-        self.on_message(received, outlet)
-    }
-
     /// When [`Self::on_time`] is wanted, if at all. Asked after each time that something happened.
     fn deadline(&self) -> Option<Instant> {
         None

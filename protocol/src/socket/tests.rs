@@ -714,17 +714,27 @@ async fn visitors_are_peers_without_zeromq() {
     );
     next(&mut heard).await;
     next(&mut heard).await;
-    // One that goes takes nobody with it, and can come again.
+    // One that goes takes nobody with it, is not heard any more, and can come again.
+    assert!(visitor.visit(name.clone(), doors()).is_none());
+    let other = visitor.clone();
     timeout(DEADLINE, visitor.close()).await.unwrap();
     assert_eq!(heard.recv().await, None);
+    assert_eq!(
+        other.deliver(ASKS, frames([b"x"])).await,
+        Err(SendError::Closed)
+    );
+    drop(other);
     let (visitor, mut heard) = sockets.visit(name.clone(), doors()).unwrap();
     visitor.send_all((0..1000).map(|_| (ASKS, frames([b"many"]))));
     for _ in 0..2000 {
         assert_eq!(next(&mut heard).await, frames([b"many"]));
     }
-    // The sockets' end is told at once, whatever lingers.
-    timeout(DEADLINE, sockets.close()).await.unwrap();
-    assert_eq!(heard.recv().await, None);
+    // The sockets' end is told at once, however long they linger for a peer that has gone without a word.
+    client.send(CLIENT, frames([b"last"]));
+    assert_eq!(next(&mut heard).await, frames([b"last"]));
+    let closing = tokio::spawn(sockets.close());
+    assert_eq!(timeout(DEADLINE, heard.recv()).await.unwrap(), None);
+    timeout(DEADLINE, closing).await.unwrap().unwrap();
     assert_eq!(
         visitor.deliver(ASKS, frames([b"x"])).await,
         Err(SendError::Closed)

@@ -8,7 +8,7 @@ use super::{Received, SocketId};
 
 /// A peer in this process.
 pub(super) struct Visitor {
-    /// By which ROUTERs know it.
+    /// By which ROUTERs know it, as nobody else.
     pub(super) identity: Bytes,
     /// The sockets that it is a peer of, and what they are called by the visitor.
     pub(super) doors: Vec<(SocketId, SocketId)>,
@@ -36,10 +36,16 @@ impl Visitor {
 pub(super) struct Visitors(Vec<Visitor>);
 
 impl Visitors {
-    /// One that comes again under its identity takes its own place.
     pub(super) fn add(&mut self, visitor: Visitor) {
-        self.remove(&visitor.identity);
         self.0.push(visitor);
+    }
+
+    /// Whether a visitor said this that has not left.
+    pub(super) fn know(&self, received: &Received) -> bool {
+        let by = received.frames.first();
+        self.0
+            .iter()
+            .any(|visitor| by.is_some_and(|by| visitor.identity == by))
     }
 
     pub(super) fn remove(&mut self, identity: &Bytes) {

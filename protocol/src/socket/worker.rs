@@ -289,9 +289,13 @@ impl<S: Service> Worker<S> {
             }
             Command::Visit(visitor) => self.visitors.add(visitor),
             Command::Hear { received, outcome } => {
-                let flow = service.on_visitor(received, &mut outlet);
+                let heard = outlet.visitors.know(&received);
+                let flow = match heard {
+                    true => service.on_message(received, &mut outlet),
+                    false => ControlFlow::Continue(()),
+                };
                 if let Some(outcome) = outcome {
-                    let _ = outcome.send(Ok(()));
+                    let _ = outcome.send(heard.then_some(()).ok_or(SendError::Closed));
                 }
                 return flow;
             }
