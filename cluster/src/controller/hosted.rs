@@ -15,7 +15,8 @@ use crate::Error;
 #[derive(Debug)]
 pub struct Hosted {
     sockets: Sockets,
-    ended: watch::Receiver<()>,
+    /// Whether it is over; closed when nothing is left to do.
+    ended: watch::Receiver<bool>,
     /// Dropped to stop it.
     stop: Option<oneshot::Sender<()>>,
 }
@@ -34,18 +35,19 @@ impl Hosted {
     ///
     /// # Errors
     /// When the sockets cannot be opened, the files not written, or the thread not started.
-    pub fn start(config: Config, at_end: impl FnMut() + Send + 'static) -> Result<Self, Error> {
+    pub fn start(config: Config, mut at_end: impl FnMut() + Send + 'static) -> Result<Self, Error> {
         let (told, started) = mpsc::sync_channel(1);
         let (stop, stopped) = oneshot::channel::<()>();
-        let (alive, ended) = watch::channel(());
+        let (alive, ended) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(Error::system("start"))?;
         let serve = move || {
-            // Told last of all: nobody starts another one before.
-            let _alive = alive;
-            let _at_end = AtEnd(at_end);
+            let _at_end = AtEnd(|| {
+                alive.send_replace(true);
+                at_end();
+            });
             let stop = async move {
                 // Nobody says anything: it is dropped.
                 let _ = stopped.await;
@@ -81,9 +83,9 @@ impl Hosted {
         &self.sockets
     }
 
-    /// Whether it has ended.
+    /// Whether it has ended, but perhaps for what is done at the end.
     pub fn is_over(&self) -> bool {
-        self.ended.has_changed().is_err()
+        *self.ended.borrow()
     }
 
     /// Tells it to end.
@@ -91,7 +93,7 @@ impl Hosted {
         self.stop = None;
     }
 
-    /// Resolves when it has ended, whyever.
+    /// Resolves when it has ended, whyever, and what is done at the end is done.
     pub async fn ended(&mut self) {
         while self.ended.changed().await.is_ok() {}
     }

@@ -1,7 +1,9 @@
 //! Opening a controller's sockets and telling where they are.
 
 use std::fs;
+use std::io;
 use std::os::unix::fs::FileTypeExt;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -220,7 +222,7 @@ impl Open {
     }
 }
 
-/// Removes the Unix sockets of a controller that is no more, and their folder if nothing else is in it.
+/// Removes the Unix sockets of a controller at which nobody listens, and their folder if nothing else is in it.
 pub(crate) fn remove_sockets(interface: &str) {
     let Some(folder) = socket_folder(interface) else {
         return;
@@ -231,9 +233,13 @@ pub(crate) fn remove_sockets(interface: &str) {
             .to_str()
             .and_then(|name| name.strip_prefix(PREFIX)?.strip_prefix(':'))
             .is_some_and(|number| number.parse::<u16>().is_ok());
-        let socket = entry.file_type().is_ok_and(|it| it.is_socket());
+        let nobody = || {
+            let connected = UnixStream::connect(entry.path());
+            connected.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+        };
         if ours
-            && socket
+            && entry.file_type().is_ok_and(|it| it.is_socket())
+            && nobody()
             && let Err(error) = fs::remove_file(entry.path())
         {
             tracing::debug!(path = %entry.path().display(), %error, "failed to remove a socket");

@@ -335,7 +335,7 @@ impl Cluster {
     /// Ends all processes and removes what they left.
     ///
     /// # Errors
-    /// When a process cannot be ended.
+    /// When the controller cannot be ended.
     pub async fn stop(mut self) -> Result<(), Error> {
         let Options {
             profile,
@@ -347,7 +347,12 @@ impl Cluster {
             // In case that its hub could not be asked.
             hosted.stop();
             // Its thread may be about to remove files that the next one of this name will have.
-            let _ = timeout(GRACE, hosted.ended()).await;
+            if timeout(GRACE, hosted.ended()).await.is_ok() {
+                if stopped.is_err() {
+                    remove(profile, &self.state, &self.files).await;
+                }
+                return Ok(());
+            }
         }
         match stopped {
             // Somebody else was faster.

@@ -66,7 +66,7 @@ pub struct EngineStatus {
 /// Stops a cluster that was started here, by this process or another.
 ///
 /// # Errors
-/// When it does not run.
+/// When it does not run, or its controller, which is in a process that does more than that, doesn't answer.
 pub async fn stop(profile: &Profile, cluster_id: &str) -> Result<(), Error> {
     let files = profile.connection_files(cluster_id)?;
     let Some(state) = State::read(profile, cluster_id) else {
@@ -77,8 +77,10 @@ pub async fn stop(profile: &Profile, cluster_id: &str) -> Result<(), Error> {
     if was_running && let Ok(file) = ClientFile::read(&files.client) {
         let asked = query::hub(&file, "shutdown_request", &json!({}), GRACE).await;
         match asked {
-            // It can't be ended otherwise than by its word, and goes on.
-            Err(error) if state.hosted.is_some() => return Err(error),
+            // It can't be ended otherwise than by its word, and goes on, unless it ended just now.
+            Err(error) if state.hosted.is_some() && State::read(profile, cluster_id).is_some() => {
+                return Err(error);
+            }
             Err(error) => tracing::info!("{}", error.chain()),
             Ok(_) => {}
         }
@@ -117,9 +119,7 @@ pub(super) async fn remove(profile: &Profile, state: &State, files: &Paths) {
         let _ = timeout(patience, all).await;
     }
     // One whose process was killed has left its sockets.
-    if state.hosted.is_some()
-        && let Ok(file) = ClientFile::read(&files.client)
-    {
+    if let Ok(file) = ClientFile::read(&files.client) {
         remove_sockets(&file.interface);
     }
     let state_file = State::path(profile, &state.cluster_id);
@@ -221,10 +221,13 @@ pub async fn add_engines(options: &Options, count: u32) -> Result<Vec<EngineId>,
     ids.sort_unstable();
     state.engines.retain(|engine| engine.process.is_alive());
     state.engines.extend(engines);
-    // Without the file it has ended meanwhile.
-    if running().is_some() {
-        state.write(profile)?;
+    if running().is_none() {
+        // It has ended meanwhile.
+        let new = state.engines.iter().filter(|it| ids.contains(&it.id));
+        new.for_each(|it| it.process.signal(libc::SIGTERM));
+        return Err(not_running(profile, cluster_id));
     }
+    state.write(profile)?;
     Ok(ids)
 }
 

@@ -152,13 +152,16 @@ impl State {
         write_private(&Self::path(profile, &self.cluster_id), self)
     }
 
-    /// Removes the file of a hosted controller that has ended, unless it is another one's by now.
+    /// A hosted controller has ended: ends what is left of its cluster, and removes the file, unless it is another one's by now.
     pub(super) fn remove_hosted(profile: &Profile, cluster_id: &str, hosted: &str) {
         let path = Self::path(profile, cluster_id);
-        if Self::read(profile, cluster_id)
-            .is_some_and(|state| state.hosted.as_deref() == Some(hosted))
-            && let Err(error) = fs::remove_file(&path)
-        {
+        let state = Self::read(profile, cluster_id);
+        let Some(state) = state.filter(|state| state.hosted.as_deref() == Some(hosted)) else {
+            return;
+        };
+        // Without the file nobody would know of them.
+        state.processes().for_each(|it| it.signal(libc::SIGTERM));
+        if let Err(error) = fs::remove_file(&path) {
             tracing::debug!(path = %path.display(), %error, "failed to remove a cluster's file");
         }
     }

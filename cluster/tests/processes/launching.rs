@@ -11,7 +11,7 @@ use cluster::controller::{Config, Open};
 use cluster::launcher::{self, Lifetime};
 use cluster::profile::{Settings, TransportSetting};
 use cluster::{Error, engine};
-use protocol::{RawJson, Session, SocketId};
+use protocol::{RawJson, SendError, Session, SocketId};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -112,8 +112,11 @@ async fn a_controller_in_this_process() {
     // Its name is free; it ends without being asked, too.
     let again = launcher::start(options.clone()).await.unwrap();
     let state = again.state().clone();
+    let sockets = again.sockets().unwrap().clone();
     fs::remove_file(&again.files().client).unwrap();
     timeout(PATIENCE, again.stop()).await.unwrap().unwrap();
+    let closed = sockets.deliver(SocketId(0), Vec::new()).await;
+    assert_eq!(closed, Err(SendError::Closed));
     assert!(state.processes().all(|it| !it.is_alive()));
     assert_eq!(launcher::list(root.path()).unwrap(), []);
     // Dropping is enough.
@@ -135,7 +138,7 @@ async fn what_a_killed_host_left_is_removed() {
     let (file, state) = (first.files().client.clone(), first.state().clone());
     let text = fs::read_to_string(&file).unwrap();
     first.stop().await.unwrap();
-    // As if: a process that is no more, its files, and a socket beside something of others'.
+    // As if: a process that is no more, its files, and a socket, beside something of others' or one that is listened to.
     let mut ended = Command::new("true").spawn().unwrap();
     let pid = ended.id();
     ended.wait().unwrap();
@@ -148,6 +151,7 @@ async fn what_a_killed_host_left_is_removed() {
     for others in [false, true] {
         fs::create_dir_all(&folder).unwrap();
         drop(UnixListener::bind(folder.join("s:1")).unwrap());
+        let alive = others.then(|| UnixListener::bind(folder.join("s:3")).unwrap());
         if others {
             fs::write(folder.join("s:2"), "no socket").unwrap();
         }
@@ -158,7 +162,9 @@ async fn what_a_killed_host_left_is_removed() {
         assert!(!file.exists() && !path.exists());
         assert!(!folder.join("s:1").exists());
         assert_eq!(folder.join("s:2").exists(), others);
+        assert_eq!(folder.join("s:3").exists(), others);
         assert_eq!(folder.exists(), others);
+        drop(alive);
     }
 }
 

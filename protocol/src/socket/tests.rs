@@ -729,7 +729,7 @@ async fn visitors_are_peers_without_zeromq() {
     for _ in 0..2000 {
         assert_eq!(next(&mut heard).await, frames([b"many"]));
     }
-    // The sockets' end is told at once, however long they linger for a peer that has gone without a word.
+    // The sockets' end is the receiver's.
     client.send(CLIENT, frames([b"last"]));
     assert_eq!(next(&mut heard).await, frames([b"last"]));
     let closing = tokio::spawn(sockets.close());
