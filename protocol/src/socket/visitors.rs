@@ -18,17 +18,10 @@ pub(super) struct Visitor {
 }
 
 impl Visitor {
-    /// Says whether it is a peer of this socket, and then tells it.
-    fn tell(&mut self, socket: SocketId, frames: impl FnOnce() -> Vec<Bytes>) -> bool {
-        let Some((_, name)) = self.doors.iter().find(|(door, _)| *door == socket) else {
-            return false;
-        };
-        let received = Received {
-            socket: *name,
-            frames: frames(),
-        };
-        self.told.push(received);
-        true
+    /// What it calls a socket, if it is a peer of that.
+    fn name(&self, socket: SocketId) -> Option<SocketId> {
+        let mut doors = self.doors.iter();
+        doors.find_map(|(door, name)| (*door == socket).then_some(*name))
     }
 }
 
@@ -43,9 +36,7 @@ impl Visitors {
     /// Whether a visitor said this that has not left.
     pub(super) fn know(&self, received: &Received) -> bool {
         let by = received.frames.first();
-        self.0
-            .iter()
-            .any(|visitor| by.is_some_and(|by| visitor.identity == by))
+        self.0.iter().any(|visitor| Some(&visitor.identity) == by)
     }
 
     pub(super) fn remove(&mut self, identity: &Bytes) {
@@ -71,20 +62,24 @@ impl Visitors {
     ) -> Option<Vec<Bytes>> {
         match socket_type {
             SocketType::ROUTER => {
-                let to = frames.first()?;
+                let to = frames.first();
                 let mut visitors = self.0.iter_mut();
-                let Some(visitor) = visitors.find(|visitor| visitor.identity == to) else {
+                let Some(visitor) = visitors.find(|visitor| Some(&visitor.identity) == to) else {
                     return Some(frames);
                 };
-                let told = visitor.tell(socket, || {
-                    frames.remove(0);
-                    std::mem::take(&mut frames)
-                });
-                (!told).then_some(frames)
+                let Some(socket) = visitor.name(socket) else {
+                    return Some(frames);
+                };
+                frames.remove(0);
+                visitor.told.push(Received { socket, frames });
+                None
             }
             SocketType::PUB | SocketType::XPUB => {
                 for visitor in &mut self.0 {
-                    visitor.tell(socket, || frames.clone());
+                    if let Some(socket) = visitor.name(socket) {
+                        let frames = frames.clone();
+                        visitor.told.push(Received { socket, frames });
+                    }
                 }
                 Some(frames)
             }
