@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::function::{Trampoline, locate};
 use crate::link::{Link, Session};
 use crate::result::Handle;
-use crate::wire::{LARGE, Piece, Question, Route, Submission, Task, Up, Work};
+use crate::wire::{LARGE, Piece, Question, Route, Stretches, Submission, Task, Up, Work};
 use serde::Serialize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -86,7 +86,8 @@ impl Job {
             let (engine, arguments) = make(index)?;
             bytes += match &arguments {
                 Piece::Inline(inline) => inline.len(),
-                _ => 0,
+                Piece::Part { length, .. } => usize::try_from(*length).unwrap_or(FRAME),
+                Piece::File { .. } | Piece::Shared { .. } => 0,
             };
             submission.tasks.push(Task {
                 id,
@@ -140,15 +141,16 @@ pub(crate) struct Sent {
 
 impl Sent {
     pub(crate) fn new(link: &Arc<Link>, value: Encoded<'_>) -> Result<Sent, Error> {
+        Sent::piece(link, link.piece(value)?)
+    }
+
+    fn piece(link: &Arc<Link>, piece: Piece) -> Result<Sent, Error> {
         let id = link.with(Session::share)?;
         let shared = Sent {
             link: Arc::clone(link),
             id,
         };
-        let up = Up::Share {
-            id,
-            piece: link.piece(value)?,
-        };
+        let up = Up::Share { id, piece };
         link.send(&up).inspect_err(|_| {
             if let Up::Share { piece, .. } = up {
                 piece.discard();
@@ -192,6 +194,66 @@ impl Same {
             Same::Small(bytes) => Piece::Inline(bytes.clone()),
             Same::Large(shared) => Piece::Shared { id: shared.id },
         }
+    }
+}
+
+/// The arguments of a call's tasks. Large ones go into one file, in which an engine can read the first while the next are written.
+#[derive(Debug)]
+pub struct Arguments {
+    tasks: usize,
+    /// Where the file is sent, which is worth it for several tasks.
+    link: Option<Arc<Link>>,
+    file: Option<(Stretches, Sent)>,
+}
+
+impl Arguments {
+    /// For so many tasks.
+    pub(crate) fn new(link: &Arc<Link>, tasks: usize) -> Arguments {
+        Arguments {
+            tasks,
+            link: (tasks > 1).then(|| Arc::clone(link)),
+            file: None,
+        }
+    }
+
+    /// For a task of its own.
+    #[cfg(test)]
+    pub(crate) fn alone() -> Arguments {
+        Arguments {
+            tasks: 1,
+            link: None,
+            file: None,
+        }
+    }
+
+    /// The next task's.
+    pub(crate) fn piece(&mut self, value: Encoded<'_>) -> Result<Piece, Error> {
+        let Some(link) = self.link.as_ref().filter(|_| value.len() > LARGE) else {
+            return Ok(Piece::of(value));
+        };
+        let (file, sent) = match &mut self.file {
+            Some(file) => file,
+            None => {
+                let about = (value.len() as u64).saturating_mul(self.tasks as u64);
+                // Without the means, as `Piece::of` without them.
+                let Ok((file, piece)) = link.stretches(about)? else {
+                    return Ok(Piece::Inline(value.into_vec()));
+                };
+                self.file.insert((file, Sent::piece(link, piece)?))
+            }
+        };
+        let added = file.add(sent.id, &value);
+        Ok(added.unwrap_or_else(|_| Piece::Inline(value.into_vec())))
+    }
+
+    /// The next task's, if it gets a part of the items as a vector.
+    pub(crate) fn part_of<A: Serialize>(
+        &mut self,
+        items: &[A],
+        range: Range<usize>,
+    ) -> Result<Piece, Error> {
+        let part = items.get(range).unwrap_or_default();
+        self.piece(encode(part)?)
     }
 }
 

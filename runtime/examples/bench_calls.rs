@@ -224,7 +224,15 @@ async fn bench() {
     let since = Instant::now();
     for _ in 0..ROUNDS {
         let (path, length) = (path.clone(), size as u64);
-        bench.send(read, vec![Piece::Once(Data::File { path, length })], None);
+        bench.send(
+            read,
+            vec![Piece::Once(Data::File {
+                path,
+                start: 0,
+                length,
+            })],
+            None,
+        );
         bench.answer().await;
     }
     println!(
@@ -236,7 +244,15 @@ async fn bench() {
     let since = Instant::now();
     for _ in 0..ROUNDS {
         let (path, length) = (path.clone(), size as u64);
-        bench.send(copy, vec![Piece::Once(Data::File { path, length })], None);
+        bench.send(
+            copy,
+            vec![Piece::Once(Data::File {
+                path,
+                start: 0,
+                length,
+            })],
+            None,
+        );
         if let Value::Bytes(bytes) = bench.answer().await {
             out += bytes.len();
         }
@@ -251,7 +267,11 @@ async fn bench() {
     let since = Instant::now();
     for _ in 0..ROUNDS {
         let (path, length) = (path.clone(), size as u64);
-        let piece = Piece::Once(Data::File { path, length });
+        let piece = Piece::Once(Data::File {
+            path,
+            start: 0,
+            length,
+        });
         bench.send(copy, vec![piece], Some(answer.clone()));
         bench.answer().await;
         std::fs::remove_file(&answer).unwrap();

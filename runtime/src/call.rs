@@ -70,7 +70,9 @@ pub enum Data {
     File {
         /// A regular file that nobody shortens.
         path: PathBuf,
-        /// How much of it, from its start, in bytes.
+        /// Where it begins there: a multiple of the page size.
+        start: u64,
+        /// In bytes.
         length: u64,
     },
 }

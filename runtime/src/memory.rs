@@ -74,8 +74,8 @@ impl Mapping {
         Mapping::map(memory.as_fd(), start, length)
     }
 
-    /// The first `length` bytes of a regular file. Whoever shortens it ends the process that reads there.
-    pub(crate) fn of_file(path: &OsStr, length: u64) -> io::Result<Mapping> {
+    /// `length` bytes of a regular file. Whoever shortens it ends the process that reads there.
+    pub(crate) fn of_file(path: &OsStr, start: u64, length: u64) -> io::Result<Mapping> {
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)
@@ -83,7 +83,7 @@ impl Mapping {
         if !file.metadata()?.is_file() {
             return Err(io::Error::other("this is not a regular file"));
         }
-        Mapping::map(file.as_fd(), 0, length)
+        Mapping::map(file.as_fd(), start, length)
     }
 
     fn map(file: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<Mapping> {
@@ -157,10 +157,20 @@ mod tests {
         let path = folder.path().join("a");
         write_file(path.as_os_str(), b"text").unwrap();
         assert!(write_file(path.as_os_str(), b"other").is_err());
-        let mapping = Mapping::of_file(path.as_os_str(), 2).unwrap();
+        let mapping = Mapping::of_file(path.as_os_str(), 0, 2).unwrap();
         assert_eq!(mapping.as_ref(), b"te");
-        assert!(Mapping::of_file(path.as_os_str(), 5).is_err());
-        assert!(Mapping::of_file(folder.path().as_os_str(), 0).is_err());
+        assert!(Mapping::of_file(path.as_os_str(), 0, 5).is_err());
+        assert!(Mapping::of_file(folder.path().as_os_str(), 0, 0).is_err());
+        let long = folder.path().join("b");
+        write_file(
+            long.as_os_str(),
+            &[vec![1; BORDER as usize], vec![2; 9]].concat(),
+        )
+        .unwrap();
+        let mapping = Mapping::of_file(long.as_os_str(), BORDER, 9).unwrap();
+        assert_eq!(mapping.as_ref(), [2; 9]);
+        assert!(Mapping::of_file(long.as_os_str(), BORDER, 10).is_err());
+        assert!(Mapping::of_file(long.as_os_str(), 1, 9).is_err());
         let file: OwnedFd = File::open(&path).unwrap().into();
         assert!(Mapping::of_sealed(&file, 0, 4).is_err());
     }

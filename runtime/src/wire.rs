@@ -145,8 +145,12 @@ pub(crate) enum Place {
     Inline { length: u64 },
     /// In the memory that came along.
     Memory { start: u64, length: u64 },
-    /// At the start of a file.
-    File { path: Vec<u8>, length: u64 },
+    /// In a file.
+    File {
+        path: Vec<u8>,
+        start: u64,
+        length: u64,
+    },
     /// With the worker, from an earlier call.
     Kept,
 }

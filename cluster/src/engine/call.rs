@@ -10,7 +10,7 @@
 //!     "pieces": [
 //!         {"buffer": 0},
 //!         {"buffer": 1, "keep": 17},
-//!         {"file": "/dev/shm/name", "length": 1000000},
+//!         {"file": "/dev/shm/name", "start": 65536, "length": 1000000},
 //!         {"file": "/dev/shm/other", "length": 1000000, "keep": 18},
 //!         {"kept": 19}
 //!     ],
@@ -18,8 +18,8 @@
 //! }}
 //! ```
 //!
-//! `pieces` are what the trampoline gets, in this order: one of the message's buffers, by index; the start of a file, which the sender may
-//! remove or write over once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
+//! `pieces` are what the trampoline gets, in this order: one of the message's buffers, by index; a stretch of a file (from its
+//! beginning, or from `start`, a multiple of the page size), which the sender may remove or write over once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
 //! takes at random from 64 bits: clients share an engine. `executable` says that the artifact is a program, which runs its own
 //! closures (see `programs`). `shm` names the memory that the sender sees, see
 //! [`protocol::machine::shared_memory`]: an engine that sees another one gives no files, and refuses what it can't get.
@@ -72,6 +72,7 @@ struct Request {
 struct PieceRequest {
     buffer: Option<usize>,
     file: Option<PathBuf>,
+    start: Option<u64>,
     length: Option<u64>,
     keep: Option<NonZeroU64>,
     kept: Option<NonZeroU64>,
@@ -119,10 +120,15 @@ pub(super) fn parse(
                 PieceRequest {
                     buffer: None,
                     file: Some(path),
+                    start,
                     length: Some(length),
                     kept: None,
                     ..
-                } => Data::File { path, length },
+                } => Data::File {
+                    path,
+                    start: start.unwrap_or_default(),
+                    length,
+                },
                 _ => {
                     return Err(wrong(
                         "is neither a buffer, nor a file with its length, nor a kept one",
@@ -205,6 +211,7 @@ mod tests {
             {"buffer": 1},
             {"buffer": 0, "keep": u64::MAX},
             {"file": "/dev/shm/x", "length": 3},
+            {"file": "/dev/shm/x", "start": 65536, "length": 3},
             {"file": "/dev/shm/y", "length": 4, "keep": 2},
             {"kept": 9},
         ]}});
@@ -219,7 +226,8 @@ mod tests {
             [
                 Piece::Once(Data::Bytes(second)),
                 Piece::Keep { id: first, data: Data::Bytes(_) },
-                Piece::Once(Data::File { length: 3, .. }),
+                Piece::Once(Data::File { start: 0, length: 3, .. }),
+                Piece::Once(Data::File { start: 65536, length: 3, .. }),
                 Piece::Keep { data: Data::File { length: 4, .. }, .. },
                 Piece::Kept { .. },
             ] if &second[..] == b"bc" && first.get() == u64::MAX

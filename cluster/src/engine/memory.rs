@@ -95,6 +95,7 @@ mod tests {
     fn what_is_on_another_machine_is_said_to_be() {
         let file = || Data::File {
             path: "/dev/shm/x".into(),
+            start: 0,
             length: 9,
         };
         let keep = || Piece::Keep {

@@ -15,7 +15,11 @@ pub(super) enum Data {
     /// In the message.
     Bytes(Bytes),
     /// In a file of the carrier's.
-    File { path: PathBuf, length: u64 },
+    File {
+        path: PathBuf,
+        start: u64,
+        length: u64,
+    },
 }
 
 /// The text of a value. Only strings, numbers and maps with string keys are rendered here, which all have one.
@@ -27,8 +31,22 @@ fn text<T: Serialize + ?Sized>(value: &T) -> String {
 fn piece(data: &Data, buffer: usize, keep: Option<u64>) -> String {
     let mut text = match data {
         Data::Bytes(_) => format!("\"buffer\":{buffer}"),
-        Data::File { path, length } => {
+        Data::File {
+            path,
+            start: 0,
+            length,
+        } => {
             format!("\"file\":{},\"length\":{length}", text(path))
+        }
+        Data::File {
+            path,
+            start,
+            length,
+        } => {
+            format!(
+                "\"file\":{},\"start\":{start},\"length\":{length}",
+                text(path)
+            )
         }
     };
     if let Some(keep) = keep {
@@ -218,6 +236,7 @@ mod tests {
         };
         let file = Data::File {
             path: "/dev/shm/x".into(),
+            start: 0,
             length: 9,
         };
         let bytes = |text: &'static str| Data::Bytes(Bytes::from_static(text.as_bytes()));
@@ -241,6 +260,15 @@ mod tests {
             expected(json!({"file": "/dev/shm/x", "length": 9}))
         );
         assert_eq!(buffers, ["", "shared", "too"]);
+        let stretch = Data::File {
+            path: "/dev/shm/x".into(),
+            start: 65536,
+            length: 9,
+        };
+        assert_eq!(
+            value(&content.with(&stretch).0),
+            expected(json!({"file": "/dev/shm/x", "start": 65536, "length": 9}))
+        );
     }
 
     #[test]

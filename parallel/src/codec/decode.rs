@@ -112,28 +112,56 @@ impl<'de> Decoder<'de> {
         if kind == TypeId::of::<PhantomData<String>>() {
             return Ok(false);
         }
-        among!(
-            f64, f32, u8, i32, u32, i64, u64, usize, isize, i8, i16, u16, i128, u128
-        );
+        numbers!(among);
         Ok(false)
     }
 
     /// A vector of numbers, in one copy. `N` is a type for which all bytes are values.
     fn numbers<N: Copy>(&mut self) -> Result<Vec<N>, CodecError> {
-        let count = self.length()?;
-        let length = count
-            .checked_mul(size_of::<N>())
-            .ok_or(CodecError::Invalid { kind: "length" })?;
-        let bytes = self.take(length)?;
-        let mut vector = Vec::<N>::with_capacity(count);
-        prefer_huge_pages(vector.as_mut_ptr().cast(), length);
+        let bytes = self.memory(size_of::<N>())?;
+        let count = bytes.len() / size_of::<N>();
+        let mut vector = room_for::<N>(count);
         // SAFETY: `bytes` are `count` elements long, there is room for as many, and all bytes are values of `N`.
         unsafe {
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), vector.as_mut_ptr().cast::<u8>(), length);
+            std::ptr::copy_nonoverlapping(
+                bytes.as_ptr(),
+                vector.as_mut_ptr().cast::<u8>(),
+                bytes.len(),
+            );
             vector.set_len(count);
         }
         Ok(vector)
     }
+
+    /// The elements of a vector of numbers of so many bytes each.
+    fn memory(&mut self, size: usize) -> Result<&'de [u8], CodecError> {
+        let length = self.length()?.checked_mul(size);
+        self.take(length.ok_or(CodecError::Invalid { kind: "length" })?)
+    }
+}
+
+pub(super) fn memory(bytes: &[u8], size: usize) -> Result<&[u8], CodecError> {
+    let mut decoder = Decoder { input: bytes };
+    match (decoder.memory(size)?, decoder.input) {
+        (memory, []) => Ok(memory),
+        (_, rest) => Err(CodecError::Excess { excess: rest.len() }),
+    }
+}
+
+/// Whether this is the type of a number whose vectors are copied in one go.
+pub(super) fn is_number(kind: TypeId) -> bool {
+    macro_rules! among {
+        ($($number:ty),*) => { [$(TypeId::of::<$number>()),*].contains(&kind) };
+    }
+    numbers!(among)
+}
+
+/// An empty vector with room for so many.
+pub(super) fn room_for<N>(count: usize) -> Vec<N> {
+    let mut vector = Vec::<N>::with_capacity(count);
+    let length = size_of_val(vector.spare_capacity_mut());
+    prefer_huge_pages(vector.as_mut_ptr().cast(), length);
+    vector
 }
 
 /// Asks for large pages where there is room for them: most of the time that copying to fresh memory takes is spent on its pages.

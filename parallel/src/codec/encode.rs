@@ -44,9 +44,7 @@ unsafe fn memory<'a>(kind: TypeId, start: *const u8, size: usize) -> Option<(usi
     if kind == TypeId::of::<String>() {
         return None;
     }
-    among!(
-        f64, f32, u8, i32, u32, i64, u64, usize, isize, i8, i16, u16, i128, u128
-    );
+    numbers!(among);
     None
 }
 

@@ -15,6 +15,15 @@
 //!
 //! Nothing in the bytes tells their types: both sides are the same program, or, for messages, have agreed on a version.
 
+/// Hands a macro all types of numbers whose vectors are copied in one go.
+macro_rules! numbers {
+    ($apply:ident) => {
+        $apply!(
+            f64, f32, u8, i32, u32, i64, u64, usize, isize, i8, i16, u16, i128, u128
+        )
+    };
+}
+
 mod decode;
 mod encode;
 
@@ -143,6 +152,21 @@ pub fn decode_with<'de, S: DeserializeSeed<'de>>(
 /// When the bytes don't begin with a value of this type.
 pub fn decode_front<T: DeserializeOwned>(bytes: &[u8]) -> Result<(T, &[u8]), CodecError> {
     decode::front(bytes, PhantomData::<T>)
+}
+
+/// Whether vectors of this type lie in the bytes as they lie in memory.
+pub(crate) fn is_number<N>() -> bool {
+    decode::is_number(typeid::of::<N>())
+}
+
+/// An empty vector with room for so many, in large pages if that is worth it.
+pub(crate) fn room_for<N>(count: usize) -> Vec<N> {
+    decode::room_for(count)
+}
+
+/// The elements of a vector of [numbers](is_number) of `size` bytes each, which is all that the bytes hold.
+pub(crate) fn memory(bytes: &[u8], size: usize) -> Result<&[u8], CodecError> {
+    decode::memory(bytes, size)
 }
 
 #[cfg(test)]

@@ -157,3 +157,24 @@ fn types_as_large_as_a_vector() {
     assert_eq!(there_and_back(&vec![true, false]), [true, false]);
     assert_eq!(there_and_back(&vec![Some(1u8), None]), [Some(1), None]);
 }
+
+#[test]
+fn numbers_can_be_taken_as_they_lie() {
+    assert!(is_number::<f64>() && is_number::<u8>());
+    assert!(!is_number::<bool>() && !is_number::<String>() && !is_number::<Vec<u8>>());
+    for count in [0, 3, 1000] {
+        let values: Vec<u32> = (0..count).collect();
+        let mut bytes = encode(&values).unwrap().into_vec();
+        let expected: Vec<u8> = values.iter().flat_map(|it| it.to_le_bytes()).collect();
+        assert_eq!(memory(&bytes, 4).unwrap(), expected);
+        bytes.push(0);
+        assert_eq!(memory(&bytes, 4), Err(CodecError::Excess { excess: 1 }));
+        bytes.truncate(bytes.len() - 2);
+        assert!(memory(&bytes, 4).is_err());
+    }
+    let endless = [255, 0, 0, 0, 0, 0, 0, 0, 255];
+    let kind = "length";
+    assert_eq!(memory(&endless, 16), Err(CodecError::Invalid { kind }));
+    let room = room_for::<u64>(1 << 20);
+    assert!(room.is_empty() && room.capacity() >= 1 << 20);
+}

@@ -10,7 +10,7 @@ pub(crate) use session::{Session, discard};
 
 use crate::codec::Encoded;
 use crate::error::Error;
-use crate::wire::{self, Answer, Down, Hello, Piece, Question, Up, Welcome};
+use crate::wire::{self, Answer, Down, Hello, Piece, Question, Stretches, Up, Welcome};
 use std::io::{BufReader, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -260,6 +260,15 @@ impl Link {
     pub(crate) fn piece(&self, value: Encoded<'_>) -> Result<Piece, Error> {
         let spare = self.with(|session| session.spare.clone())?;
         Ok(Piece::with_spare(value, spare.as_deref()))
+    }
+
+    /// A file for about so many bytes, if there can be one.
+    pub(crate) fn stretches(
+        &self,
+        about: u64,
+    ) -> Result<std::io::Result<(Stretches, Piece)>, Error> {
+        let spare = self.with(|session| session.spare.clone())?;
+        Ok(Stretches::new(about, spare.as_deref()))
     }
 
     /// Sends a frame; if that fails, the connection is lost for all.

@@ -19,6 +19,7 @@ use crate::error::Error;
 use crate::function::{self, Code};
 use crate::portable::Portable;
 use crate::result;
+use crate::submit::Arguments;
 use crate::targets::Targets;
 use crate::view::{Common, Deal, Split, split_into};
 use crate::wire::Piece;
@@ -46,10 +47,13 @@ struct How {
     parts: Option<usize>,
 }
 
+/// Encodes a part.
+type PartOf<'a> = dyn Fn(Range<usize>, &mut Arguments) -> Result<Piece, Error> + 'a;
+
 /// What is cut, of whose type only that of its parts is left.
 pub struct Over<'a, P> {
     count: usize,
-    part: Box<dyn Fn(Range<usize>) -> Result<Piece, Error> + 'a>,
+    part: Box<PartOf<'a>>,
     types: PhantomData<fn() -> P>,
 }
 
@@ -114,7 +118,7 @@ impl<V, S> Parallel<V, S> {
             how: self.how,
             over: Over {
                 count: over.count(),
-                part: Box::new(|range| over.part(range)),
+                part: Box::new(|range, arguments| over.part(range, arguments)),
                 types: PhantomData,
             },
             shared: self.shared,
@@ -170,7 +174,7 @@ impl<S> Parallel<(), S> {
             let view = how.client.direct_view(how.targets.clone());
             let everywhere = Over {
                 count: view.targets()?.len(),
-                part: Box::new(|_| Ok(Piece::Inline(Vec::new()))),
+                part: Box::new(|_, _| Ok(Piece::Inline(Vec::new()))),
                 types: PhantomData,
             };
             how.run(everywhere, self.shared?, body, false)
@@ -212,7 +216,9 @@ impl How {
             inputs: over.count,
             parts: self.parts,
         };
-        let handle = split_into(&*self.view(), split, &mut |range| (over.part)(range))?;
+        let handle = split_into(&*self.view(), split, &mut |range, arguments| {
+            (over.part)(range, arguments)
+        })?;
         let what = if named { "parts" } else { "engines" };
         result::watch(&handle, what, self.progress_after, &mut result::print)?;
         result::parts(&handle, named)

@@ -3,7 +3,7 @@
 use crate::codec::{self, CodecError};
 use crate::error::Error;
 use crate::portable::Portable;
-use crate::submit;
+use crate::submit::{self, Arguments};
 use crate::wire::Piece;
 use std::ops::{Range, RangeInclusive};
 
@@ -24,7 +24,7 @@ pub trait Parts {
     ///
     /// # Errors
     /// When an item's own serialization fails.
-    fn part(&self, range: Range<usize>) -> Result<Piece, Error>;
+    fn part(&self, range: Range<usize>, arguments: &mut Arguments) -> Result<Piece, Error>;
 }
 
 impl<T: Portable> Parts for [T] {
@@ -34,8 +34,8 @@ impl<T: Portable> Parts for [T] {
         self.len()
     }
 
-    fn part(&self, range: Range<usize>) -> Result<Piece, Error> {
-        submit::part_of(self, range)
+    fn part(&self, range: Range<usize>, arguments: &mut Arguments) -> Result<Piece, Error> {
+        arguments.part_of(self, range)
     }
 }
 
@@ -46,8 +46,8 @@ impl<T: Portable> Parts for Vec<T> {
         self.len()
     }
 
-    fn part(&self, range: Range<usize>) -> Result<Piece, Error> {
-        submit::part_of(self, range)
+    fn part(&self, range: Range<usize>, arguments: &mut Arguments) -> Result<Piece, Error> {
+        arguments.part_of(self, range)
     }
 }
 
@@ -58,8 +58,8 @@ impl<T: Portable, const N: usize> Parts for [T; N] {
         N
     }
 
-    fn part(&self, range: Range<usize>) -> Result<Piece, Error> {
-        submit::part_of(self, range)
+    fn part(&self, range: Range<usize>, arguments: &mut Arguments) -> Result<Piece, Error> {
+        arguments.part_of(self, range)
     }
 }
 
@@ -70,8 +70,8 @@ impl<V: Parts + ?Sized> Parts for &V {
         (**self).count()
     }
 
-    fn part(&self, range: Range<usize>) -> Result<Piece, Error> {
-        (**self).part(range)
+    fn part(&self, range: Range<usize>, arguments: &mut Arguments) -> Result<Piece, Error> {
+        (**self).part(range, arguments)
     }
 }
 
@@ -84,10 +84,10 @@ macro_rules! ranges {
                 usize::try_from(i128::from_number(self.end) - i128::from_number(self.start)).unwrap_or(0)
             }
 
-            fn part(&self, range: Range<usize>) -> Result<Piece, Error> {
+            fn part(&self, range: Range<usize>, arguments: &mut Arguments) -> Result<Piece, Error> {
                 // No number overflows: both are between the ends.
                 let at = |index: usize| (i128::from_number(self.start) + index as i128) as $number;
-                submit::encode(&(at(range.start)..at(range.end))).map(Piece::of)
+                arguments.piece(submit::encode(&(at(range.start)..at(range.end)))?)
             }
         }
 
@@ -98,10 +98,10 @@ macro_rules! ranges {
                 usize::try_from(i128::from_number(*self.end()) - i128::from_number(*self.start()) + 1).unwrap_or(0)
             }
 
-            fn part(&self, range: Range<usize>) -> Result<Piece, Error> {
+            fn part(&self, range: Range<usize>, arguments: &mut Arguments) -> Result<Piece, Error> {
                 let at = |index: usize| (i128::from_number(*self.start()) + index as i128) as $number;
                 // A part has at least one item.
-                submit::encode(&(at(range.start)..=at(range.end - 1))).map(Piece::of)
+                arguments.piece(submit::encode(&(at(range.start)..=at(range.end - 1)))?)
             }
         }
 
@@ -154,7 +154,8 @@ mod tests {
 
     fn parts<V: Parts>(all: V, ranges: &[Range<usize>]) -> (usize, Vec<V::Part>) {
         let part = |range: &Range<usize>| {
-            let bytes = all.part(range.clone()).unwrap().take().unwrap();
+            let bytes = all.part(range.clone(), &mut Arguments::alone()).unwrap();
+            let bytes = bytes.take().unwrap();
             codec::decode(&bytes).unwrap()
         };
         (all.count(), ranges.iter().map(part).collect())

@@ -10,6 +10,8 @@ use crate::portable::Portable;
 use crate::tally::{Encoded, EncodedVec, Tally};
 use crate::wire::{Answer, Failure, FailureKind, Place, Question};
 use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
@@ -411,7 +413,50 @@ fn vectors<R: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<R>, Error> {
 
 /// The values of all chunks.
 pub(crate) fn chunks<R: Portable>(handle: &Handle) -> Result<Vec<R>, Error> {
-    vectors(handle, Kind::Chunks)
+    if !codec::is_number::<R>() {
+        return vectors(handle, Kind::Chunks);
+    }
+    let mut values = codec::room_for::<R>(handle.batch.items());
+    let inputs = values.capacity().min(handle.batch.items());
+    let room = values.as_mut_ptr().cast::<MaybeUninit<u8>>();
+    // SAFETY: the vector's own memory, which nothing else uses meanwhile; what may be uninitialised has no rules but its length.
+    let room = unsafe { std::slice::from_raw_parts_mut(room, inputs * size_of::<R>()) };
+    numbers(handle, size_of::<R>(), room)?;
+    // SAFETY: all of it was written, and all bytes are numbers.
+    unsafe { values.set_len(inputs) };
+    Ok(values)
+}
+
+/// Puts the numbers that all chunks hold, of `size` bytes each, where they belong, each chunk's when it has come. Without an error all of the room is
+/// written.
+fn numbers(handle: &Handle, size: usize, room: &mut [MaybeUninit<u8>]) -> Result<(), Error> {
+    let mut places = Places::new(&handle.link);
+    let mut written = 0;
+    let errors = as_they_come(
+        handle,
+        &mut |index, ended| raw(handle, index, ended, Kind::Chunks, &mut places),
+        &mut |pieces| {
+            for (index, bytes) in pieces {
+                let numbers = codec::memory(bytes, size)?;
+                let Range { start, end } = handle.batch.inputs(*index);
+                // A chunk in which some failed is shorter, and no part of the result.
+                if let Some(room) = room.get_mut(start * size..end * size)
+                    && room.len() == numbers.len()
+                {
+                    room.write_copy_of_slice(numbers);
+                    written += numbers.len();
+                }
+            }
+            Ok(())
+        },
+    )?;
+    match (errors.is_empty(), written == room.len()) {
+        (true, true) => Ok(()),
+        (true, false) => Err(unreadable(codec::CodecError::Invalid {
+            kind: "number of results",
+        })),
+        (false, _) => Err(failed(handle, errors)),
+    }
 }
 
 /// The values of all tasks' vectors.
@@ -436,7 +481,7 @@ pub(crate) fn nothing(handle: &Handle) -> Result<(), Error> {
 
 /// The chunks' values made into one.
 pub(crate) fn reduced<M: Fn(R, R) -> R, R: Portable>(handle: &Handle) -> Result<R, Error> {
-    let values: Vec<R> = chunks(handle)?;
+    let values: Vec<R> = vectors(handle, Kind::Reduced)?;
     // SAFETY: the call that this is the result of was given an `M`.
     let merge = unsafe { Code::<M>::get() };
     values.into_iter().reduce(merge).ok_or(Error::Empty)

@@ -7,7 +7,7 @@ use crate::items::Items;
 use crate::link::Link;
 use crate::portable::Portable;
 use crate::result::{self, AsyncResult, Handle, Kind};
-use crate::submit::{self, Job, Sent};
+use crate::submit::{self, Arguments, Job, Sent};
 use crate::view::Shared;
 use crate::wire::Piece;
 use std::ops::Range;
@@ -46,11 +46,14 @@ pub(crate) struct Split<'a> {
     pub(crate) parts: Option<usize>,
 }
 
+/// Encodes the arguments of one task.
+type Encode<'f> = dyn FnMut(Range<usize>, &mut Arguments) -> Result<Piece, Error> + 'f;
+
 /// One task a part.
 pub(crate) fn split_into(
     view: &dyn Deal,
     split: Split<'_>,
-    encode: &mut dyn FnMut(Range<usize>) -> Result<Piece, Error>,
+    encode: &mut Encode<'_>,
 ) -> Result<Handle, Error> {
     let dealt = view.deal(split.inputs, split.parts)?;
     if dealt.is_empty() {
@@ -68,9 +71,10 @@ pub(crate) fn split_into(
         }
     });
     let sizes = dealt.iter().map(|(_, part)| part.len()).collect();
+    let mut arguments = Arguments::new(view.link(), dealt.len());
     job.submit(view.link(), sizes, &mut |index| {
         let (engine, part) = dealt.get(index).cloned().unwrap_or_default();
-        Ok((engine, encode(part)?))
+        Ok((engine, encode(part, &mut arguments)?))
     })
 }
 
@@ -89,7 +93,9 @@ pub(super) fn split<I: Items>(
             inputs: items.len(),
             parts: None,
         };
-        split_into(view, split, &mut |range| submit::part_of(items, range))
+        split_into(view, split, &mut |range, arguments| {
+            arguments.part_of(items, range)
+        })
     })
 }
 

@@ -21,7 +21,8 @@
 //!    failures. Only `Down::Gone` or the end of the connection spares the carrier from it.
 //! 5. A [`Piece::File`] belongs to whoever receives it: a carrier removes it when the task that it came with is done, or the shared
 //!    value dropped; the program when it has mapped it. A file's name begins with [`FILES`], the process id of its maker and a `-`, so
-//!    that those of the dead can be found. Instead of removing a file that nobody reads any more, a carrier may give it the name
+//!    that those of the dead can be found. The arguments of a call's many tasks are stretches of one file ([`Piece::Part`]), which is a shared value:
+//!    the program sends it before it has written anything, a task when its stretch is written, and `Unshare` behind the last of them. Instead of removing a file that nobody reads any more, a carrier may give it the name
 //!    `Welcome::spare`; a program that needs a file may rename that one, and write over it: fresh memory costs more than the copying.
 //! 6. After a cell died, its namespace goes on in a copy made before the cell ([`Resume`]). The copy connects anew and says which of its
 //!    tasks are open for it. The carrier gives it their outcomes once more, those that the dead process has taken included, or
@@ -43,6 +44,7 @@ mod frame;
 mod piece;
 
 pub use frame::{MOST, read, write};
+pub(crate) use piece::Stretches;
 pub use piece::{Bytes, FILES, LARGE, Piece, SPARE};
 
 use serde::{Deserialize, Serialize};
@@ -53,7 +55,7 @@ pub const CARRIER: &str = "CHORUS_CARRIER";
 /// Names the environment variable with the folder through which snippets take and give pieces.
 pub const PIECES: &str = "CHORUS_PIECES";
 /// Raised with every change of this module's types or of the codec.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// From the program to the carrier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,7 +66,7 @@ pub enum Up {
     Share {
         /// Its number.
         id: u64,
-        /// Its bytes; not `Shared`.
+        /// Its bytes; neither `Shared` nor `Part`.
         piece: Piece,
     },
     /// No task that is submitted from now on uses these shared values. Those submitted before still may.
@@ -331,7 +333,7 @@ pub struct Done {
 /// How a task went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Well; not `Piece::Shared`.
+    /// Well; neither `Piece::Shared` nor `Piece::Part`.
     Value(Piece),
     /// Not well.
     Failed(Failure),

@@ -4,10 +4,10 @@ use crate::codec::Encoded;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io::{self, Write};
+use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -20,6 +20,9 @@ pub const FILES: &str = "chorus-piece-";
 
 /// Files of so many bytes are worth being used again.
 pub const SPARE: RangeInclusive<u64> = 1 << 20..=64 << 20;
+
+/// Where stretches of a file may begin: whatever the page size, this is a multiple of it.
+const BORDER: u64 = 64 << 10;
 
 /// Where such files are: memory, whatever else is true of the machine's disks.
 const FOLDER: &str = "/dev/shm";
@@ -41,6 +44,15 @@ pub enum Piece {
         /// The value's number.
         id: u64,
     },
+    /// They are a stretch of the file that came before as the shared value of this number. Only for the arguments of a call.
+    Part {
+        /// The value's number.
+        id: u64,
+        /// Where they begin in the file; stretches begin at multiples of 64 kB, so that each can be mapped for itself.
+        start: u64,
+        /// How many there are.
+        length: u64,
+    },
 }
 
 impl Piece {
@@ -61,37 +73,17 @@ impl Piece {
     }
 
     fn file(value: &Encoded<'_>, spare: Option<&Path>) -> io::Result<Piece> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let noise = RandomState::new().build_hasher().finish();
-        let name = format!("{FILES}{}-{count}-{noise:016x}", std::process::id());
-        let path = Path::new(FOLDER).join(name);
-        // Whoever renames it first has it.
-        let renamed = spare.is_some_and(|spare| std::fs::rename(spare, &path).is_ok());
-        let written = match renamed {
-            true => write_over(&path, value).or_else(|_| {
-                let _ = std::fs::remove_file(&path);
-                write_new(&path, value)
-            }),
-            false => write_new(&path, value),
-        };
-        match written {
-            Ok(()) => Ok(Piece::File {
-                path,
-                length: value.len() as u64,
-            }),
-            Err(error) => {
-                // The memory is full, most likely; the file would keep it so.
-                let _ = std::fs::remove_file(&path);
-                Err(error)
-            }
-        }
+        let length = value.len() as u64;
+        let (path, file) = open(length, spare)?;
+        // If that fails the memory is full, most likely; the file would keep it so.
+        write(&file, 0, value).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
+        Ok(Piece::File { path, length })
     }
 
     /// Takes the bytes. A file is mapped, not copied, and removed: its memory is free when the bytes are dropped.
     ///
     /// # Errors
-    /// When the file can't be mapped, or the piece is a shared one.
+    /// When the file can't be mapped, or the piece is of a shared value.
     pub fn take(self) -> io::Result<Bytes> {
         match self {
             Piece::Inline(bytes) => Ok(Bytes::Owned(bytes)),
@@ -102,7 +94,7 @@ impl Piece {
                 removed?;
                 Ok(Bytes::Mapped(mapped))
             }
-            Piece::Shared { id } => Err(io::Error::new(
+            Piece::Shared { id } | Piece::Part { id, .. } => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 format!("the shared value {id} came where its bytes should be"),
             )),
@@ -118,18 +110,55 @@ impl Piece {
     }
 }
 
-fn write_new(path: &Path, value: &Encoded<'_>) -> io::Result<()> {
-    let mut file = OpenOptions::new()
+/// A file that is written while it is read: the pieces of several tasks, one behind the other.
+#[derive(Debug)]
+pub(crate) struct Stretches {
+    file: File,
+    end: u64,
+}
+
+impl Stretches {
+    /// An empty one, to be sent as a shared value; about so many bytes will be written. It may lie where a file at `spare` did.
+    pub(crate) fn new(about: u64, spare: Option<&Path>) -> io::Result<(Stretches, Piece)> {
+        let spare = spare.filter(|_| SPARE.contains(&about));
+        let (path, file) = open(about, spare)?;
+        Ok((Stretches { file, end: 0 }, Piece::File { path, length: 0 }))
+    }
+
+    /// Adds a value, as a stretch of the shared value `id`.
+    pub(crate) fn add(&mut self, id: u64, value: &Encoded<'_>) -> io::Result<Piece> {
+        let (start, length) = (self.end, value.len() as u64);
+        write(&self.file, start, value)?;
+        self.end = (start + length).next_multiple_of(BORDER);
+        Ok(Piece::Part { id, start, length })
+    }
+}
+
+/// A file of a name that nobody else has, empty or with anything in it: the one at `spare`, if it is still there.
+fn open(length: u64, spare: Option<&Path>) -> io::Result<(PathBuf, File)> {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let noise = RandomState::new().build_hasher().finish();
+    let name = format!("{FILES}{}-{count}-{noise:016x}", std::process::id());
+    let path = Path::new(FOLDER).join(name);
+    // Whoever renames it first has it.
+    if spare.is_some_and(|spare| std::fs::rename(spare, &path).is_ok()) {
+        match open_old(&path, length) {
+            Ok(file) => return Ok((path, file)),
+            Err(_) => drop(std::fs::remove_file(&path)),
+        }
+    }
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(0o600)
-        .open(path)?;
-    write(&mut file, value)
+        .open(&path)?;
+    Ok((path, file))
 }
 
 /// What is no file of this user's is an error: the folder is everybody's.
-fn write_over(path: &Path, value: &Encoded<'_>) -> io::Result<()> {
-    let mut file = OpenOptions::new()
+fn open_old(path: &Path, length: u64) -> io::Result<File> {
+    let file = OpenOptions::new()
         .write(true)
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(path)?;
@@ -138,13 +167,13 @@ fn write_over(path: &Path, value: &Encoded<'_>) -> io::Result<()> {
     if !metadata.is_file() || metadata.uid() != unsafe { libc::geteuid() } {
         return Err(io::ErrorKind::PermissionDenied.into());
     }
-    file.set_len(metadata.len().min(value.len() as u64))?;
-    write(&mut file, value)
+    file.set_len(metadata.len().min(length))?;
+    Ok(file)
 }
 
-fn write(file: &mut File, value: &Encoded<'_>) -> io::Result<()> {
-    file.write_all(&value.head)?;
-    file.write_all(value.bulk)
+fn write(file: &File, start: u64, value: &Encoded<'_>) -> io::Result<()> {
+    file.write_all_at(&value.head, start)?;
+    file.write_all_at(value.bulk, start + value.head.len() as u64)
 }
 
 /// Bytes that were taken. `Deref` gives them.
@@ -288,6 +317,39 @@ mod tests {
         assert!(matches!(piece, Piece::File { .. }));
         assert!(codec::decode::<Vec<u8>>(&piece.take().unwrap()).unwrap() == value);
         assert_eq!(std::fs::read(&target).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn stretches_are_written_one_behind_the_other() {
+        let spare = Path::new(FOLDER).join(format!("{FILES}{}-test-old", std::process::id()));
+        std::fs::write(&spare, vec![1; 3 << 20]).unwrap();
+        let values = [vec![2u8; 70_000], vec![3; 40_000]];
+        for spare in [None, Some(spare.as_path())] {
+            let (mut stretches, piece) = Stretches::new(2 << 20, spare).unwrap();
+            let Piece::File { path, length: 0 } = piece else {
+                panic!("{piece:?}");
+            };
+            for value in &values {
+                let encoded = codec::encode(value).unwrap();
+                let piece = stretches.add(7, &encoded).unwrap();
+                let Piece::Part {
+                    id: 7,
+                    start,
+                    length,
+                } = piece
+                else {
+                    panic!("{piece:?}");
+                };
+                assert!(start.is_multiple_of(BORDER) && length == encoded.len() as u64);
+                let mut bytes = vec![0; encoded.len()];
+                let file = File::open(&path).unwrap();
+                file.read_exact_at(&mut bytes, start).unwrap();
+                assert!(codec::decode::<Vec<u8>>(&bytes).unwrap() == *value);
+                assert!(piece.take().is_err());
+            }
+            std::fs::remove_file(path).unwrap();
+        }
+        assert!(!spare.exists());
     }
 
     #[test]

@@ -7,7 +7,9 @@ use chorus::__private::{Answer as Called, Slice, Trampoline};
 use chorus::codec::{self, Encoded};
 use chorus::wire::*;
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fs::File;
 use std::mem::MaybeUninit;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -31,6 +33,8 @@ struct State {
     engines: BTreeMap<u32, Engine>,
     balanced: VecDeque<Waiting>,
     shared: HashMap<u64, Arc<Bytes>>,
+    /// Shared values that are written while they are used.
+    files: HashMap<u64, File>,
     /// All submissions, without arguments.
     seen: Vec<Submission>,
     /// What has been sent to clients, for copies of them.
@@ -187,12 +191,18 @@ impl Carrier {
                     self.send(&Down::Tasks(known));
                 }
                 Up::Share { id, piece } => {
+                    if let Piece::File { path, length: 0 } = &piece {
+                        self.lock().files.insert(id, File::open(path).unwrap());
+                    }
                     let bytes = Arc::new(piece.take().unwrap());
                     self.lock().shared.insert(id, bytes);
                 }
                 Up::Unshare { ids } => {
                     let mut state = self.lock();
-                    ids.iter().for_each(|id| drop(state.shared.remove(id)));
+                    for id in ids {
+                        state.shared.remove(&id);
+                        state.files.remove(&id);
+                    }
                 }
                 Up::Submit(submission) => self.submit(submission),
                 Up::Ask { id, question } => {
@@ -247,6 +257,11 @@ impl Carrier {
             state.highest = state.highest.max(task.id + 1);
             let arguments = match task.arguments {
                 Piece::Shared { id } => Arc::clone(&state.shared[&id]),
+                Piece::Part { id, start, length } => {
+                    let mut bytes = vec![0; usize::try_from(length).unwrap()];
+                    state.files[&id].read_exact_at(&mut bytes, start).unwrap();
+                    Arc::new(Bytes::Owned(bytes))
+                }
                 piece => Arc::new(piece.take().unwrap()),
             };
             let waiting = Waiting {

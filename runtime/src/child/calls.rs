@@ -187,8 +187,12 @@ impl Calls {
                         format!("the memory that came with the call cannot be mapped: {error}")
                     })?);
                 }
-                Place::File { path, length } => {
-                    let mapped = Mapping::of_file(OsStr::from_bytes(path), *length);
+                Place::File {
+                    path,
+                    start,
+                    length,
+                } => {
+                    let mapped = Mapping::of_file(OsStr::from_bytes(path), *start, *length);
                     mapping = Some(mapped.map_err(|error| {
                         let path = String::from_utf8_lossy(path);
                         format!("the shared file {path} cannot be mapped: {error}")

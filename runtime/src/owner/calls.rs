@@ -53,8 +53,13 @@ fn pack(call: &Call) -> io::Result<(Vec<u8>, Option<OwnedFd>)> {
         };
         let place = match data {
             None => Place::Kept,
-            Some(Data::File { path: at, length }) => Place::File {
+            Some(Data::File {
+                path: at,
+                start,
+                length,
+            }) => Place::File {
                 path: path(at),
+                start: *start,
                 length: *length,
             },
             Some(Data::Bytes(bytes)) => {

@@ -191,7 +191,12 @@ async fn files_go_in_and_out() {
     std::fs::write(&path, vec![1_u8; 1_000_000]).unwrap();
     let file = |length| {
         let path = path.clone();
-        Piece::Once(Data::File { path, length })
+        let start = 0;
+        Piece::Once(Data::File {
+            path,
+            start,
+            length,
+        })
     };
     let sum = namespace
         .outcome("sum", vec![file(999_999), once([2])])

@@ -100,8 +100,9 @@ impl Books {
             buffers,
         } = reply;
         let well = metadata.status.as_deref() == Some("ok");
-        // An engine that was given up may read still, while another one was given the task.
-        self.release(&task, well && !task.group.balanced, out);
+        // An engine that was given up may read still, if another one was given the task then.
+        let only = !task.group.balanced || task.group.retries == 0;
+        self.release(&task, well && only, out);
         let engine = metadata
             .engine
             .as_ref()

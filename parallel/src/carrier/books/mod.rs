@@ -305,18 +305,22 @@ impl Books {
             Piece::File { path, length } => {
                 let path = self.adopt(path, out);
                 file = Some((path.clone(), length));
-                Data::File { path, length }
+                Data::File {
+                    path,
+                    start: 0,
+                    length,
+                }
             }
-            Piece::Shared { id: shared } => match self.shared.get(&shared) {
-                Some(value) => {
-                    argument = Some(shared);
-                    value.data.clone()
+            of_shared @ (Piece::Shared { id: shared } | Piece::Part { id: shared, .. }) => {
+                argument = Some(shared);
+                match self.argument(&of_shared, group.kind) {
+                    Ok(data) => data,
+                    Err(reason) => {
+                        let nothing = Piece::Inline(Vec::new());
+                        return self.refuse(id, engine, nothing, ends::refused(reason), out);
+                    }
                 }
-                None => {
-                    let failure = ends::refused(format!("the shared value {shared} did not come"));
-                    return self.refuse(id, engine, Piece::Inline(Vec::new()), failure, out);
-                }
-            },
+            }
         };
         for id in group.shared.iter().chain(&argument) {
             if let Some(shared) = self.shared.get_mut(id) {

@@ -1,6 +1,6 @@
 //! Values that several tasks use.
 
-use super::{Books, Data, FileWork, Out};
+use super::{Books, Data, FileWork, Kind, Out};
 use crate::wire::Piece;
 use std::collections::hash_map::Entry;
 
@@ -30,13 +30,18 @@ impl Books {
                     path: path.clone(),
                     bytes: bytes.into(),
                 });
-                Data::File { path, length }
+                Data::File {
+                    path,
+                    start: 0,
+                    length,
+                }
             }
             Piece::File { path, length } => Data::File {
                 path: self.adopt(path, out),
+                start: 0,
                 length,
             },
-            Piece::Shared { id } => {
+            Piece::Shared { id } | Piece::Part { id, .. } => {
                 tracing::warn!(id, "a shared value is said to be another one");
                 return;
             }
@@ -48,6 +53,34 @@ impl Books {
             dropped: false,
         };
         self.shared.insert(id, shared);
+    }
+
+    /// A task's arguments, if they are a shared value or a stretch of one; or why it has none. The file of the latter is as long as
+    /// its stretches reach: when it came, the program had just begun to write it.
+    pub(super) fn argument(&mut self, piece: &Piece, kind: Kind) -> Result<Data, String> {
+        let (Piece::Shared { id } | Piece::Part { id, .. }) = piece else {
+            return Err("the arguments are no shared value".to_owned());
+        };
+        let shared = self.shared.get_mut(id);
+        let shared = shared.ok_or_else(|| format!("the shared value {id} did not come"))?;
+        let Piece::Part { start, length, .. } = piece else {
+            return Ok(shared.data.clone());
+        };
+        match &mut shared.data {
+            Data::File {
+                path, length: all, ..
+            } if kind == Kind::Call => {
+                *all = (*all).max(start.saturating_add(*length));
+                Ok(Data::File {
+                    path: path.clone(),
+                    start: *start,
+                    length: *length,
+                })
+            }
+            _ => Err(format!(
+                "the shared value {id} has no stretches for this task"
+            )),
+        }
     }
 
     /// No task uses it from now on.
@@ -74,7 +107,7 @@ impl Books {
             && entry.get().dropped
         {
             let Shared { data, read, .. } = entry.remove();
-            if let Data::File { path, length } = data {
+            if let Data::File { path, length, .. } = data {
                 out.files.push(FileWork::discard(path, length, !read));
             }
         }

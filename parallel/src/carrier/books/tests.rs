@@ -267,7 +267,8 @@ fn a_large_file_is_kept_if_its_engines_are_done_with_it() {
     for (engine, status, kept) in [
         (Some(1), "ok", true),
         (Some(1), "error", false),
-        (None, "ok", false),
+        (None, "ok", true),
+        (None, "error", false),
     ] {
         let mut books = books();
         books.share(FIRST, large("shared"), &mut Out::default());
@@ -289,11 +290,84 @@ fn a_large_file_is_kept_if_its_engines_are_done_with_it() {
     assert!(matches!(out.files[..], [FileWork::Keep(_)]));
     let out = replied(&mut books, FIRST + 1, reply("ok", 0, OK));
     assert_eq!(removed(&out).len(), 1);
+    // Nor may one from which a task was taken to be tried elsewhere.
+    let again = Route::Balanced {
+        targets: None,
+        retries: 1,
+        timeout: None,
+        after: None,
+        follow: None,
+    };
+    let group = books.open(5.0, &call(), Vec::new(), &again, None).unwrap();
+    let retried = task(FIRST + 3, None, large("retried"));
+    books.submit(&group, retried, &mut Out::default());
+    let out = replied(&mut books, FIRST + 3, reply("ok", 0, OK));
+    assert_eq!(removed(&out).len(), 1);
     // An engine that is lost may not be dead.
     submit(&mut books, FIRST + 2, Some(0), large("lost"), &[]);
     let mut out = Out::default();
     books.on_engines(engines(&[1]), &mut out);
     assert_eq!(removed(&out).len(), 1);
+}
+
+#[test]
+fn arguments_can_be_stretches_of_a_file() {
+    let mut books = books();
+    let mut out = Out::default();
+    let empty = Piece::File {
+        path: "/dev/shm/written-later".into(),
+        length: 0,
+    };
+    books.share(FIRST, empty, &mut out);
+    let [FileWork::Rename { to, .. }] = &out.files[..] else {
+        panic!("{out:?}")
+    };
+    let path = to.clone();
+    let part = |start| Piece::Part {
+        id: FIRST,
+        start,
+        length: 1 << 20,
+    };
+    for (id, start) in [(FIRST + 1, 0), (FIRST + 2, 1 << 20)] {
+        let out = submit(&mut books, id, None, part(start), &[]);
+        let content: serde_json::Value = serde_json::from_slice(&out.posts[0].content).unwrap();
+        let piece = &content["chorus"]["pieces"][0];
+        assert_eq!(piece["file"], path.to_str().unwrap());
+        assert_eq!(piece["length"], 1 << 20);
+        assert_eq!(piece["start"].as_u64().unwrap_or_default(), start);
+    }
+    books.unshare(FIRST, &mut Out::default());
+    let out = replied(&mut books, FIRST + 1, reply("ok", 0, OK));
+    assert!(out.files.is_empty());
+    // The file is as long as its stretches reach, so it is worth keeping.
+    let out = replied(&mut books, FIRST + 2, reply("ok", 0, OK));
+    assert_eq!(out.files, [FileWork::Keep(path)]);
+
+    // What came in the message has no stretches, and snippets take none.
+    books.share(FIRST + 3, inline(), &mut Out::default());
+    let of = |id| Piece::Part {
+        id,
+        start: 0,
+        length: 1,
+    };
+    for id in [FIRST, FIRST + 3] {
+        let out = submit(&mut books, FIRST + 4, Some(0), of(id), &[]);
+        assert!(out.posts.is_empty() && out.news.len() == 1, "{out:?}");
+    }
+    books.share(FIRST + 5, file("x"), &mut Out::default());
+    let snippet = Work::Snippet {
+        code: String::new(),
+        takes: Some("x".to_owned()),
+        gives: None,
+    };
+    let group = books.open(5.0, &snippet, Vec::new(), &Route::Direct, None);
+    let mut out = Out::default();
+    books.submit(
+        &group.unwrap(),
+        task(FIRST + 6, Some(0), of(FIRST + 5)),
+        &mut out,
+    );
+    assert!(out.posts.is_empty() && out.news.len() == 1, "{out:?}");
 }
 
 #[test]
