@@ -5,18 +5,38 @@
 //! is forgotten when the next one begins. Bytes that need no encoding follow the message as its payload, and a descriptor may travel
 //! with its first packet.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
+use std::time::Duration;
 
 use bytes::Bytes;
-use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::event::{CheckpointState, Panic};
 
-/// Names the fds of control, link, input and tally, in this order, separated by commas, for the started process.
+/// Tells the started process the fds of control, link, input and tally: [`fds_text`].
 pub(crate) const FDS_VARIABLE: &str = "CHORUS_RUNTIME_FDS";
+
+/// Raised with every change of this module's types. A program may have been built with another version than the engine that starts it.
+const VERSION: u32 = 2;
+
+/// What [`FDS_VARIABLE`] says: the version, and the descriptors in their order.
+pub(crate) fn fds_text(fds: [RawFd; 4]) -> String {
+    format!("{VERSION}:{}", fds.map(|fd| fd.to_string()).join(","))
+}
+
+/// The descriptors; nothing if an owner of another version says it.
+pub(crate) fn fds_of(text: &str) -> Option<[RawFd; 4]> {
+    let (version, fds) = text.split_once(':')?;
+    let fds: Vec<RawFd> = fds
+        .split(',')
+        .map(|fd| fd.parse().ok().filter(|fd| *fd > 2))
+        .collect::<Option<_>>()?;
+    fds.try_into()
+        .ok()
+        .filter(|_| version == VERSION.to_string())
+}
 
 /// Longest packet, in bytes: well below Linux's default send buffer of 208 kB.
 pub(crate) const PACKET: usize = 64 * 1024;
@@ -381,6 +401,21 @@ mod tests {
         FromWorker::Result {
             ticket: 7,
             text: "x".repeat(length),
+        }
+    }
+
+    #[test]
+    fn descriptors_are_for_a_child_of_the_same_version() {
+        let text = fds_text([3, 14, 5, 6]);
+        assert_eq!(fds_of(&text), Some([3, 14, 5, 6]));
+        let (version, fds) = text.split_once(':').unwrap();
+        for other in [
+            fds.to_owned(),
+            format!("{version}9:{fds}"),
+            format!("{version}:3,4,5"),
+            format!("{version}:2,4,5,6"),
+        ] {
+            assert_eq!(fds_of(&other), None, "{other}");
         }
     }
 

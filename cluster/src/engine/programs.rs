@@ -79,8 +79,9 @@ impl Programs {
                 "not run",
                 format!(
                     "The program {} did not start as an engine's runtime: {error}. It has to be linked to the crate `chorus` with the feature \
-                     `client`, and to run on this machine.",
-                    Path::new(&name).display()
+                     `client`, in the version that the engine is of ({}), and to run on this machine.",
+                    Path::new(&name).display(),
+                    env!("CARGO_PKG_VERSION")
                 ),
             )
         })?;

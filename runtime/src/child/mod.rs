@@ -13,9 +13,9 @@ mod supervisor;
 mod system;
 mod worker;
 
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 
-use crate::wire::FDS_VARIABLE;
+use crate::wire::{FDS_VARIABLE, fds_of};
 
 /// Whether this process was started by [`Runtime::start`](crate::Runtime::start), so that [`child_main`] is to be called.
 pub fn is_child() -> bool {
@@ -26,7 +26,9 @@ pub fn is_child() -> bool {
 /// is started.
 pub fn child_main() -> ! {
     let Some([control, link, input, tally]) = inherited() else {
-        eprintln!("this command is for chorus itself: a kernel or an engine starts it");
+        eprintln!(
+            "this command is for chorus itself: a kernel or an engine of the same version starts it"
+        );
         std::process::exit(2)
     };
     supervisor::main(control, link, input, &tally)
@@ -37,12 +39,7 @@ fn inherited() -> Option<[OwnedFd; 4]> {
     let variable = std::env::var(FDS_VARIABLE).ok()?;
     // SAFETY: no other thread exists yet.
     unsafe { std::env::remove_var(FDS_VARIABLE) };
-    let fds: Vec<RawFd> = variable
-        .split(',')
-        .map(|fd| fd.parse().ok().filter(|fd| *fd > 2))
-        .collect::<Option<_>>()?;
-    let fds: [RawFd; 4] = fds.try_into().ok()?;
-    let fds = fds.map(|fd| {
+    let fds = fds_of(&variable)?.map(|fd| {
         // SAFETY: the owner made them for us, and nothing else in this process knows them.
         unsafe { OwnedFd::from_raw_fd(fd) }
     });

@@ -12,7 +12,7 @@ use super::Config;
 use super::output::Pipe;
 use super::socket::{self, Socket};
 use crate::tally::{self, Which};
-use crate::wire::{FDS_VARIABLE, Start, ToSupervisor};
+use crate::wire::{FDS_VARIABLE, Start, ToSupervisor, fds_text};
 
 /// Stack of the thread that runs cells, in bytes. Only what is used takes memory.
 const STACK: libc::rlim_t = 256 * 1024 * 1024;
@@ -63,7 +63,7 @@ impl Processes {
             command.current_dir(folder);
         }
         command
-            .env(FDS_VARIABLE, numbers.map(|fd| fd.to_string()).join(","))
+            .env(FDS_VARIABLE, fds_text(numbers))
             .stdin(Stdio::null())
             .stdout(stdout_child)
             .stderr(stderr_child);
