@@ -197,13 +197,18 @@ impl Same {
     }
 }
 
-/// The arguments of a call's tasks. Large ones go into one file, in which an engine can read the first while the next are written.
+/// So many bytes of arguments go into one file: what engines have answered for is free before the last task of a large call is done.
+const FILE: u64 = 32 << 20;
+
+/// The arguments of a call's tasks. Large ones go into few files, of which an engine can read the beginning while more is written.
 #[derive(Debug)]
 pub struct Arguments {
     tasks: usize,
-    /// Where the file is sent, which is worth it for several tasks.
+    /// Where files are sent, which is worth it for several tasks and as long as there is memory.
     link: Option<Arc<Link>>,
     file: Option<(Stretches, Sent)>,
+    /// Files that are complete. Tasks that name them may still have to be sent.
+    complete: Vec<Sent>,
 }
 
 impl Arguments {
@@ -213,6 +218,7 @@ impl Arguments {
             tasks,
             link: (tasks > 1).then(|| Arc::clone(link)),
             file: None,
+            complete: Vec::new(),
         }
     }
 
@@ -223,6 +229,7 @@ impl Arguments {
             tasks: 1,
             link: None,
             file: None,
+            complete: Vec::new(),
         }
     }
 
@@ -235,15 +242,26 @@ impl Arguments {
             Some(file) => file,
             None => {
                 let about = (value.len() as u64).saturating_mul(self.tasks as u64);
+                let about = about.min(FILE);
                 // Without the means, as `Piece::of` without them.
                 let Ok((file, piece)) = link.stretches(about)? else {
+                    self.link = None;
                     return Ok(Piece::Inline(value.into_vec()));
                 };
                 self.file.insert((file, Sent::piece(link, piece)?))
             }
         };
         let added = file.add(sent.id, &value);
-        Ok(added.unwrap_or_else(|_| Piece::Inline(value.into_vec())))
+        let is_full = file.end() >= FILE;
+        if (is_full || added.is_err())
+            && let Some((_, sent)) = self.file.take()
+        {
+            self.complete.push(sent);
+        }
+        Ok(added.unwrap_or_else(|_| {
+            self.link = None;
+            Piece::Inline(value.into_vec())
+        }))
     }
 
     /// The next task's, if it gets a part of the items as a vector.

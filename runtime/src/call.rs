@@ -66,7 +66,8 @@ pub enum Piece {
 pub enum Data {
     /// Here. More than 256 kB in a call go by shared memory, into which [`Runtime::call`](crate::Runtime::call) copies them.
     Bytes(Bytes),
-    /// In a file that the worker maps, by preference in `/dev/shm`. It may be removed when the call has ended, also if it is kept.
+    /// In a file that the worker maps, by preference in `/dev/shm`. It may be removed when the call has ended, also if it is kept;
+    /// or written over, if no call will name what is kept again.
     File {
         /// A regular file that nobody shortens.
         path: PathBuf,

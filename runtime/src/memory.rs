@@ -58,7 +58,7 @@ pub(crate) struct Mapping {
     length: usize,
 }
 
-// SAFETY: nobody writes to it while it is there.
+// SAFETY: nobody writes to it while it is read.
 unsafe impl Send for Mapping {}
 // SAFETY: as above.
 unsafe impl Sync for Mapping {}
@@ -114,6 +114,13 @@ impl Mapping {
             Some(start) if address != libc::MAP_FAILED => Ok(Mapping { start, length }),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+impl Mapping {
+    /// In bytes; without looking at them, which may be others' by now.
+    pub(crate) fn len(&self) -> usize {
+        self.length
     }
 }
 

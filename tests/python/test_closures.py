@@ -137,6 +137,10 @@ def test_large_values_go_through_memory_and_leave_nothing(kernel: Kernel) -> Non
     assert kernel.run("client.all().apply_sync(|v: Vec<f64>| v.iter().sum::<f64>(), large.clone())?").expect_ok().text == "[499999500000.0, 499999500000.0]"
     assert kernel.run("client.all().apply_sync(|n: u32| vec![1u8; n as usize], 3_000_000)?.iter().map(|v| v.len()).collect::<Vec<_>>()").expect_ok().text == "[3000000, 3000000]"
     assert kernel.run("client.load_balanced_view().chunk_size(1).map_with(&large, 0..8usize, |v, i| v[i * 1000]).get()?.iter().sum::<f64>()").expect_ok().text == "28000.0"
+    # Each task's items are a stretch of one file: a new one, one that was there, and more than fit into one.
+    kernel.run("fn half(x: f64) -> f64 { x / 2.0 }\nlet halves: Vec<f64> = large.iter().map(|x| half(*x)).collect();\nlet huge = large.repeat(5);").expect_ok()
+    for items, view, times in [("large", "load_balanced_view()", 1), ("large", "load_balanced_view()", 1), ("huge", "load_balanced_view()", 5), ("large", "all()", 1)]:
+        assert kernel.run(f"client.{view}.map_sync(&{items}, half)? == halves.repeat({times})").expect_ok().text == "true", (items, view)
     kernel.run('client.all().push("large", &large).get()?;').expect_ok()
     assert engines.results(kernel.run("%px large.len()").expect_ok()) == {0: "1000000", 1: "1000000"}
     assert kernel.run('client.all().gather::<f64>("large").get()? == [large.clone(), large.clone()].concat()').expect_ok().text == "true"

@@ -10,7 +10,8 @@
 //!     "pieces": [
 //!         {"buffer": 0},
 //!         {"buffer": 1, "keep": 17},
-//!         {"file": "/dev/shm/name", "start": 65536, "length": 1000000},
+//!         {"file": "/dev/shm/name", "length": 1000000},
+//!         {"file": "/dev/shm/name", "stretch": [65536, 1000000]},
 //!         {"file": "/dev/shm/other", "length": 1000000, "keep": 18},
 //!         {"kept": 19}
 //!     ],
@@ -18,8 +19,8 @@
 //! }}
 //! ```
 //!
-//! `pieces` are what the trampoline gets, in this order: one of the message's buffers, by index; a stretch of a file (from its
-//! beginning, or from `start`, a multiple of the page size), which the sender may remove or write over once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
+//! `pieces` are what the trampoline gets, in this order: one of the message's buffers, by index; a file's first `length` bytes, or
+//! a stretch of it (where it begins, a multiple of the page size, and its length), which the sender may remove or write over once the reply is there; or what an earlier call kept. `keep` and `kept` are numbers other than 0 that their sender
 //! takes at random from 64 bits: clients share an engine. `executable` says that the artifact is a program, which runs its own
 //! closures (see `programs`). `shm` names the memory that the sender sees, see
 //! [`protocol::machine::shared_memory`]: an engine that sees another one gives no files, and refuses what it can't get.
@@ -72,8 +73,8 @@ struct Request {
 struct PieceRequest {
     buffer: Option<usize>,
     file: Option<PathBuf>,
-    start: Option<u64>,
     length: Option<u64>,
+    stretch: Option<[u64; 2]>,
     keep: Option<NonZeroU64>,
     kept: Option<NonZeroU64>,
 }
@@ -120,18 +121,30 @@ pub(super) fn parse(
                 PieceRequest {
                     buffer: None,
                     file: Some(path),
-                    start,
                     length: Some(length),
+                    stretch: None,
                     kept: None,
                     ..
                 } => Data::File {
                     path,
-                    start: start.unwrap_or_default(),
+                    start: 0,
+                    length,
+                },
+                PieceRequest {
+                    buffer: None,
+                    file: Some(path),
+                    length: None,
+                    stretch: Some([start, length]),
+                    kept: None,
+                    ..
+                } => Data::File {
+                    path,
+                    start,
                     length,
                 },
                 _ => {
                     return Err(wrong(
-                        "is neither a buffer, nor a file with its length, nor a kept one",
+                        "is neither a buffer, nor a file with its length or a stretch of it, nor a kept one",
                     ));
                 }
             };
@@ -211,7 +224,7 @@ mod tests {
             {"buffer": 1},
             {"buffer": 0, "keep": u64::MAX},
             {"file": "/dev/shm/x", "length": 3},
-            {"file": "/dev/shm/x", "start": 65536, "length": 3},
+            {"file": "/dev/shm/x", "stretch": [65536, 3]},
             {"file": "/dev/shm/y", "length": 4, "keep": 2},
             {"kept": 9},
         ]}});
@@ -244,6 +257,7 @@ mod tests {
             json!({}),
             json!({"buffer": 2}),
             json!({"file": "/dev/shm/x"}),
+            json!({"file": "/dev/shm/x", "length": 3, "stretch": [0, 3]}),
             json!({"kept": 0}),
             json!({"buffer": 0, "kept": 1}),
             json!(5),

@@ -43,10 +43,7 @@ fn piece(data: &Data, buffer: usize, keep: Option<u64>) -> String {
             start,
             length,
         } => {
-            format!(
-                "\"file\":{},\"start\":{start},\"length\":{length}",
-                text(path)
-            )
+            format!("\"file\":{},\"stretch\":[{start},{length}]", text(path))
         }
     };
     if let Some(keep) = keep {
@@ -267,7 +264,7 @@ mod tests {
         };
         assert_eq!(
             value(&content.with(&stretch).0),
-            expected(json!({"file": "/dev/shm/x", "start": 65536, "length": 9}))
+            expected(json!({"file": "/dev/shm/x", "stretch": [65536, 9]}))
         );
     }
 

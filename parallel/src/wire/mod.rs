@@ -21,9 +21,10 @@
 //!    failures. Only `Down::Gone` or the end of the connection spares the carrier from it.
 //! 5. A [`Piece::File`] belongs to whoever receives it: a carrier removes it when the task that it came with is done, or the shared
 //!    value dropped; the program when it has mapped it. A file's name begins with [`FILES`], the process id of its maker and a `-`, so
-//!    that those of the dead can be found. The arguments of a call's many tasks are stretches of one file ([`Piece::Part`]), which is a shared value:
-//!    the program sends it before it has written anything, a task when its stretch is written, and `Unshare` behind the last of them. Instead of removing a file that nobody reads any more, a carrier may give it the name
-//!    `Welcome::spare`; a program that needs a file may rename that one, and write over it: fresh memory costs more than the copying.
+//!    that those of the dead can be found. The arguments of a call's many tasks are stretches of a file ([`Piece::Part`]), which is a shared
+//!    value: the program sends it before it has written anything, a task when its stretch is written, and `Unshare` behind the last of them. The
+//!    carrier may rename it meanwhile. Instead of removing a file that nobody reads any more, a carrier may give it the name `Welcome::spare`; a
+//!    program that needs a file may rename that one, and write over it: fresh memory costs more than the copying.
 //! 6. After a cell died, its namespace goes on in a copy made before the cell ([`Resume`]). The copy connects anew and says which of its
 //!    tasks are open for it. The carrier gives it their outcomes once more, those that the dead process has taken included, or
 //!    a failure of kind `Lost` for those that are not to be had any more; forgets shared values that are not listed; aborts queued

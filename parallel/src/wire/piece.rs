@@ -110,7 +110,7 @@ impl Piece {
     }
 }
 
-/// A file that is written while it is read: the pieces of several tasks, one behind the other.
+/// A file that is written while it is read: the pieces of several tasks, one behind the other. Its receiver may give it another name meanwhile.
 #[derive(Debug)]
 pub(crate) struct Stretches {
     file: File,
@@ -125,10 +125,16 @@ impl Stretches {
         Ok((Stretches { file, end: 0 }, Piece::File { path, length: 0 }))
     }
 
+    /// How long it is.
+    pub(crate) fn end(&self) -> u64 {
+        self.end
+    }
+
     /// Adds a value, as a stretch of the shared value `id`.
     pub(crate) fn add(&mut self, id: u64, value: &Encoded<'_>) -> io::Result<Piece> {
         let (start, length) = (self.end, value.len() as u64);
-        write(&self.file, start, value)?;
+        // The memory is full, most likely, and what was written of the value would keep it so.
+        write(&self.file, start, value).inspect_err(|_| drop(self.file.set_len(start)))?;
         self.end = (start + length).next_multiple_of(BORDER);
         Ok(Piece::Part { id, start, length })
     }
@@ -347,6 +353,18 @@ mod tests {
                 assert!(codec::decode::<Vec<u8>>(&bytes).unwrap() == *value);
                 assert!(piece.take().is_err());
             }
+            let all = std::fs::read(&path).unwrap();
+            let first = codec::encode(&values[0]).unwrap().into_vec();
+            assert!(all.starts_with(&first));
+            assert_eq!(stretches.end(), 3 * BORDER);
+            // As when the memory is full.
+            stretches.file = File::open(&path).unwrap();
+            assert!(
+                stretches
+                    .add(7, &codec::encode(&values[0]).unwrap())
+                    .is_err()
+            );
+            assert_eq!(stretches.end(), 3 * BORDER);
             std::fs::remove_file(path).unwrap();
         }
         assert!(!spare.exists());

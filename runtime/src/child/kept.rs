@@ -13,11 +13,18 @@ pub(super) enum Held {
 }
 
 impl Held {
+    fn len(&self) -> usize {
+        match self {
+            Held::Copied(copy, length) => (*length).min(copy.len() * 16),
+            Held::Mapped(mapping) => mapping.len(),
+        }
+    }
+
     fn bytes(&self) -> &[u8] {
         match self {
             // SAFETY: any bytes of integers are bytes, and there are at least as many: `length` were copied there.
-            Held::Copied(copy, length) => unsafe {
-                std::slice::from_raw_parts(copy.as_ptr().cast(), (*length).min(copy.len() * 16))
+            Held::Copied(copy, _) => unsafe {
+                std::slice::from_raw_parts(copy.as_ptr().cast(), self.len())
             },
             Held::Mapped(mapping) => mapping.as_ref(),
         }
@@ -61,7 +68,7 @@ impl Kept {
     /// Keeps what is not there yet.
     pub(super) fn keep(&mut self, id: u64, held: Held) {
         let used = self.clock;
-        let length = held.bytes().len() as u64;
+        let length = held.len() as u64;
         if self.entries.insert(id, Entry { held, used }).is_none() {
             self.bytes += length;
         }
@@ -84,7 +91,7 @@ impl Kept {
                 .min_by_key(|(_, entry)| entry.used);
             let Some((&oldest, _)) = oldest else { return };
             if let Some(entry) = self.entries.remove(&oldest) {
-                self.bytes -= entry.held.bytes().len() as u64;
+                self.bytes -= entry.held.len() as u64;
             }
         }
     }

@@ -189,15 +189,19 @@ async fn files_go_in_and_out() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = folder.path().join("in");
     std::fs::write(&path, vec![1_u8; 1_000_000]).unwrap();
-    let file = |length| {
+    let stretch = |start, length| {
         let path = path.clone();
-        let start = 0;
         Piece::Once(Data::File {
             path,
             start,
             length,
         })
     };
+    let file = |length| stretch(0, length);
+    let sum = namespace
+        .outcome("sum", vec![stretch(65536, 5), once([2])])
+        .await;
+    assert_eq!(shown(sum), "7");
     let sum = namespace
         .outcome("sum", vec![file(999_999), once([2])])
         .await;

@@ -100,7 +100,8 @@ impl Books {
             buffers,
         } = reply;
         let well = metadata.status.as_deref() == Some("ok");
-        // An engine that was given up may read still, if another one was given the task then.
+        // An engine that was given up may read still, if another one was given the task then: for want of its life or of success, of which the
+        // scheduler makes retries. One that refused the task or gave it back never began.
         let only = !task.group.balanced || task.group.retries == 0;
         self.release(&task, well && only, out);
         let engine = metadata

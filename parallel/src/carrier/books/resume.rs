@@ -55,7 +55,7 @@ impl Books {
             .filter(|id| !wanted.contains(id))
             .collect();
         for id in forgotten {
-            self.unshare(id, out);
+            self.give_up(id, out);
         }
         unknown.sort_unstable();
         unknown

@@ -12,8 +12,8 @@ pub(super) struct Shared {
     pub(super) data: Data,
     /// Tasks that have not ended and use it.
     pub(super) users: usize,
-    /// An engine may read it even after the last of them has ended.
-    read: bool,
+    /// An engine may read it even after the last of them has ended, or the program write it.
+    in_use: bool,
     /// No further task will.
     dropped: bool,
 }
@@ -49,7 +49,7 @@ impl Books {
         let shared = Shared {
             data,
             users: 0,
-            read: false,
+            in_use: false,
             dropped: false,
         };
         self.shared.insert(id, shared);
@@ -91,11 +91,19 @@ impl Books {
         }
     }
 
+    /// As [`Self::unshare`], for one whose program has gone, or so it seems: it may be writing it still.
+    pub(super) fn give_up(&mut self, id: u64, out: &mut Out) {
+        if let Some(shared) = self.shared.get_mut(&id) {
+            shared.in_use = true;
+        }
+        self.unshare(id, out);
+    }
+
     /// A task less uses a shared value. `over`: its engine reads it no more.
     pub(super) fn leave(&mut self, id: u64, over: bool, out: &mut Out) {
         if let Some(shared) = self.shared.get_mut(&id) {
             shared.users = shared.users.saturating_sub(1);
-            shared.read |= !over;
+            shared.in_use |= !over;
             self.forget(id, out);
         }
     }
@@ -106,9 +114,9 @@ impl Books {
             && entry.get().users == 0
             && entry.get().dropped
         {
-            let Shared { data, read, .. } = entry.remove();
+            let Shared { data, in_use, .. } = entry.remove();
             if let Data::File { path, length, .. } = data {
-                out.files.push(FileWork::discard(path, length, !read));
+                out.files.push(FileWork::discard(path, length, !in_use));
             }
         }
     }
