@@ -7,9 +7,10 @@ use anyhow::bail;
 use cluster::output::Output;
 use protocol::message::MimeBundle;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 /// Evaluates the word count and prints what it shows.
@@ -37,7 +38,12 @@ async fn count_words(cells: &Cells) -> anyhow::Result<()> {
             count,
             ..Cell::default()
         };
-        match cells.run(&cell, Arc::new(print), &mut NoInput).await {
+        let screen = Arc::new(Screen::default());
+        let shown = Arc::clone(&screen);
+        let show = Arc::new(move |output| shown.print(output));
+        let outcome = cells.run(&cell, show, &mut NoInput).await;
+        screen.finish();
+        match outcome {
             Ok(Some(data)) => print_bundle(&data),
             Ok(None) => {}
             Err(error) => {
@@ -51,15 +57,33 @@ async fn count_words(cells: &Cells) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn print(output: Output) {
-    match output {
-        Output::Stream(stream) => print!("{}", stream.text),
-        Output::Display(display) => print_bundle(&display.data),
-        // Progress, which a terminal can't take back.
-        Output::Update(_) | Output::Clear(_) => {}
+/// What a cell shows, on a terminal: it can't take back what it has printed, so of displays that change only the first and the last state are.
+#[derive(Default)]
+struct Screen {
+    /// The state of each display that has changed, by its name.
+    changed: Mutex<BTreeMap<Option<String>, MimeBundle>>,
+}
+
+impl Screen {
+    fn print(&self, output: Output) {
+        match output {
+            Output::Stream(stream) => print!("{}", stream.text),
+            Output::Display(display) => print_bundle(&display.data),
+            Output::Update(update) => {
+                let mut changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+                changed.insert(update.transient.display_id, update.data);
+            }
+            Output::Clear(_) => {}
+        }
+        // A closed stdout is the reader's wish.
+        let _ = std::io::stdout().flush();
     }
-    // A closed stdout is the reader's wish.
-    let _ = std::io::stdout().flush();
+
+    /// The cell has ended.
+    fn finish(&self) {
+        let changed = self.changed.lock().unwrap_or_else(PoisonError::into_inner);
+        changed.values().for_each(print_bundle);
+    }
 }
 
 fn print_bundle(data: &MimeBundle) {

@@ -151,7 +151,8 @@ pub const MAGICS: &[Magic] = &[
                \x20       *counts.entry(word.to_owned()).or_insert(0u64) += 1;\n\
                \x20   }\n\
                \x20   counts\n\n\
-               It is the same as `view.map_reduce` of the crate `chorus`. Types of your own travel if they derive serde::Serialize and\n\
+               What the parts gave is merged in the notebook, in their order. (`view.map_reduce` of the crate `chorus` calls a closure for each\n\
+               item and merges on the engines first.) Types of your own travel if they derive serde::Serialize and\n\
                serde::Deserialize. Values of options that have spaces stand in quotes: --merge '|a, b| a.max(b)'. A name that the\n\
                notebook has as sum, concat or counts too is meant by crate::NAME.",
         follows: Follows::Notebook,

@@ -74,7 +74,7 @@ pub struct Metadata {
     pub started: Option<f64>,
     /// When the engine was done.
     pub completed: Option<f64>,
-    /// How it went, once it ended.
+    /// Whether it went well, for each of its inputs, once it ended.
     pub success: Option<bool>,
 }
 

@@ -196,9 +196,13 @@ impl Client {
     /// What waits and what runs, on these engines.
     ///
     /// # Errors
-    /// When the carrier can't be asked or there are no such engines.
+    /// When the carrier can't be asked or there are no such engines; `..` may be none.
     pub fn queue_status(&self, targets: impl Into<Targets>) -> Result<QueueStatus, Error> {
-        let targets = Some(targets.into().resolve(&self.ids()?)?);
+        let targets = targets.into();
+        let targets = match targets == Targets::all() {
+            true => None,
+            false => Some(targets.resolve(&self.ids()?)?),
+        };
         match self.link.ask(Question::QueueStatus { targets })? {
             Answer::Queue(status) => Ok(status),
             other => Err(Error::Refused {

@@ -154,6 +154,18 @@ def test_calls_and_magics_are_in_order(kernel: Kernel) -> None:
     assert engines.results(kernel.run("%px log.clone()").expect_ok()) == {0: "[1, 2]", 1: "[1, 2]"}
 
 
+def test_what_is_retried(kernel: Kernel, tmp_path: Path) -> None:
+    """A task that panics is run again; an item of a `map` that does is a result, and told as a failure."""
+    kernel.run(f'fn second(path: String) -> u32 {{ if std::fs::exists(&path).unwrap() {{ 1 }} else {{ std::fs::write(&path, "").unwrap(); panic!("first") }} }}\n'
+               f'let path = |n: u32| format!("{tmp_path}/{{n}}");').expect_ok()
+    assert kernel.run("client.load_balanced_view().retries(1).apply_sync(second, path(1))?").expect_ok().text == "1"
+    result = kernel.run("client.load_balanced_view().apply_sync(second, path(2))?")
+    assert "first" in said(result), said(result)
+    kernel.run("let items = client.load_balanced_view().retries(1).chunk_size(2).map(vec![path(1), path(3), path(1)], second);\nitems.wait();").expect_ok()
+    assert kernel.run("items.results()?.iter().map(|it| it.is_ok()).collect::<Vec<_>>()").expect_ok().text == "[true, false, true]"
+    assert kernel.run("(items.successful(), items.metadata().iter().map(|it| it.success).collect::<Vec<_>>())").expect_ok().text == "(false, [Some(false), Some(true)])"
+
+
 def test_dependencies(kernel: Kernel, flag: Flag) -> None:
     kernel.run(f"let first = client.load_balanced_view().apply(|_: ()| {{ {flag.wait()} }}, ());\n"
                "let later = client.load_balanced_view().after(&first).apply(|_: ()| 5u32, ());").expect_ok()

@@ -149,6 +149,14 @@ def test_wordcount_says_what_its_run_measured(wordcount: NotebookNode) -> None:
         assert float(times) == pytest.approx(serial / seconds(time), rel=0.02, abs=0.01)
 
 
+def test_wordcount_says_whether_a_short_text_pays(wordcount: NotebookNode) -> None:
+    engines = len(os.sched_getaffinity(0))
+    alone, together, gain, verdict = re.search(
+        rf"^\d+ kB: (\S+) on one core, (\S+) on {engines} engines, (\S+) times one core: (.+)$", stdout(wordcount), re.M).groups()
+    assert float(gain) == pytest.approx(seconds(alone) / seconds(together), rel=0.02, abs=0.01)
+    assert verdict == ("it pays" if float(gain) > 1 else "it does not pay") or float(gain) == 1
+
+
 def test_wordcount_shows_what_ran_where(wordcount: NotebookNode) -> None:
     shown = output_of(wordcount, "let many:").outputs
     [html] = [output.data["text/html"] for output in shown if "text/html" in output.get("data", {})]

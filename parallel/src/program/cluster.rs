@@ -16,6 +16,11 @@ const PROGRAM: &str = "CHORUS";
 ///
 /// Its processes are those of the program `chorus`, which is found on `PATH` or by the environment variable `CHORUS`.
 ///
+/// A program's closures are functions of its own executable, so engines start that executable anew, and it becomes a worker before its `main`. Hence:
+/// the file has to stay where it is and as it is; `static`s have their initial values in closures, whatever `main` has made of them; `chorus` has to be
+/// of the version that the program was built with; and what closures print is not on the program's stdout but in
+/// [`AsyncResult::output`](crate::AsyncResult::output).
+///
 /// ```no_run
 /// # fn main() -> Result<(), chorus::Error> {
 /// let cluster = chorus::Cluster::start(4)?;

@@ -206,7 +206,13 @@ impl<T> AsyncResult<T> {
         match &self.tasks {
             Ok(handle) => {
                 let _ = handle.link.poll();
-                handle.batch.metadata()
+                let mut tasks = handle.batch.metadata();
+                for index in read::partly_failed(handle, self.kind) {
+                    if let Some(task) = tasks.get_mut(index) {
+                        task.success = Some(false);
+                    }
+                }
+                tasks
             }
             Err(_) => Vec::new(),
         }

@@ -228,6 +228,29 @@ pub(super) fn failures(handle: &Handle, kind: Kind) -> usize {
         .sum()
 }
 
+/// The tasks that gave a result although some of their inputs failed.
+pub(super) fn partly_failed(handle: &Handle, kind: Kind) -> Vec<usize> {
+    if !kind.is_chunked() {
+        return Vec::new();
+    }
+    let has_marks = |ended: &Ended| {
+        let marks = ended
+            .outcome
+            .as_deref()
+            .ok()
+            .map(codec::decode_front::<Vec<Mark>>);
+        matches!(marks, Some(Ok((marks, _))) if !marks.is_empty())
+    };
+    (0..handle.batch.len())
+        .filter(|index| {
+            handle
+                .batch
+                .get(*index)
+                .is_some_and(|ended| has_marks(&ended))
+        })
+        .collect()
+}
+
 /// One error for all that failed; a lost connection is told as such and not a hundred times.
 fn failed(handle: &Handle, failed: Vec<TaskError>) -> Error {
     lost(handle, &failed).unwrap_or_else(|| Error::of_tasks(failed, handle.batch.items()))

@@ -57,8 +57,8 @@ impl<T> AsyncResult<T> {
         out
     }
 
-    /// Shows, in a notebook, a bar that moves until everything has ended, and then a table and a picture of what ran where. Waits as long; what
-    /// interrupts the cell doesn't stop the tasks.
+    /// Shows, in a notebook, a bar that moves until everything has ended, and then a table and a picture of what ran where. Waits as long. What
+    /// interrupts the cell stops the tasks that it submitted, and no others.
     pub fn evcxr_display(&self) {
         // A closed stdout is no reason to panic.
         let _ = self.display(&mut watch::print);

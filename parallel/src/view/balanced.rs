@@ -137,14 +137,15 @@ impl LoadBalancedView {
         self
     }
 
-    /// A task whose engine dies, or that fails, is run again, up to so many times.
+    /// A task whose engine dies, or that fails, is run again, up to so many times. A panic for an item of a `map` is that item's result: its task, which
+    /// has the other items' results, did not fail, neither for this nor for [`after`](LoadBalancedView::after).
     #[must_use = "this makes another view of it"]
     pub fn retries(mut self, retries: u32) -> LoadBalancedView {
         self.retries = retries;
         self
     }
 
-    /// A task that hasn't ended after this time fails.
+    /// A task that no engine has got after this time fails. One that an engine has got takes as long as it takes.
     #[must_use = "this makes another view of it"]
     pub fn timeout(mut self, timeout: Duration) -> LoadBalancedView {
         self.timeout = Some(timeout);

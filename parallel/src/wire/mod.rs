@@ -366,7 +366,7 @@ pub enum FailureKind {
     Engine,
     /// It was aborted before it began.
     Aborted,
-    /// It took too long.
+    /// No engine got it in time.
     Timeout,
     /// What it depends on can't be any more.
     Dependency,

@@ -323,7 +323,7 @@ fn died(engine: Option<u32>, retries: u32) -> Failure {
         0 => {
             "it may have run in part, and is not tried again without `retries` of a load-balanced view"
         }
-        _ => "so had the engines of all its retries before",
+        _ => "its retries are used up",
     };
     failure(
         FailureKind::Engine,
