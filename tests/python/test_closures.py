@@ -157,7 +157,7 @@ def test_calls_and_magics_are_in_order(kernel: Kernel) -> None:
 def test_what_is_retried(kernel: Kernel, tmp_path: Path) -> None:
     """A task that panics is run again; an item of a `map` that does is a result, and told as a failure."""
     kernel.run(f'fn second(path: String) -> u32 {{ if std::fs::exists(&path).unwrap() {{ 1 }} else {{ std::fs::write(&path, "").unwrap(); panic!("first") }} }}\n'
-               f'let path = |n: u32| format!("{tmp_path}/{{n}}");').expect_ok()
+               f'fn path(n: u32) -> String {{ format!("{tmp_path}/{{n}}") }}').expect_ok()
     assert kernel.run("client.load_balanced_view().retries(1).apply_sync(second, path(1))?").expect_ok().text == "1"
     result = kernel.run("client.load_balanced_view().apply_sync(second, path(2))?")
     assert "first" in said(result), said(result)
