@@ -200,8 +200,9 @@ impl Same {
 /// So many bytes of arguments go into one file: what engines have answered for is free before the last task of a large call is done.
 const FILE: u64 = 32 << 20;
 
-/// The arguments of a call's tasks. Large ones go into few files, of which an engine can read the beginning while more is written.
-#[derive(Debug)]
+/// The arguments of a call's tasks. Large ones go into few files, of which an engine can read the beginning while more is written. Without a link, as by
+/// default, each goes into its own.
+#[derive(Debug, Default)]
 pub struct Arguments {
     tasks: usize,
     /// Where files are sent, which is worth it for several tasks and as long as there is memory.
@@ -217,19 +218,7 @@ impl Arguments {
         Arguments {
             tasks,
             link: (tasks > 1).then(|| Arc::clone(link)),
-            file: None,
-            complete: Vec::new(),
-        }
-    }
-
-    /// For a task of its own.
-    #[cfg(test)]
-    pub(crate) fn alone() -> Arguments {
-        Arguments {
-            tasks: 1,
-            link: None,
-            file: None,
-            complete: Vec::new(),
+            ..Arguments::default()
         }
     }
 
@@ -290,12 +279,6 @@ pub(crate) fn chunks(items: usize, size: usize) -> Vec<Range<usize>> {
         .step_by(size)
         .map(|start| start..items.min(start.saturating_add(size)))
         .collect()
-}
-
-/// A part of the items, encoded as a vector of them.
-pub(crate) fn part_of<A: Serialize>(items: &[A], range: Range<usize>) -> Result<Piece, Error> {
-    let part = items.get(range).unwrap_or_default();
-    encode(part).map(Piece::of)
 }
 
 /// Nothing was submitted: tasks for no input are done at once.

@@ -86,6 +86,11 @@ impl Mapping {
         Mapping::map(file.as_fd(), start, length)
     }
 
+    /// In bytes; without looking at them, which may be others' by now.
+    pub(crate) fn len(&self) -> usize {
+        self.length
+    }
+
     fn map(file: BorrowedFd<'_>, start: u64, length: u64) -> io::Result<Mapping> {
         let size = File::from(file.try_clone_to_owned()?).metadata()?.size();
         if start.checked_add(length).is_none_or(|end| end > size) {
@@ -114,13 +119,6 @@ impl Mapping {
             Some(start) if address != libc::MAP_FAILED => Ok(Mapping { start, length }),
             _ => Err(io::Error::last_os_error()),
         }
-    }
-}
-
-impl Mapping {
-    /// In bytes; without looking at them, which may be others' by now.
-    pub(crate) fn len(&self) -> usize {
-        self.length
     }
 }
 

@@ -154,7 +154,7 @@ mod tests {
 
     fn parts<V: Parts>(all: V, ranges: &[Range<usize>]) -> (usize, Vec<V::Part>) {
         let part = |range: &Range<usize>| {
-            let bytes = all.part(range.clone(), &mut Arguments::alone()).unwrap();
+            let bytes = all.part(range.clone(), &mut Arguments::default()).unwrap();
             let bytes = bytes.take().unwrap();
             codec::decode(&bytes).unwrap()
         };

@@ -203,16 +203,24 @@ impl<T> AsyncResult<T> {
 
     /// What each of its tasks did: for which inputs, where and when.
     pub fn metadata(&self) -> Vec<Metadata> {
+        let mut tasks = self.answers();
+        if let Ok(handle) = &self.tasks {
+            for (index, task) in tasks.iter_mut().enumerate() {
+                // What came with the answer may tell of inputs that failed.
+                if task.success == Some(true) {
+                    task.success = Some(read::task_failures(handle, self.kind, index) == 0);
+                }
+            }
+        }
+        tasks
+    }
+
+    /// As [`metadata`](AsyncResult::metadata), without a look at what came with the answers.
+    fn answers(&self) -> Vec<Metadata> {
         match &self.tasks {
             Ok(handle) => {
                 let _ = handle.link.poll();
-                let mut tasks = handle.batch.metadata();
-                for index in read::partly_failed(handle, self.kind) {
-                    if let Some(task) = tasks.get_mut(index) {
-                        task.success = Some(false);
-                    }
-                }
-                tasks
+                handle.batch.metadata()
             }
             Err(_) => Vec::new(),
         }
@@ -225,7 +233,7 @@ impl<T> AsyncResult<T> {
 
     /// When the first task began, in seconds since 1970 by the engine's clock.
     pub fn started(&self) -> Option<f64> {
-        self.metadata()
+        self.answers()
             .iter()
             .filter_map(|task| task.started)
             .reduce(f64::min)
@@ -233,7 +241,7 @@ impl<T> AsyncResult<T> {
 
     /// When the last task ended, once all have, in seconds since 1970 by the engine's clock.
     pub fn completed(&self) -> Option<f64> {
-        let tasks = self.metadata();
+        let tasks = self.answers();
         if tasks.iter().any(|task| task.success.is_none()) {
             return None;
         }
@@ -246,7 +254,7 @@ impl<T> AsyncResult<T> {
     /// The engines its tasks ran on, in ascending order.
     pub fn engines(&self) -> Vec<u32> {
         let mut engines: Vec<u32> = self
-            .metadata()
+            .answers()
             .iter()
             .filter_map(|task| task.engine)
             .collect();
@@ -263,7 +271,7 @@ impl<T> AsyncResult<T> {
 
     /// How long the engines worked, all together.
     pub fn serial_time(&self) -> Duration {
-        let tasks = self.metadata();
+        let tasks = self.answers();
         let worked = tasks
             .iter()
             .filter_map(|task| Some(task.completed? - task.started?));

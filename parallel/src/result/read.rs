@@ -216,39 +216,23 @@ pub(super) fn part<R: Portable>(
 /// How many inputs (or tasks) of a call that ended failed.
 pub(super) fn failures(handle: &Handle, kind: Kind) -> usize {
     (0..handle.batch.len())
-        .filter_map(|index| Some((index, handle.batch.get(index)?)))
-        .map(|(index, ended)| match (&ended.outcome, kind.is_chunked()) {
-            (Err(_), true) => handle.batch.inputs(index).len(),
-            (Err(_), false) => 1,
-            (Ok(bytes), true) => {
-                codec::decode_front::<Vec<Mark>>(bytes).map_or(1, |(failed, _)| failed.len())
-            }
-            (Ok(_), false) => 0,
-        })
+        .map(|index| task_failures(handle, kind, index))
         .sum()
 }
 
-/// The tasks that gave a result although some of their inputs failed.
-pub(super) fn partly_failed(handle: &Handle, kind: Kind) -> Vec<usize> {
-    if !kind.is_chunked() {
-        return Vec::new();
-    }
-    let has_marks = |ended: &Ended| {
-        let marks = ended
-            .outcome
-            .as_deref()
-            .ok()
-            .map(codec::decode_front::<Vec<Mark>>);
-        matches!(marks, Some(Ok((marks, _))) if !marks.is_empty())
+/// How many inputs of a task failed (1 if it is counted by tasks); none before it has ended.
+pub(super) fn task_failures(handle: &Handle, kind: Kind, index: usize) -> usize {
+    let Some(ended) = handle.batch.get(index) else {
+        return 0;
     };
-    (0..handle.batch.len())
-        .filter(|index| {
-            handle
-                .batch
-                .get(*index)
-                .is_some_and(|ended| has_marks(&ended))
-        })
-        .collect()
+    match (&ended.outcome, kind.is_chunked()) {
+        (Err(_), true) => handle.batch.inputs(index).len(),
+        (Err(_), false) => 1,
+        (Ok(bytes), true) => {
+            codec::decode_front::<Vec<Mark>>(bytes).map_or(1, |(failed, _)| failed.len())
+        }
+        (Ok(_), false) => 0,
+    }
 }
 
 /// One error for all that failed; a lost connection is told as such and not a hundred times.

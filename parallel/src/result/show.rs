@@ -22,7 +22,7 @@ impl<T> AsyncResult<T> {
     /// Where it stands, in one line.
     fn stand(&self) -> String {
         let (done, total) = self.progress();
-        let tasks = self.metadata();
+        let tasks = self.answers();
         let running = tasks
             .iter()
             .filter(|task| task.success.is_none() && task.started.is_some())

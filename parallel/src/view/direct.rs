@@ -11,7 +11,7 @@ use crate::link::Link;
 use crate::names;
 use crate::portable::Portable;
 use crate::result::{self, AsyncResult, Handle, Iter, Kind};
-use crate::submit::{self, Job, Same};
+use crate::submit::{self, Arguments, Job, Same};
 use crate::targets::Targets;
 use crate::wire::{Executed, Piece, Route, Work};
 use std::fmt;
@@ -206,7 +206,7 @@ impl DirectView {
             job.submit(&self.link, sizes, &mut |index| {
                 Ok((
                     engines.get(index).copied(),
-                    submit::part_of(items, part(index))?,
+                    Arguments::default().part_of(items, part(index))?,
                 ))
             })
         });

@@ -301,25 +301,34 @@ impl Books {
         };
         let (mut file, mut argument) = (None, None);
         let data = match arguments {
-            Piece::Inline(bytes) => Data::Bytes(bytes.into()),
+            Piece::Inline(bytes) => Ok(Data::Bytes(bytes.into())),
             Piece::File { path, length } => {
                 let path = self.adopt(path, out);
                 file = Some((path.clone(), length));
-                Data::File {
+                Ok(Data::File {
                     path,
                     start: 0,
                     length,
-                }
+                })
             }
-            of_shared @ (Piece::Shared { id: shared } | Piece::Part { id: shared, .. }) => {
+            Piece::Shared { id: shared } => {
                 argument = Some(shared);
-                match self.argument(&of_shared, group.kind) {
-                    Ok(data) => data,
-                    Err(reason) => {
-                        let nothing = Piece::Inline(Vec::new());
-                        return self.refuse(id, engine, nothing, ends::refused(reason), out);
-                    }
-                }
+                self.whole(shared)
+            }
+            Piece::Part {
+                id: shared,
+                start,
+                length,
+            } => {
+                argument = Some(shared);
+                self.stretch(shared, start, length, group.kind)
+            }
+        };
+        let data = match data {
+            Ok(data) => data,
+            Err(reason) => {
+                let nothing = Piece::Inline(Vec::new());
+                return self.refuse(id, engine, nothing, ends::refused(reason), out);
             }
         };
         for id in group.shared.iter().chain(&argument) {

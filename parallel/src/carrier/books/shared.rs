@@ -55,26 +55,34 @@ impl Books {
         self.shared.insert(id, shared);
     }
 
-    /// A task's arguments, if they are a shared value or a stretch of one; or why it has none. The file of the latter is as long as
-    /// its stretches reach: when it came, the program had just begun to write it.
-    pub(super) fn argument(&mut self, piece: &Piece, kind: Kind) -> Result<Data, String> {
-        let (Piece::Shared { id } | Piece::Part { id, .. }) = piece else {
-            return Err("the arguments are no shared value".to_owned());
-        };
-        let shared = self.shared.get_mut(id);
-        let shared = shared.ok_or_else(|| format!("the shared value {id} did not come"))?;
-        let Piece::Part { start, length, .. } = piece else {
-            return Ok(shared.data.clone());
-        };
-        match &mut shared.data {
+    fn came(&mut self, id: u64) -> Result<&mut Shared, String> {
+        let shared = self.shared.get_mut(&id);
+        shared.ok_or_else(|| format!("the shared value {id} did not come"))
+    }
+
+    /// A task's arguments, if they are a shared value; or why it has none.
+    pub(super) fn whole(&mut self, id: u64) -> Result<Data, String> {
+        self.came(id).map(|shared| shared.data.clone())
+    }
+
+    /// A task's arguments, if they are a stretch of a shared value's file; or why it has none. The file is as long as its stretches
+    /// reach: when it came, the program had just begun to write it.
+    pub(super) fn stretch(
+        &mut self,
+        id: u64,
+        start: u64,
+        length: u64,
+        kind: Kind,
+    ) -> Result<Data, String> {
+        match &mut self.came(id)?.data {
             Data::File {
                 path, length: all, ..
             } if kind == Kind::Call => {
-                *all = (*all).max(start.saturating_add(*length));
+                *all = (*all).max(start.saturating_add(length));
                 Ok(Data::File {
                     path: path.clone(),
-                    start: *start,
-                    length: *length,
+                    start,
+                    length,
                 })
             }
             _ => Err(format!(
