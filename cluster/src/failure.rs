@@ -91,6 +91,11 @@ pub fn run(outcome: &Outcome, place: Option<&Place>) -> Option<ErrorInfo> {
 pub fn call(outcome: &CallOutcome) -> Option<ErrorInfo> {
     Some(match outcome {
         CallOutcome::Returned(_) => return None,
+        CallOutcome::Partly(_) => plain(
+            "panic",
+            "Some of the items panicked. The result tells which, and has those of the others."
+                .to_owned(),
+        ),
         CallOutcome::Failed { error } => plain("error", error.clone()),
         CallOutcome::Panicked(panic) => panicked(panic, None),
         CallOutcome::NotRun { error } => plain(

@@ -7,7 +7,7 @@
 //!
 //! typedef struct { const uint8_t *data; size_t len; uint64_t id; } Slice;
 //! typedef struct {
-//!     uint32_t status;    // 0: data is the result. 1: data is an error's text. 2: it panicked
+//!     uint32_t status;    // 0: data is the result. 1: data is an error's text. 2: it panicked. 3: data is the result, but some of it failed
 //!     uint8_t *data; size_t len; size_t capacity;
 //!     void (*drop)(uint8_t *data, size_t len, size_t capacity);   // null when there is nothing to give back
 //! } Answer;
@@ -83,6 +83,8 @@ pub enum Data {
 pub enum CallOutcome {
     /// With this result.
     Returned(Value),
+    /// With this result of what went well; what did not is told in it, in the trampoline's own way.
+    Partly(Value),
     /// The trampoline could not decode what it got or encode what came out, or the closure returned an error.
     Failed {
         /// In its own words.

@@ -225,6 +225,8 @@ pub(crate) enum FromWorker {
         /// How many bytes went to stdout and stderr before it ended, since the pipes were made.
         written: [u64; 2],
         end: CallEnd,
+        /// Whether the result is one of which some failed.
+        partly: bool,
     },
 }
 

@@ -30,7 +30,8 @@
 //! - `ok`: nothing, and the result is the one buffer; or, only with `shm`, `"file": {"path": .., "length": ..}`, which the receiver removes;
 //! - `aborted`: nothing;
 //! - `error`: `ename`, `evalue`, `traceback` and `engine_info` as ever. `ename` is `panic` for a panic, with `"location": {"file", "line",
-//!   "column"}` as the artifact has it (null when it is not known); `MissingShared` with `"missing": [19]` for pieces that are not
+//!   "column"}` as the artifact has it (null when it is not known), or with `"partly": true` and a result as above, which has what went well, if the
+//!   call was one over several items of which some panicked; `MissingShared` with `"missing": [19]` for pieces that are not
 //!   kept (any more): send the call again with these; `not run` when the closure or a piece could not be had; `error` when the
 //!   closure returned one; otherwise what the process died of.
 //!
@@ -178,6 +179,10 @@ pub(super) fn reply(
             "traceback": error.traceback,
         });
         match outcome {
+            CallOutcome::Partly(value) => {
+                content["partly"] = json!(true);
+                return with_result(content, value, file);
+            }
             CallOutcome::Panicked(panic) => {
                 content["location"] = panic.location.map_or(
                     Value::Null,
@@ -189,14 +194,38 @@ pub(super) fn reply(
         }
         return (content, Vec::new());
     }
-    let mut content = json!({"status": "ok"});
+    let content = json!({"status": "ok"});
     match outcome {
-        CallOutcome::Returned(Answer::Bytes(bytes)) => (content, vec![bytes]),
-        CallOutcome::Returned(Answer::File { length }) => {
+        CallOutcome::Returned(value) => with_result(content, value, file),
+        _ => (content, Vec::new()),
+    }
+}
+
+/// A result, in the content or beside it.
+fn with_result(mut content: Value, result: Answer, file: Option<&Path>) -> (Value, Vec<Bytes>) {
+    match result {
+        Answer::Bytes(bytes) => (content, vec![bytes]),
+        Answer::File { length } => {
             content["file"] = json!({"path": file, "length": length});
             (content, Vec::new())
         }
-        _ => (content, Vec::new()),
+    }
+}
+
+/// Takes a result out of its file: this reply may end at the scheduler, which has the task run again and knows nothing of files.
+pub(super) fn out_of_file(outcome: CallOutcome, file: Option<&Path>) -> CallOutcome {
+    match (outcome, file) {
+        (CallOutcome::Partly(Answer::File { length }), Some(file)) => {
+            let bytes = std::fs::read(file);
+            let _ = std::fs::remove_file(file);
+            match bytes {
+                Ok(bytes) => CallOutcome::Partly(Answer::Bytes(bytes.into())),
+                Err(error) => CallOutcome::Failed {
+                    error: format!("its result of {length} bytes cannot be read: {error}"),
+                },
+            }
+        }
+        (outcome, _) => outcome,
     }
 }
 
@@ -295,6 +324,23 @@ mod tests {
             (&json!("MissingShared"), &json!([7]))
         );
         let file = Some(Path::new("/dev/shm/x"));
+        let partly = || CallOutcome::Partly(Answer::File { length: 3 });
+        let (content, _) = reply(partly(), crate::failure::call(&partly()), file);
+        assert_eq!(
+            (
+                &content["status"],
+                &content["partly"],
+                &content["file"]["length"]
+            ),
+            (&json!("error"), &json!(true), &json!(3))
+        );
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result");
+        std::fs::write(&path, "abc").unwrap();
+        let taken = out_of_file(partly(), Some(&path));
+        assert_eq!(taken, CallOutcome::Partly(Answer::Bytes("abc".into())));
+        let gone = out_of_file(partly(), Some(&path));
+        assert!(!path.exists() && matches!(gone, CallOutcome::Failed { .. }));
         let (content, buffers) = reply(
             CallOutcome::Returned(Answer::File { length: 3 }),
             None,

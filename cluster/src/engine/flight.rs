@@ -276,6 +276,11 @@ impl Worker {
         let (mut content, buffers) = match aborted {
             true => (json!({"status": "aborted"}), Vec::new()),
             false => {
+                let retries = job.message.metadata.get("retries");
+                let outcome = match retries.and_then(Value::as_u64) {
+                    None | Some(0) => outcome,
+                    Some(_) => call::out_of_file(outcome, file.as_deref()),
+                };
                 let error = failure::call(&outcome);
                 call::reply(outcome, error, file.as_deref())
             }

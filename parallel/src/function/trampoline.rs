@@ -26,7 +26,8 @@ pub struct Slice {
 #[repr(C)]
 #[derive(Debug)]
 pub struct Answer {
-    /// 0: `data` is the encoded result. 1: the call could not be made, `data` says why. 2: it panicked, `data` is the message.
+    /// 0: `data` is the encoded result. 1: the call could not be made, `data` says why. 2: it panicked, `data` is the message. 3: `data` is the
+    /// encoded result, in which some of the items have failed.
     pub status: u32,
     /// The first byte.
     pub data: *mut u8,
@@ -45,6 +46,7 @@ pub type Trampoline = unsafe extern "C" fn(*const Slice, usize, *mut Answer);
 const OK: u32 = 0;
 const ERROR: u32 = 1;
 const PANICKED: u32 = 2;
+const PARTLY: u32 = 3;
 
 /// What a call over several items gave: the values of those that went well, in their order, and the others. The failures come
 /// first, since they can be read without knowing what the values are.
@@ -82,8 +84,8 @@ unsafe extern "C" fn free(data: *mut u8, len: usize, capacity: usize) {
     drop(unsafe { Vec::from_raw_parts(data, len, capacity) });
 }
 
-/// What a trampoline does with its pieces: the encoded result.
-type Call<'a> = dyn FnMut(&[Slice]) -> Result<Vec<u8>, CodecError> + 'a;
+/// What a trampoline does with its pieces: the status and the encoded result.
+type Call<'a> = dyn FnMut(&[Slice]) -> Result<(u32, Vec<u8>), CodecError> + 'a;
 
 /// The part of every trampoline that doesn't depend on types.
 ///
@@ -97,7 +99,7 @@ unsafe fn answer(slices: *const Slice, count: usize, answer: *mut Answer, call: 
         unsafe { std::slice::from_raw_parts(slices, count) }
     };
     let (status, bytes) = match catch_unwind(AssertUnwindSafe(|| call(slices))) {
-        Ok(Ok(bytes)) => (OK, bytes),
+        Ok(Ok(result)) => result,
         Ok(Err(error)) => (
             ERROR,
             format!("the call's values could not be read or written: {error}").into_bytes(),
@@ -130,8 +132,13 @@ fn piece(slices: &[Slice], index: usize) -> Result<(&[u8], u64), CodecError> {
     }
 }
 
-fn encoded<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    codec::encode(value).map(codec::Encoded::into_vec)
+fn encoded<T: Serialize>(value: &T) -> Result<(u32, Vec<u8>), CodecError> {
+    Ok((OK, codec::encode(value)?.into_vec()))
+}
+
+fn encoded_chunk<R: Serialize>(chunk: &Chunk<R>) -> Result<(u32, Vec<u8>), CodecError> {
+    let status = if chunk.failed.is_empty() { OK } else { PARTLY };
+    Ok((status, codec::encode(chunk)?.into_vec()))
 }
 
 /// Calls `F` once.
@@ -206,7 +213,7 @@ where
         let items = codec::decode::<Vec<A>>(piece(slices, 0)?.0)?;
         // SAFETY: as in `apply`.
         let function = unsafe { Code::<F>::get() };
-        encoded(&each(items, function))
+        encoded_chunk(&each(items, function))
     };
     // SAFETY: the caller's promise.
     unsafe { answer(slices, count, out, &mut call) }
@@ -229,7 +236,7 @@ pub(crate) unsafe extern "C" fn map_with<F, S, A, R>(
         let shared = kept::decoded::<S>(bytes, id)?;
         // SAFETY: as in `apply`.
         let function = unsafe { Code::<F>::get() };
-        encoded(&each(items, |item| function(&shared, item)))
+        encoded_chunk(&each(items, |item| function(&shared, item)))
     };
     // SAFETY: the caller's promise.
     unsafe { answer(slices, count, out, &mut call) }
@@ -266,7 +273,7 @@ pub(crate) unsafe extern "C" fn map_reduce<F, M, A, R>(
                 Err(payload) => failed.push(Mark::new(index, catching.panicked(payload))),
             }
         }
-        encoded(&Chunk {
+        encoded_chunk(&Chunk {
             values: merged.into_iter().collect(),
             failed,
         })

@@ -137,8 +137,8 @@ impl LoadBalancedView {
         self
     }
 
-    /// A task whose engine dies, or that fails, is run again, up to so many times. A panic for an item of a `map` is that item's result: its task, which
-    /// has the other items' results, did not fail, neither for this nor for [`after`](LoadBalancedView::after).
+    /// A task whose engine dies, or that fails, is run again, up to so many times. A task of a `map` fails, and all of its items
+    /// are run again, if one of them panics; what the last try gave for the others is kept.
     #[must_use = "this makes another view of it"]
     pub fn retries(mut self, retries: u32) -> LoadBalancedView {
         self.retries = retries;

@@ -531,7 +531,7 @@ fn call(offset: u64, task: &Waiting) -> Outcome {
     };
     let text = || String::from_utf8_lossy(&bytes).into_owned();
     match status {
-        0 => Outcome::Value(Piece::of(Encoded {
+        0 | 3 => Outcome::Value(Piece::of(Encoded {
             head: bytes,
             bulk: &[],
         })),

@@ -45,6 +45,8 @@ const UNSET: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
     Returned,
+    /// Some of it.
+    Partly,
     Failed,
     Panicked,
     /// None that there is.
@@ -57,6 +59,7 @@ impl Answer {
             0 => Status::Returned,
             1 => Status::Failed,
             2 => Status::Panicked,
+            3 => Status::Partly,
             other => Status::Unknown(other),
         }
     }

@@ -322,6 +322,7 @@ impl Worker {
             end,
             answer,
             memory,
+            partly,
         } = outgoing;
         let payload = answer.as_ref().map_or(&[][..], Answer::bytes);
         let written = self
@@ -332,6 +333,7 @@ impl Worker {
             span,
             written,
             end,
+            partly,
         };
         lock(self.reporter).send_with(&called, payload, memory.as_ref());
     }
@@ -348,7 +350,10 @@ impl Worker {
         match self.calls.call(&request, &inline, call.memory.as_ref()) {
             Err(end) => Outgoing::only(end),
             Ok(answer) => match answer.status() {
-                Status::Returned => Outgoing::result(answer, request.answer_file.as_deref()),
+                status @ (Status::Returned | Status::Partly) => Outgoing {
+                    partly: status == Status::Partly,
+                    ..Outgoing::result(answer, request.answer_file.as_deref())
+                },
                 Status::Failed => Outgoing::only(CallEnd::Failed {
                     error: answer.text(),
                 }),
@@ -400,6 +405,7 @@ struct Outgoing {
     /// A result that goes in packets.
     answer: Option<Answer>,
     memory: Option<OwnedFd>,
+    partly: bool,
 }
 
 impl Outgoing {
@@ -408,6 +414,7 @@ impl Outgoing {
             end,
             answer: None,
             memory: None,
+            partly: false,
         }
     }
 

@@ -14,6 +14,7 @@ use super::calls::{self, Prepared};
 use super::core::{Core, Effect, Work};
 use super::output::{Budget, PromptFilter};
 use super::processes::Processes;
+use crate::call::CallOutcome;
 use crate::event::{Event, RunId, Snippet, Stream};
 use crate::wire::{FromSupervisor, FromWorker, Received, ToSupervisor, ToWorker};
 
@@ -215,9 +216,15 @@ impl Driver {
                 span,
                 written,
                 end,
+                partly,
             } => {
                 self.claim(written);
-                let outcome = calls::outcome(end, received.payload, received.passed);
+                let outcome = match calls::outcome(end, received.payload, received.passed) {
+                    Some(CallOutcome::Returned(value)) if partly => {
+                        Some(CallOutcome::Partly(value))
+                    }
+                    outcome => outcome,
+                };
                 self.core.on_called(ticket, outcome, calls::span(span))
             }
             message => {

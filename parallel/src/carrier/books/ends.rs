@@ -19,6 +19,8 @@ struct Content {
     traceback: Vec<String>,
     location: Option<Location>,
     engine_info: Map<String, Value>,
+    /// Whether a call that failed has a result all the same, of those of its items that did not.
+    partly: bool,
     /// A call's result, if it is in a file.
     file: Option<InFile>,
     chorus: Option<Snippet>,
@@ -119,6 +121,7 @@ impl Books {
         let mut location = None;
         let outcome = match content.status.as_str() {
             "ok" => self.value(task.group.kind, content, buffers, out),
+            _ if content.partly => self.value(task.group.kind, content, buffers, out),
             "aborted" => Outcome::Failed(failure(
                 FailureKind::Aborted,
                 "TaskAborted",
