@@ -19,7 +19,7 @@ use crate::event::{CheckpointState, Panic};
 pub(crate) const FDS_VARIABLE: &str = "CHORUS_RUNTIME_FDS";
 
 /// Raised with every change of this module's types. A program may have been built with another version than the engine that starts it.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What [`FDS_VARIABLE`] says: the version, and the descriptors in their order.
 pub(crate) fn fds_text(fds: [RawFd; 4]) -> String {

@@ -156,16 +156,16 @@ def test_calls_and_magics_are_in_order(kernel: Kernel) -> None:
 
 def test_what_is_retried(kernel: Kernel, tmp_path: Path) -> None:
     """A task that panics is run again, that of a `map` with all of its items; without retries the other items have their results."""
-    kernel.run(f'fn second(path: String) -> u32 {{ if std::fs::exists(&path).unwrap() {{ 1 }} else {{ std::fs::write(&path, "").unwrap(); panic!("first") }} }}\n'
+    kernel.run(f'fn second_time(path: String) -> u32 {{ if std::fs::exists(&path).unwrap() {{ 1 }} else {{ std::fs::write(&path, "").unwrap(); panic!("first") }} }}\n'
                f'fn path(n: u32) -> String {{ format!("{tmp_path}/{{n}}") }}').expect_ok()
-    assert kernel.run("client.load_balanced_view().retries(1).apply_sync(second, path(1))?").expect_ok().text == "1"
-    result = kernel.run("client.load_balanced_view().apply_sync(second, path(2))?")
+    assert kernel.run("client.load_balanced_view().retries(1).apply_sync(second_time, path(1))?").expect_ok().text == "1"
+    result = kernel.run("client.load_balanced_view().apply_sync(second_time, path(2))?")
     assert "first" in said(result), said(result)
-    assert kernel.run("client.load_balanced_view().retries(1).chunk_size(2).map_sync(vec![path(1), path(4), path(1)], second)?").expect_ok().text == "[1, 1, 1]"
-    large = "client.load_balanced_view().retries(1).chunk_size(2).map_sync(vec![path(1), path(5)], |path| vec![second(path); 1_000_000])?"
+    assert kernel.run("client.load_balanced_view().retries(1).chunk_size(2).map_sync(vec![path(1), path(4), path(1)], second_time)?").expect_ok().text == "[1, 1, 1]"
+    large = "client.load_balanced_view().retries(1).chunk_size(2).map_sync(vec![path(1), path(5)], |path| vec![second_time(path); 1_000_000])?"
     assert kernel.run(f"{large}.iter().map(|it| it.len()).collect::<Vec<_>>()").expect_ok().text == "[1000000, 1000000]"
     until_no_files(kernel)
-    kernel.run("let items = client.load_balanced_view().chunk_size(2).map(vec![path(1), path(3), path(1)], second);\nitems.wait();").expect_ok()
+    kernel.run("let items = client.load_balanced_view().chunk_size(2).map(vec![path(1), path(3), path(1)], second_time);\nitems.wait();").expect_ok()
     assert kernel.run("items.results()?.iter().map(|it| it.is_ok()).collect::<Vec<_>>()").expect_ok().text == "[true, false, true]"
     assert kernel.run("(items.successful(), items.metadata().iter().map(|it| it.success).collect::<Vec<_>>())").expect_ok().text == "(false, [Some(false), Some(true)])"
     result = kernel.run("client.load_balanced_view().after(&items).apply(|_: ()| (), ()).get()?")
