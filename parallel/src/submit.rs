@@ -53,7 +53,7 @@ impl Job {
         make: &mut dyn FnMut(usize) -> Result<(Option<u32>, Piece), Error>,
     ) -> Result<Handle, Error> {
         let batch = link.with(|session| session.add(items))?;
-        let handle = Handle::new(Arc::clone(link), batch);
+        let handle = Handle::new(Arc::clone(link), batch, self.label.as_deref());
         let sent = self.send(link, &handle, make);
         if sent.is_err()
             && let Ok(id) = link.with(|session| session.draw(1))
@@ -284,7 +284,7 @@ pub(crate) fn chunks(items: usize, size: usize) -> Vec<Range<usize>> {
 /// Nothing was submitted: tasks for no input are done at once.
 pub(crate) fn nothing(link: &Arc<Link>) -> Result<Handle, Error> {
     let batch = Arc::new(Batch::new(0, Vec::new()));
-    Ok(Handle::new(Arc::clone(link), batch))
+    Ok(Handle::new(Arc::clone(link), batch, None))
 }
 
 #[cfg(test)]

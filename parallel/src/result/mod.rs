@@ -27,11 +27,16 @@ use std::time::{Duration, Instant};
 pub(crate) struct Handle {
     link: Arc<Link>,
     batch: Arc<Batch>,
+    label: Option<Arc<str>>,
 }
 
 impl Handle {
-    pub(crate) fn new(link: Arc<Link>, batch: Arc<Batch>) -> Handle {
-        Handle { link, batch }
+    pub(crate) fn new(link: Arc<Link>, batch: Arc<Batch>, label: Option<&str>) -> Handle {
+        Handle {
+            link,
+            batch,
+            label: label.map(Arc::from),
+        }
     }
 
     pub(crate) fn batch(&self) -> &Batch {
@@ -110,6 +115,11 @@ impl<T> AsyncResult<T> {
 
     pub(crate) fn handle(&self) -> Result<&Handle, Error> {
         self.tasks.as_ref().map_err(Error::clone)
+    }
+
+    /// The name that its view gave it, see [`LoadBalancedView::label`](crate::LoadBalancedView::label).
+    pub fn label(&self) -> Option<&str> {
+        self.tasks.as_ref().ok()?.label.as_deref()
     }
 
     /// Waits for the result.

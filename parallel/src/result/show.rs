@@ -3,6 +3,7 @@
 use super::table::{Summary, counted};
 use super::watch::{self, Display};
 use super::{AsyncResult, read};
+use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
 
@@ -19,6 +20,14 @@ impl<T> fmt::Debug for AsyncResult<T> {
 }
 
 impl<T> AsyncResult<T> {
+    /// What people know it by.
+    fn title(&self) -> Cow<'static, str> {
+        match self.label() {
+            Some(label) => format!("{label} ({})", self.name).into(),
+            None => self.name.into(),
+        }
+    }
+
     /// Where it stands, in one line.
     fn stand(&self) -> String {
         let (done, total) = self.progress();
@@ -33,7 +42,7 @@ impl<T> AsyncResult<T> {
             .count();
         let mut out = format!(
             "AsyncResult({}: {done} of {}",
-            self.name,
+            self.title(),
             counted(total, "item")
         );
         if running + waiting > 0 {
@@ -75,7 +84,7 @@ impl<T> AsyncResult<T> {
         let _ = watch::wait(handle, &mut display, Some(SOON), &mut progress, print);
         let tasks = self.metadata();
         let summary = Summary {
-            name: self.name,
+            title: &self.title(),
             tasks: &tasks,
             failed: read::failures(handle, self.kind),
             inputs: handle.batch.items(),

@@ -9,7 +9,7 @@ use std::time::Duration;
 /// A call that ended.
 #[derive(Clone, Debug)]
 pub(super) struct Summary<'a> {
-    pub(super) name: &'a str,
+    pub(super) title: &'a str,
     pub(super) tasks: &'a [Metadata],
     /// Inputs that failed, and all.
     pub(super) failed: usize,
@@ -46,7 +46,7 @@ impl Summary<'_> {
     pub(super) fn line(&self) -> String {
         let mut line = format!(
             "{}: {} in {} {}, {:.3?}",
-            self.name,
+            self.title,
             counted(self.inputs, "item"),
             counted(self.tasks.len(), "task"),
             match self.failed {
@@ -202,7 +202,7 @@ mod tests {
             task(0, 8..9, 101.0, 101.5),
         ];
         let summary = Summary {
-            name: "map",
+            title: "map",
             tasks: &tasks,
             failed: 4,
             inputs: 9,

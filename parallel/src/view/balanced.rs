@@ -166,7 +166,7 @@ impl LoadBalancedView {
         self
     }
 
-    /// Tasks bear this name, for people to read.
+    /// Tasks bear this name: in what a result shows, in the hub's records and in each task's metadata.
     #[must_use = "this makes another view of it"]
     pub fn label(mut self, label: impl Into<String>) -> LoadBalancedView {
         self.label = Some(label.into());

@@ -57,7 +57,7 @@ impl DirectView {
         self.targets.resolve(&self.link.engines()?)
     }
 
-    /// The same view, whose tasks bear a name for people to read.
+    /// The same view, whose tasks bear this name: in what a result shows, in the hub's records and in each task's metadata.
     #[must_use = "this makes another view of it"]
     pub fn label(mut self, label: impl Into<String>) -> DirectView {
         self.label = Some(label.into());
