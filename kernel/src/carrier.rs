@@ -275,10 +275,10 @@ impl Host for Notebook {
         })
     }
 
-    fn show(&self, engine: u32, output: &controller::Output) -> bool {
+    fn show(&self, engine: u32, output: &controller::Output) {
         let mut cell = lock(&self.cell);
         let Some(page) = &mut *cell else {
-            return false;
+            return;
         };
         match output {
             controller::Output::Stream(stream) => {
@@ -289,7 +289,6 @@ impl Host for Notebook {
             // What an engine showed is among what others did.
             controller::Output::Update(_) | controller::Output::Clear(_) => {}
         }
-        true
     }
 }
 

@@ -110,7 +110,6 @@ impl Cluster {
 struct One {
     file: PathBuf,
     shown: Mutex<Vec<(u32, String)>>,
-    shows: bool,
 }
 
 impl Host for One {
@@ -133,14 +132,13 @@ impl Host for One {
         })
     }
 
-    fn show(&self, engine: u32, output: &Output) -> bool {
-        if let (true, Output::Stream(stream)) = (self.shows, output) {
+    fn show(&self, engine: u32, output: &Output) {
+        if let Output::Stream(stream) = output {
             self.shown
                 .lock()
                 .unwrap()
                 .push((engine, stream.text.clone()));
         }
-        self.shows
     }
 }
 
@@ -154,12 +152,11 @@ struct Program {
     others: Vec<Down>,
 }
 
-fn carrier(cluster: &Cluster, shows: bool) -> Carrier<One> {
+fn carrier(cluster: &Cluster) -> Carrier<One> {
     Carrier::new(
         One {
             file: cluster.processes.file.clone(),
             shown: Mutex::default(),
-            shows,
         },
         true,
     )
@@ -330,7 +327,7 @@ fn exists(piece: &Piece) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_all_kinds() {
     let cluster = Cluster::start(2);
-    let carrier = carrier(&cluster, false);
+    let carrier = carrier(&cluster);
     let (_, refused) = greet(&carrier, Some("none"), None);
     assert!(
         matches!(&refused, Down::Refused { reason } if reason.contains("`none`")),
@@ -429,13 +426,15 @@ async fn calls_of_all_kinds() {
         _ => None,
     });
     assert_eq!(text, Some("said this\n"));
+    let shown = carrier.host().shown.lock().unwrap().clone();
+    assert_eq!(shown, [(0, "said this\n".to_owned())]);
     carrier.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn snippets_take_and_give() {
     let cluster = Cluster::start(2);
-    let carrier = carrier(&cluster, true);
+    let carrier = carrier(&cluster);
     let mut program = Program::connect(&carrier, None);
     let snippet = |code: &str, takes: Option<&str>, gives: Option<&str>| Work::Snippet {
         code: code.to_owned(),
@@ -487,7 +486,7 @@ async fn snippets_take_and_give() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_is_taken_back_and_what_runs_is_interrupted() {
     let cluster = Cluster::start(1);
-    let carrier = carrier(&cluster, true);
+    let carrier = carrier(&cluster);
     let mut program = Program::connect(&carrier, None);
     carrier.begin();
     let spins = program.submit(cluster.call("spins"), balanced(), &[], &[(None, small(""))]);
@@ -556,7 +555,7 @@ async fn what_waits_is_taken_back_and_what_runs_is_interrupted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_is_killed() {
     let cluster = Cluster::start(2);
-    let carrier = carrier(&cluster, true);
+    let carrier = carrier(&cluster);
     let mut program = Program::connect(&carrier, None);
     let argument = file(1, 300_000);
     let ids = program.submit(
@@ -611,7 +610,7 @@ async fn an_engine_that_is_killed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_goes_on_and_one_that_is_gone_leaves_nothing() {
     let cluster = Cluster::start(1);
-    let carrier = carrier(&cluster, true);
+    let carrier = carrier(&cluster);
     let mut program = Program::connect(&carrier, None);
     let ids = program.submit(
         cluster.call("large"),

@@ -1,9 +1,6 @@
 //! Which machine this is.
 
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
 use std::sync::LazyLock;
 
 /// Where files in shared memory are.
@@ -18,19 +15,6 @@ pub fn shared_memory() -> Option<&'static str> {
         Some(format!("{}-{mount:x}", boot.trim()))
     });
     NAME.as_deref()
-}
-
-/// Writes a file that only this user can open, and that is not there yet: [`SHARED_MEMORY`] is everybody's.
-///
-/// # Errors
-/// When there is one, or the system refuses it.
-pub fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(path)?
-        .write_all(bytes)
 }
 
 /// The machine's name, as its users know it.

@@ -37,7 +37,7 @@ pub struct Call {
     /// What it gets, in this order; by convention the arguments first and then what calls share.
     pub pieces: Vec<Piece>,
     /// Where to put a result of more than 32 kB: a file that does not exist yet, by preference in `/dev/shm`. Whoever reads it removes
-    /// it. Without, results of any length come back as bytes.
+    /// it. Without, or when that finds no room, results of any length come back as bytes.
     pub answer_file: Option<PathBuf>,
 }
 

@@ -5,6 +5,7 @@ What a user sees of it is asserted here; the crate's own tests (`parallel/tests`
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from jupyter_client.kernelspec import KernelSpecManager
 
 import engines
 from chorus_client import Kernel
@@ -111,6 +113,9 @@ def test_what_closures_print_is_shown_in_the_cell(kernel: Kernel) -> None:
     assert sorted(result.stderr.splitlines()) == ["[stderr:0] warned", "[stderr:1] warned"]
     result = kernel.run('client.load_balanced_view().chunk_size(1).map_sync(0..40u32, |x| println!("number {x}"))?.len()').expect_ok()
     assert sorted(int(line.split()[-1]) for line in result.stdout.splitlines()) == list(range(40))
+    kernel.run('let told = client.load_balanced_view().chunk_size(1).map(7..9u32, |x| { println!("out {x}"); eprintln!("err {x}"); });\ntold.wait();').expect_ok()
+    printed = kernel.run('let mut printed: Vec<_> = told.output().iter().map(|it| (it.index, it.stderr, it.text.trim().to_owned())).collect();\nprinted.sort();\nprinted').expect_ok()
+    assert printed.text == '[(0, false, "out 7"), (0, true, "err 7"), (1, false, "out 8"), (1, true, "err 8")]'
 
 
 def test_variables_move(kernel: Kernel) -> None:
@@ -184,6 +189,22 @@ def test_dependencies(kernel: Kernel, flag: Flag) -> None:
     assert "ImpossibleDependency" in said(result), said(result)
 
 
+def test_dependencies_on_any_and_on_failures(kernel: Kernel, flag: Flag) -> None:
+    kernel.run(f"let holds = client.load_balanced_view().apply(|_: ()| {{ {flag.wait()} }}, ());\nlet passes = client.load_balanced_view().apply(|_: ()| (), ());\n"
+               'let fails = client.load_balanced_view().apply(|_: ()| -> () { panic!("no") }, ());\npasses.wait();\nfails.wait();').expect_ok()
+    kernel.run("use chorus::After;\nfn runs_after(client: &Client, after: After) -> AsyncResult<u32> { client.load_balanced_view().after(after).apply(|_: ()| 5u32, ()) }").expect_ok()
+    assert kernel.run("(runs_after(&client, After::any(&[&holds, &passes])).get()?, holds.ready())").expect_ok().text == "(5, false)"
+    assert kernel.run("(runs_after(&client, After::any(&[&fails, &passes])).get()?, runs_after(&client, After::any(&[&holds, &fails]).when(true, true)).get()?)").expect_ok().text == "(5, 5)"
+    assert kernel.run("runs_after(&client, After::all(&[&fails, &fails]).when(false, true)).get()?").expect_ok().text == "5"
+    for impossible in ("After::all(&[&passes, &fails])", "After::any(&[&fails])", "After::all(&[&passes]).when(false, true)"):
+        result = kernel.run(f"runs_after(&client, {impossible}).get()?")
+        assert "ImpossibleDependency" in said(result), (impossible, said(result))
+    kernel.run("let both = runs_after(&client, After::all(&[&holds]).and(&passes));").expect_ok()
+    assert kernel.run("(both.wait_timeout(Duration::from_millis(200)), holds.ready())").expect_ok().text == "(false, false)"
+    flag.raise_()
+    assert kernel.run("both.get()?").expect_ok().text == "5"
+
+
 def test_a_task_that_waits_too_long(kernel: Kernel, flag: Flag) -> None:
     kernel.run(f"let busy = client.all().apply(|_: ()| {{ {flag.wait()} }}, ());\n"
                "let fills = client.load_balanced_view().chunk_size(1).map(0..200u32, |x| x);\n"
@@ -204,6 +225,34 @@ def test_abort_and_queue_status(kernel: Kernel, flag: Flag) -> None:
     result = kernel.run("many.get()?")
     assert "TaskAborted" in said(result) and "100 of 100" in said(result), said(result)
     assert kernel.run("(direct.successful(), held.get().is_ok())").expect_ok().text == "(false, true)"
+
+
+def test_a_client_aborts_its_own_tasks(kernel: Kernel, flag: Flag) -> None:
+    kernel.run(f"let other = Client::connect()?;\nlet holding = client.all().apply(|_: ()| {{ {flag.wait()} }}, ());\nlet hers = other.load_balanced_view().chunk_size(1).map(0..20u32, |x| x);\n"
+               "let mine = client.load_balanced_view().chunk_size(1).map(0..20u32, |x| x);\nlet directly = client.all().apply(|_: ()| 1u8, ());\n"
+               "while holding.metadata().iter().any(|task| task.started.is_none()) { holding.wait_timeout(Duration::from_millis(5)); }\nclient.abort()?;").expect_ok()
+    flag.raise_()
+    assert kernel.run("hers.get()?.len()").expect_ok().text == "20"
+    for name in ("mine", "directly"):
+        result = kernel.run(f"{name}.get()?")
+        assert "TaskAborted" in said(result) and "failed" in said(result), said(result)
+    assert kernel.run("(holding.get().is_ok(), client.all().apply_sync(|x: u32| x, 9)?)").expect_ok().text == "(true, [9, 9])"
+    kernel.run("drop(hers);\ndrop(other);").expect_ok()
+
+
+def test_broadcast_view(kernel: Kernel) -> None:
+    assert kernel.run('client.broadcast_view(..).apply_sync(|x: u32| x + 1, 1)?').expect_ok().text == "[2, 2]"
+    assert kernel.run('client.broadcast_view("1").apply_sync(|x: u32| x + 1, 2)?').expect_ok().text == "[3]"
+    kernel.run('client.broadcast_view(..).push("spread", &vec![1u8, 2]).get()?;').expect_ok()
+    assert kernel.run('client.broadcast_view(..).pull::<Vec<u8>>("spread").get()?').expect_ok().text == "[[1, 2], [1, 2]]"
+
+
+def test_a_label_is_shown(kernel: Kernel) -> None:
+    kernel.run('let labelled = client.load_balanced_view().label("sweep <1>").map(0..4u32, |x| x);\nlabelled.wait();').expect_ok()
+    assert kernel.run("(labelled.label(), client.all().apply(|_: ()| (), ()).label())").expect_ok().text == '(Some("sweep <1>"), None)'
+    assert 'AsyncResult(sweep <1> (map): 4 of 4 items' in kernel.run('println!("{labelled:?}");').expect_ok().stdout
+    shown = kernel.run("labelled").expect_ok().displays[-1]
+    assert shown["text/plain"].startswith("sweep <1> (map): 4 items in") and "<p>sweep &lt;1&gt; (map): 4 items in" in shown["text/html"]
 
 
 def test_an_interrupt_ends_the_cell_and_its_tasks(kernel: Kernel) -> None:
@@ -240,8 +289,12 @@ def test_two_clients(kernel: Kernel) -> None:
     kernel.run("drop(b);\ndrop(other);").expect_ok()
 
 
-def test_purge(kernel: Kernel) -> None:
-    kernel.run("let done = client.load_balanced_view().chunk_size(1).map(0..50u32, |x| x);\ndone.get()?;\nclient.purge_results(&done)?;\nclient.purge()?;").expect_ok()
+def test_purge(kernel: Kernel, flag: Flag) -> None:
+    """The hub forgets; what waits and what has come stays."""
+    kernel.run("let done = client.load_balanced_view().chunk_size(1).map(0..50u32, |x| x);\ndone.get()?;\nclient.purge_results(&done)?;").expect_ok()
+    kernel.run(f"let holds = client.all().apply(|_: ()| {{ {flag.wait()} }}, ());\nlet waits = client.load_balanced_view().chunk_size(1).map(0..50u32, |x| x);\nclient.purge()?;").expect_ok()
+    flag.raise_()
+    assert kernel.run("(done.get()?.len(), waits.get()?.len(), holds.get()?.len())").expect_ok().text == "(50, 50, 2)"
 
 
 def test_a_program_that_goes_away_has_its_tasks_aborted(kernel: Kernel, flag: Flag) -> None:
@@ -305,6 +358,8 @@ def test_shutdown_and_waiting_for_engines(fresh: Kernel) -> None:
     assert said(kernel.run("client.wait_for_engines(2, Duration::from_millis(200))?")).count("1 engines of the 2")
     kernel.run("%cluster scale 2").expect_ok()
     assert kernel.run("client.wait_for_engines(2, Duration::from_secs(20))?.len()").expect_ok().text == "2"
+    assert kernel.run("client.shutdown(..)?;\nlet queue = client.queue_status(..)?;\n(client.ids()?.len(), queue.engines.len(), queue.unassigned)").expect_ok().text == "(0, 0, 0)"
+    assert "engines" in said(kernel.run("client.all().apply_sync(|x: u32| x, 1)?"))
     kernel.run("client.shutdown_cluster()?;").expect_ok()
     result = kernel.run("client.all().apply_sync(|x: u32| x, 1)?")
     assert "lost the connection" in said(result) and "Client::connect()" in said(result), said(result)
@@ -337,12 +392,59 @@ def test_clusters_by_profile_and_id(fresh: Kernel, tmp_path: Path, chorus: Path)
         subprocess.run([chorus, "cluster", "stop", "--profile", "big", "--cluster-id", "other"], env=data, capture_output=True)
 
 
+@pytest.fixture
+def small_memory(kernel_name: str, tmp_path: Path) -> Iterator[Kernel]:
+    """A notebook whose processes have 8 MB of shared memory among them, and see none of the machine's."""
+    script = 'mount -t tmpfs -o size=8m tmpfs /dev/shm && exec "$@"'
+    spec = KernelSpecManager().get_kernel_spec(kernel_name).to_dict()
+    spec["argv"] = [*in_private_mounts(), "sh", "-c", script, "sh", *spec["argv"]]
+    folder = tmp_path / "jupyter" / "kernels" / "small-memory"
+    folder.mkdir(parents=True)
+    (folder / "kernel.json").write_text(json.dumps(spec))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"), prepend=os.pathsep)
+        with engines.started("small-memory", tmp_path, 2) as kernel:
+            open_notebook(kernel)
+            yield kernel
+
+
+def test_when_the_shared_memory_is_full(small_memory: Kernel) -> None:
+    """Arguments and results that find no room go in the messages; nothing is lost, and what was half written is given back."""
+    kernel = small_memory
+    memory = Path(f"/proc/{kernel.pid}/root/dev/shm")
+    size = os.statvfs(memory)
+    assert size.f_blocks * size.f_frsize == 8 << 20
+    kernel.run("fn half(x: f64) -> f64 { x / 2.0 }\nlet large: Vec<f64> = (0..4_000_000).map(f64::from).collect();\nlet halves: Vec<f64> = large.iter().map(|x| half(*x)).collect();").expect_ok()
+    for _ in range(3):
+        assert kernel.run("client.load_balanced_view().map_sync(&large, half)? == halves").expect_ok().text == "true"
+    assert kernel.run("client.all().map_sync(&large, half)? == halves").expect_ok().text == "true"
+    assert kernel.run("client.all().apply_sync(|v: Vec<f64>| v, large.clone())? == [large.clone(), large.clone()]").expect_ok().text == "true"
+    assert kernel.run("client.load_balanced_view().map_with(&large, 0..8usize, |v, i| v[i]).get()?.len()").expect_ok().text == "8"
+    # A variable has no other way.
+    for call in ('client.all().push("large", &large).get()?', "%push large"):
+        text = said(kernel.run(call))
+        assert "the shared memory of the engine's machine is full" in text.lower() and "--shm-size" in text and "`large`" in text, text
+    assert kernel.run("%px let large: Vec<f64> = vec![1.0; 4_000_000];").expect_ok()
+    text = said(kernel.run('client.all().pull::<Vec<f64>>("large").get()?'))
+    assert "the shared memory of the engine's machine is full" in text.lower() and "--shm-size" in text and "`large`" in text, text
+    assert engines.results(kernel.run("%px large.len()").expect_ok()) == {0: "4000000", 1: "4000000"}
+    deadline = time.monotonic() + 10
+    while left := [path.name for path in memory.glob("chorus-piece-*") if not path.is_dir()]:
+        assert time.monotonic() < deadline, f"left in memory: {left}"
+        kernel.run("0").expect_ok()
+    assert kernel.run("client.all().map_sync(0..4u32, |x| x)?").expect_ok().text == "[0, 1, 2, 3]"
+
+
+def in_private_mounts() -> list[str]:
+    """What runs a command that may mount what no other process sees."""
+    return ["unshare", "--mount", *([] if os.getuid() == 0 else ["--map-root-user"])]
+
+
 def engine_elsewhere(chorus: Path, data: Path, *hidden: str) -> subprocess.Popen:
     """An engine that sees other files under these folders, as one on another machine does."""
-    as_root = [] if os.getuid() == 0 else ["--map-root-user"]
     script = 'for folder in "$@"; do mount -t tmpfs tmpfs "$folder" || exit; done; exec "$CHORUS" engine --file "$ENGINES"'
     [file] = data.glob("chorus/profiles/default/security/ipcontroller*-engine.json")
-    return subprocess.Popen(["unshare", "--mount", *as_root, "sh", "-c", script, "sh", *hidden], stdin=subprocess.DEVNULL,
+    return subprocess.Popen([*in_private_mounts(), "sh", "-c", script, "sh", *hidden], stdin=subprocess.DEVNULL,
                             env={**os.environ, "XDG_DATA_HOME": str(data), "CHORUS": str(chorus), "ENGINES": str(file)})
 
 

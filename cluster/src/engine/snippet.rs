@@ -21,14 +21,13 @@
 //!   removes;
 //! - otherwise `{"data": {..}}`, the snippet's result by MIME type, whether it was silent or not; empty if there is none.
 
-use std::fs::DirBuilder;
-use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs::{DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use protocol::Message;
-use protocol::machine::write_private;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -100,14 +99,22 @@ impl Exchange {
                 std::fs::hard_link(file, &to).or_else(|_| std::os::unix::fs::symlink(file, &to))
             }
             (None, Some(at)) => match request.buffers.get(at) {
-                Some(bytes) => write_private(&to, bytes),
+                Some(bytes) => {
+                    write_private(&to, bytes).inspect_err(|_| drop(std::fs::remove_file(&to)))
+                }
                 None => return Err("the snippet names a buffer that did not come".to_owned()),
             },
             _ => return Err("the snippet takes neither a buffer nor a file".to_owned()),
         };
         put.map_err(|error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::StorageFull => {
+                    ". The shared memory of the engine's machine is full: give /dev/shm more room (`--shm-size` of a container), or send less at a time"
+                }
+                _ => "",
+            };
             format!(
-                "the value of `{}` could not be put where the snippet takes it: {error}",
+                "the value of `{}` could not be put where the snippet takes it: {error}{remedy}",
                 takes.name
             )
         })
@@ -153,6 +160,16 @@ impl Exchange {
         };
         taken().map_err(|error| format!("the snippet gave no value of `{name}`: {error}"))
     }
+}
+
+/// Writes a file that only this user can open.
+fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)
 }
 
 /// The folder through which a runtime's snippets take and give. It is removed with this.

@@ -60,8 +60,8 @@ pub trait Host: Send + Sync + 'static {
     /// What users know a line of the program's source by; nothing if it is in no cell.
     fn locate(&self, file: &str, line: u32) -> impl Future<Output = Option<Place>> + Send;
 
-    /// Shows something that a task shows on an engine. False if there is nowhere to; text is then given to the program.
-    fn show(&self, engine: u32, output: &Output) -> bool;
+    /// Shows something that a task shows on an engine, if there is a place for it. The program is told text all the same.
+    fn show(&self, engine: u32, output: &Output);
 }
 
 /// A carrier. Clones are handles to the same one.

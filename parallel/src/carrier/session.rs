@@ -5,7 +5,9 @@ use super::books::{Books, Out, Shown};
 use super::pipe::Pipe;
 use super::{Found, Host, Inner, abort};
 use crate::controller::{Connection, Output, Posted, Posts, State};
-use crate::wire::{Answer, Down, News, Place, Question, Resume, Submission, Up, VERSION, Welcome};
+use crate::wire::{
+    Answer, Down, News, Piece, Place, Question, Resume, Submission, Up, VERSION, Welcome,
+};
 use protocol::message::iopub::StreamName;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -25,6 +27,8 @@ const TASKS: usize = 256;
 const NEWS: usize = 256;
 /// How long the host may take to say what is at a place.
 const PLACE: Duration = Duration::from_secs(2);
+/// Shared values of more bytes than that go to engines in a file, which each maps once.
+const SMALL: usize = 4096;
 
 /// What a session's task is told by others.
 pub(super) enum Order {
@@ -377,7 +381,13 @@ impl<H: Host> Session<H> {
         let mut out = Out::default();
         match up {
             Up::Hello(_) => tracing::warn!("a program greets twice"),
-            Up::Share { id, piece } => self.books.share(id, piece, &mut out),
+            Up::Share { id, piece } => {
+                let piece = match piece {
+                    Piece::Inline(bytes) if bytes.len() <= SMALL => Piece::Inline(bytes),
+                    piece => piece.in_file(),
+                };
+                self.books.share(id, piece, &mut out);
+            }
             Up::Unshare { ids } => {
                 for id in ids {
                     self.books.unshare(id, &mut out);
@@ -505,21 +515,20 @@ impl<H: Host> Session<H> {
             task,
             engine,
             output,
+            told,
         } = shown;
-        if self.inner.host.show(engine, &output) {
-            return;
+        self.inner.host.show(engine, &output);
+        // There is no way to pass on what isn't text.
+        if let Output::Stream(stream) = output
+            && told
+        {
+            self.push(&Down::Output {
+                task,
+                engine,
+                stderr: stream.name == StreamName::Stderr,
+                text: stream.text,
+            });
         }
-        let (stderr, text) = match output {
-            Output::Stream(stream) => (stream.name == StreamName::Stderr, stream.text),
-            // There is no way to pass on what isn't text.
-            Output::Display(_) | Output::Update(_) | Output::Clear(_) | Output::Result(_) => return,
-        };
-        self.push(&Down::Output {
-            task,
-            engine,
-            stderr,
-            text,
-        });
     }
 
     /// Finds out what users know the place of a panic by. Many tasks panic at the same one.

@@ -3,7 +3,7 @@
 
 use super::books::FileWork;
 use crate::wire::FILES;
-use protocol::machine::{SHARED_MEMORY, write_private};
+use protocol::machine::SHARED_MEMORY;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Duration;
@@ -85,7 +85,6 @@ impl Sweeper {
             }
             FileWork::Rename { from, to } => std::fs::rename(from, to),
             FileWork::Link { from, to } => std::fs::hard_link(from, to),
-            FileWork::Write { path, bytes } => write_private(path, bytes),
         };
         if let Err(error) = outcome {
             tracing::debug!(%error, ?work, "failed to do something with a file");

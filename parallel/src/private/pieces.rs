@@ -6,7 +6,7 @@ use crate::error::Error;
 use crate::portable::Portable;
 use crate::wire::{PIECES, Piece};
 use std::fs::OpenOptions;
-use std::io::Write;
+use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
@@ -63,5 +63,12 @@ pub fn give<T: Portable>(name: &str, value: &T) -> Result<(), Error> {
             file.write_all(&encoded.head)?;
             file.write_all(encoded.bulk)
         })
-        .map_err(|error| failed(error.to_string()))
+        .map_err(|error| {
+            failed(match error.kind() {
+                io::ErrorKind::StorageFull => format!(
+                    "{error}. The shared memory of the engine's machine is full: give /dev/shm more room (`--shm-size` of a container), or fetch less at a time"
+                ),
+                _ => error.to_string(),
+            })
+        })
 }

@@ -51,9 +51,7 @@ impl Host for Program {
     }
 
     /// A program's output is its own; what tasks print is told by the result.
-    fn show(&self, _engine: u32, _output: &Output) -> bool {
-        false
-    }
+    fn show(&self, _engine: u32, _output: &Output) {}
 }
 
 /// The connection file of a cluster and what people call it.

@@ -294,7 +294,7 @@ impl<T> AsyncResult<T> {
         (wall > 0.0).then(|| self.serial_time().as_secs_f64() / wall)
     }
 
-    /// What its tasks have printed so far, as far as the carrier passes it on (up to a megabyte).
+    /// What its tasks have printed so far, up to about a megabyte. A notebook shows it too, in the cell that runs.
     pub fn output(&self) -> Vec<Printed> {
         match &self.tasks {
             Ok(handle) => {

@@ -57,6 +57,8 @@ pub const CARRIER: &str = "CHORUS_CARRIER";
 pub const PIECES: &str = "CHORUS_PIECES";
 /// Raised with every change of this module's types or of the codec.
 pub const VERSION: u32 = 4;
+/// About how many bytes of what the tasks of one call print are told and kept.
+pub(crate) const OUTPUT: usize = 1 << 20;
 
 /// From the program to the carrier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -256,7 +258,7 @@ pub enum Down {
     Tasks(Vec<News>),
     /// The engines there are now, in ascending order.
     Engines(Vec<u32>),
-    /// What a task printed. A carrier that shows it by itself sends nothing.
+    /// What a task printed, up to about a megabyte a call.
     Output {
         /// Its number.
         task: u64,

@@ -72,6 +72,15 @@ impl Piece {
         Piece::Inline(value.into_vec())
     }
 
+    /// Bytes that came in a message, in a file, if there is room.
+    pub(crate) fn in_file(self) -> Piece {
+        let Piece::Inline(head) = self else {
+            return self;
+        };
+        let value = Encoded { head, bulk: &[] };
+        Piece::file(&value, None).unwrap_or(Piece::Inline(value.head))
+    }
+
     fn file(value: &Encoded<'_>, spare: Option<&Path>) -> io::Result<Piece> {
         let length = value.len() as u64;
         let (path, file) = open(length, spare)?;

@@ -428,20 +428,23 @@ impl Outgoing {
             };
         }
         let length = bytes.len() as u64;
-        let put = match file {
-            Some(path) => memory::write_file(OsStr::from_bytes(path), bytes)
-                .map(|()| Outgoing::only(CallEnd::InFile { length })),
-            None => memory::sealed(&[bytes]).map(|(memory, _)| Outgoing {
+        // Files' memory may be full (a container has 64 MB); that of the second way has no limit of its own.
+        if let Some(path) = file
+            && memory::write_file(OsStr::from_bytes(path), bytes).is_ok()
+        {
+            return Outgoing::only(CallEnd::InFile { length });
+        }
+        match memory::sealed(&[bytes]) {
+            Ok((memory, _)) => Outgoing {
                 memory: Some(memory),
                 ..Outgoing::only(CallEnd::InMemory { length })
+            },
+            Err(error) => Outgoing::only(CallEnd::Failed {
+                error: format!(
+                    "its result of {length} bytes could not be put into shared memory: {error}"
+                ),
             }),
-        };
-        put.unwrap_or_else(|error| {
-            let error = format!(
-                "its result of {length} bytes could not be put into shared memory: {error}"
-            );
-            Outgoing::only(CallEnd::Failed { error })
-        })
+        }
     }
 }
 

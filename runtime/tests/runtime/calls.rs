@@ -222,13 +222,14 @@ async fn files_go_in_and_out() {
         assert_eq!(outcome, CallOutcome::Returned(expected));
     }
     assert_eq!(std::fs::read(&answer).unwrap(), vec![0; 1_000_000]);
-    // A file that is there already is somebody else's.
+    // A file that is there already is somebody else's, and files may find no room: the result comes by other memory.
     namespace.last += 1;
     let mut call = call(namespace.last, "zeros", vec![once("1000000")]);
     call.answer_file = Some(answer);
     namespace.runtime.call(&call);
     let (outcome, _) = namespace.called(call.id).await;
-    assert!(matches!(outcome, CallOutcome::Failed { .. }), "{outcome:?}");
+    let zeros = Bytes::from(vec![0; 1_000_000]);
+    assert_eq!(outcome, CallOutcome::Returned(Value::Bytes(zeros)));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ use super::kept::Kept;
 use super::texts::{self, Content, Data};
 use crate::controller::{Output, Post, PostKind, PostReply, Posted};
 use crate::wire::{
-    self, Done, FILES, Failure, FailureKind, News, Outcome, Piece, Route, SPARE, Span, Work,
+    self, Done, FILES, Failure, FailureKind, News, OUTPUT, Outcome, Piece, Route, SPARE, Span, Work,
 };
 use bytes::Bytes;
 use protocol::machine::SHARED_MEMORY;
@@ -21,6 +21,7 @@ use shared::Shared;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// How long the end of a task's output may be awaited after its reply, in seconds. Engines say it right after.
 const LAST_OUTPUT: f64 = 5.0;
@@ -50,10 +51,6 @@ pub(super) enum FileWork {
         from: PathBuf,
         to: PathBuf,
     },
-    Write {
-        path: PathBuf,
-        bytes: Bytes,
-    },
 }
 
 impl FileWork {
@@ -72,6 +69,8 @@ pub(super) struct Shown {
     pub(super) task: u64,
     pub(super) engine: u32,
     pub(super) output: Output,
+    /// Whether the program gets it too.
+    pub(super) told: bool,
 }
 
 /// What a submission's tasks have in common.
@@ -86,6 +85,8 @@ pub(super) struct Group {
     submitted: f64,
     /// The cell that submitted it, as it were.
     epoch: u64,
+    /// Bytes that its tasks have printed.
+    printed: AtomicUsize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -260,6 +261,7 @@ impl Books {
             },
             submitted: now,
             epoch: self.epoch,
+            printed: AtomicUsize::new(0),
         }))
     }
 
@@ -431,10 +433,18 @@ impl Books {
                     return;
                 };
                 let engine = self.numbers.get(&engine).copied().or(task.engine);
+                let told = match &output {
+                    Output::Stream(stream) => {
+                        let before = task.group.printed.fetch_add(stream.text.len(), Relaxed);
+                        before <= OUTPUT
+                    }
+                    _ => false,
+                };
                 out.shown.push(Shown {
                     task: number,
                     engine: engine.unwrap_or_default(),
                     output,
+                    told,
                 });
             }
         }

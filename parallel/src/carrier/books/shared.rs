@@ -4,9 +4,6 @@ use super::{Books, Data, FileWork, Kind, Out};
 use crate::wire::Piece;
 use std::collections::hash_map::Entry;
 
-/// Shared values of more bytes than that go to engines in a file, which each maps once.
-pub(super) const SMALL: usize = 4096;
-
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) data: Data,
@@ -23,19 +20,7 @@ impl Books {
     pub(in super::super) fn share(&mut self, id: u64, piece: Piece, out: &mut Out) {
         self.used(id);
         let data = match piece {
-            Piece::Inline(bytes) if bytes.len() <= SMALL => Data::Bytes(bytes.into()),
-            Piece::Inline(bytes) => {
-                let (path, length) = (self.file(), bytes.len() as u64);
-                out.files.push(FileWork::Write {
-                    path: path.clone(),
-                    bytes: bytes.into(),
-                });
-                Data::File {
-                    path,
-                    start: 0,
-                    length,
-                }
-            }
+            Piece::Inline(bytes) => Data::Bytes(bytes.into()),
             Piece::File { path, length } => Data::File {
                 path: self.adopt(path, out),
                 start: 0,

@@ -1,6 +1,5 @@
 //! The books, step by step.
 
-use super::shared::SMALL;
 use super::*;
 use crate::controller::PostMetadata;
 use crate::wire::{Place, Resume};
@@ -222,8 +221,13 @@ fn files_are_the_carriers_until_the_task_is_done() {
 fn shared_values_live_as_long_as_tasks_use_them() {
     let mut books = books();
     let mut out = Out::default();
-    books.share(FIRST, Piece::Inline(vec![7; SMALL + 1]), &mut out);
-    let [FileWork::Write { path, .. }] = &out.files[..] else {
+    let from = PathBuf::from("made by the program");
+    let long = Piece::File {
+        path: from,
+        length: 5000,
+    };
+    books.share(FIRST, long, &mut out);
+    let [FileWork::Rename { to: path, .. }] = &out.files[..] else {
         panic!("{out:?}")
     };
     let path = path.clone();
@@ -401,18 +405,33 @@ fn output_comes_before_the_end() {
     let mut printed = reply("ok", 1, OK);
     printed.metadata.printed = true;
     assert!(replied(&mut books, FIRST, printed.clone()).news.is_empty());
-    let text = Output::Stream(protocol::message::iopub::Stream {
-        name: protocol::message::iopub::StreamName::Stdout,
-        text: "text".to_owned(),
-    });
+    let stream = |text: String| {
+        Output::Stream(protocol::message::iopub::Stream {
+            name: protocol::message::iopub::StreamName::Stdout,
+            text,
+        })
+    };
     let mut out = Out::default();
     let said = Posted::Output {
         number: FIRST,
         engine: "uuid1".to_owned(),
-        output: text,
+        output: stream("text".to_owned()),
     };
-    books.on_posted(11.0, said, &mut out);
+    let much = || Posted::Output {
+        number: FIRST,
+        engine: "uuid1".to_owned(),
+        output: stream("x".repeat(OUTPUT)),
+    };
+    for said in [said, much(), much()] {
+        books.on_posted(11.0, said, &mut out);
+    }
     assert_eq!((out.shown[0].task, out.shown[0].engine), (FIRST, 1));
+    let told: Vec<bool> = out.shown.iter().map(|shown| shown.told).collect();
+    assert_eq!(
+        told,
+        [true, true, false],
+        "all is shown, but not all is kept"
+    );
     books.on_posted(11.0, Posted::Idle { number: FIRST }, &mut out);
     assert_eq!(out.news.len(), 1);
 
