@@ -1,7 +1,7 @@
 //! The tasks of one call, and what is known of each; no socket here.
 
 use crate::link;
-use crate::wire::{Bytes, Done, Failure, FailureKind, OUTPUT, Outcome, Span};
+use crate::wire::{Bytes, Done, Failure, FailureKind, Outcome, Span};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -77,6 +77,9 @@ pub struct Metadata {
     /// Whether it went well, for each of its inputs, once it ended.
     pub success: Option<bool>,
 }
+
+/// Bytes of output that are kept for one call.
+const OUTPUT: usize = 1 << 20;
 
 pub(crate) fn now() -> f64 {
     SystemTime::now()

@@ -281,10 +281,12 @@ pub(crate) fn chunks(items: usize, size: usize) -> Vec<Range<usize>> {
         .collect()
 }
 
-/// Nothing was submitted: tasks for no input are done at once.
-pub(crate) fn nothing(link: &Arc<Link>) -> Result<Handle, Error> {
-    let batch = Arc::new(Batch::new(0, Vec::new()));
-    Ok(Handle::new(Arc::clone(link), batch, None))
+impl Job {
+    /// Submits nothing: tasks for no input are done at once.
+    pub(crate) fn done(&self, link: &Arc<Link>) -> Handle {
+        let batch = Arc::new(Batch::new(0, Vec::new()));
+        Handle::new(Arc::clone(link), batch, self.label.as_deref())
+    }
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@
 //! - `aborted`: nothing;
 //! - `error`: `ename`, `evalue`, `traceback` and `engine_info` as ever. `ename` is `panic` for a panic, with `"location": {"file", "line",
 //!   "column"}` as the artifact has it (null when it is not known), or with `"partly": true` and a result as above, which has what went well, if the
-//!   call was one over several items of which some panicked; `MissingShared` with `"missing": [19]` for pieces that are not
+//!   call was one over several items of which some panicked (in a file only without `retries`: the reply may end at the scheduler); `MissingShared` with `"missing": [19]` for pieces that are not
 //!   kept (any more): send the call again with these; `not run` when the closure or a piece could not be had; `error` when the
 //!   closure returned one; otherwise what the process died of.
 //!

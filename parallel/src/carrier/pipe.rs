@@ -11,6 +11,9 @@ use std::os::unix::net::UnixStream;
 /// Most that is read in one go: others want to be served as well.
 const BURST: u64 = 1 << 20;
 
+/// So many bytes are much for a program that doesn't read.
+const MUCH: usize = 16 << 20;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Pipe {
@@ -19,6 +22,8 @@ pub(super) struct Pipe {
     /// How much of `inbound` has been taken.
     taken: usize,
     outbound: VecDeque<Vec<u8>>,
+    /// How many bytes `outbound` has.
+    waiting: usize,
     /// How much of the first of `outbound` is sent.
     sent: usize,
 }
@@ -31,6 +36,7 @@ impl Pipe {
             inbound: Vec::new(),
             taken: 0,
             outbound: VecDeque::new(),
+            waiting: 0,
             sent: 0,
         })
     }
@@ -87,7 +93,15 @@ impl Pipe {
                 return tracing::error!(?outcome, length, "a frame for a program can't be sent");
             }
         }
+        self.waiting += frame.len();
         self.outbound.push_back(frame);
+    }
+
+    /// As [`Self::push`], for what may be left out: nothing if the program reads so little that much waits.
+    pub(super) fn offer(&mut self, down: &Down) {
+        if self.waiting < MUCH {
+            self.push(down);
+        }
     }
 
     /// Sends what the program takes now.
@@ -97,6 +111,7 @@ impl Pipe {
             match self.stream.get_ref().write(rest) {
                 Ok(count) if count < rest.len() => self.sent += count,
                 Ok(_) => {
+                    self.waiting -= frame.len();
                     self.sent = 0;
                     self.outbound.pop_front();
                 }
@@ -166,12 +181,22 @@ mod tests {
             }
             frames
         });
+        // What may be left out is when much waits already.
+        pipe.waiting += MUCH;
+        pipe.offer(&down);
+        pipe.waiting -= MUCH;
+        while !pipe.outbound.is_empty() {
+            pipe.ready().await.unwrap();
+            pipe.write().unwrap();
+        }
+        assert_eq!(pipe.waiting, 0);
+        pipe.offer(&down);
         while !pipe.outbound.is_empty() {
             pipe.ready().await.unwrap();
             pipe.write().unwrap();
         }
         drop(pipe);
-        assert_eq!(reader.join().unwrap(), [down.clone(), down.clone(), down]);
+        assert_eq!(reader.join().unwrap(), vec![down; 4]);
     }
 
     #[tokio::test]

@@ -1,12 +1,13 @@
 //! The task of one session: the program's stream, the cluster's words and the host's wishes in, and all that the books say out.
 
 use super::answer::{Asked, answer};
-use super::books::{Books, Out, Shown};
+use super::books::{Books, Out, Shown, too_long};
 use super::pipe::Pipe;
 use super::{Found, Host, Inner, abort};
 use crate::controller::{Connection, Output, Posted, Posts, State};
 use crate::wire::{
-    Answer, Down, News, Piece, Place, Question, Resume, Submission, Up, VERSION, Welcome,
+    Answer, Down, MOST, News, Outcome, Piece, Place, Question, Resume, Submission, Up, VERSION,
+    Welcome,
 };
 use protocol::message::iopub::StreamName;
 use std::collections::{BTreeMap, HashMap};
@@ -25,6 +26,8 @@ const BURST: usize = 1024;
 const TASKS: usize = 256;
 /// So many news are told in one frame: many tasks with large results would make it too long.
 const NEWS: usize = 256;
+/// And so many bytes of values, if it is more than one.
+const FRAME: usize = 64 << 20;
 /// How long the host may take to say what is at a place.
 const PLACE: Duration = Duration::from_secs(2);
 /// Shared values of more bytes than that go to engines in a file, which each maps once.
@@ -495,10 +498,9 @@ impl<H: Host> Session<H> {
         self.pipe_out();
     }
 
-    fn tell(&mut self, mut news: Vec<News>) {
-        while !news.is_empty() {
-            let rest = news.split_off(NEWS.min(news.len()));
-            let down = Down::Tasks(std::mem::replace(&mut news, rest));
+    fn tell(&mut self, news: Vec<News>) {
+        for news in frames(news) {
+            let down = Down::Tasks(news);
             self.push(&down);
             if let Down::Tasks(told) = down {
                 let mut out = Out::default();
@@ -515,14 +517,13 @@ impl<H: Host> Session<H> {
             task,
             engine,
             output,
-            told,
         } = shown;
         self.inner.host.show(engine, &output);
         // There is no way to pass on what isn't text.
         if let Output::Stream(stream) = output
-            && told
+            && let Some(pipe) = &mut self.pipe
         {
-            self.push(&Down::Output {
+            pipe.offer(&Down::Output {
                 task,
                 engine,
                 stderr: stream.name == StreamName::Stderr,
@@ -567,6 +568,34 @@ impl<H: Host> Session<H> {
             tracing::debug!(%error, "a program doesn't listen any more");
         }
     }
+}
+
+/// Cuts news into what is told at once: so many, of so many bytes. A value that no frame can hold becomes a failure; it came in a message, for want
+/// of memory that it could lie in.
+fn frames(news: Vec<News>) -> Vec<Vec<News>> {
+    let mut frames: Vec<Vec<News>> = Vec::new();
+    let mut bytes = 0;
+    for mut news in news {
+        let mut length = 0;
+        if let News::Done(done) = &mut news
+            && let Outcome::Value(Piece::Inline(value)) = &done.outcome
+        {
+            length = value.len();
+            if length > MOST - FRAME {
+                done.outcome = Outcome::Failed(too_long(length));
+                length = 0;
+            }
+        }
+        bytes += length;
+        match frames.last_mut() {
+            Some(frame) if frame.len() < NEWS && bytes <= FRAME => frame.push(news),
+            _ => {
+                frames.push(vec![news]);
+                bytes = length;
+            }
+        }
+    }
+    frames
 }
 
 /// Resolves when the stream wants to be attended to; never without one.

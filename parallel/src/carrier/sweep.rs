@@ -141,7 +141,10 @@ fn perform(job: Job) {
         },
         // Without the thread the spare file stays until the end.
         Job::Rest => {}
-        Job::Sweep => sweep(Path::new(SHARED_MEMORY)),
+        Job::Sweep => {
+            sweep(Path::new(SHARED_MEMORY));
+            sweep(&std::env::temp_dir());
+        }
         Job::Finish(done) => drop(done.send(())),
     }
 }

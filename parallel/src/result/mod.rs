@@ -294,7 +294,8 @@ impl<T> AsyncResult<T> {
         (wall > 0.0).then(|| self.serial_time().as_secs_f64() / wall)
     }
 
-    /// What its tasks have printed so far, up to about a megabyte. A notebook shows it too, in the cell that runs.
+    /// What its tasks have printed so far, up to about a megabyte. A notebook shows it too, in the cell that runs;
+    /// what came before a cell died or was interrupted is only there.
     pub fn output(&self) -> Vec<Printed> {
         match &self.tasks {
             Ok(handle) => {

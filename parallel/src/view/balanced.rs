@@ -138,7 +138,7 @@ impl LoadBalancedView {
     }
 
     /// A task whose engine dies, or that fails, is run again, up to so many times. A task of a `map` fails, and all of its items
-    /// are run again, if one of them panics; what the last try gave for the others is kept.
+    /// are run again, if one of them panics. What the last try gave for the others is kept, if it came to an end.
     #[must_use = "this makes another view of it"]
     pub fn retries(mut self, retries: u32) -> LoadBalancedView {
         self.retries = retries;

@@ -56,10 +56,10 @@ pub(crate) fn split_into(
     encode: &mut Encode<'_>,
 ) -> Result<Handle, Error> {
     let dealt = view.deal(split.inputs, split.parts)?;
-    if dealt.is_empty() {
-        return submit::nothing(view.link());
-    }
     let mut job = view.job(split.trampoline)?;
+    if dealt.is_empty() {
+        return Ok(job.done(view.link()));
+    }
     // Dropped when all tasks are submitted.
     let mut sent = None;
     job.shared.extend(match split.shared {

@@ -35,7 +35,7 @@
 //! An engine (or the carrier, for one that runs elsewhere) sees: the work, the arguments piece, the shared pieces.
 //! - [`Work::Call`]: call the trampoline at `offset` of `artifact` with slice 0 = arguments and then the shared values in their order, each
 //!   with its number as the slice's `id`. The value of the outcome is the answer's bytes, unread by anyone between. Status 1 and 2 become
-//!   failures of kind `Error` and `Panic`.
+//!   failures of kind `Error` and `Panic`; 3 is a value that tells itself what failed.
 //! - [`Work::Snippet`]: evaluate `code` in the engine's namespace, as `%px` does. If `takes`, put the arguments into the file
 //!   `$`[`PIECES`]`/slot` before. If `gives`, the file of that name afterwards is the value of the outcome; otherwise the value is an encoded
 //!   [`Executed`]. The environment variable is set in engines' runtimes and names a folder of each runtime's own. The code
@@ -57,8 +57,6 @@ pub const CARRIER: &str = "CHORUS_CARRIER";
 pub const PIECES: &str = "CHORUS_PIECES";
 /// Raised with every change of this module's types or of the codec.
 pub const VERSION: u32 = 4;
-/// About how many bytes of what the tasks of one call print are told and kept.
-pub(crate) const OUTPUT: usize = 1 << 20;
 
 /// From the program to the carrier.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -258,7 +256,7 @@ pub enum Down {
     Tasks(Vec<News>),
     /// The engines there are now, in ascending order.
     Engines(Vec<u32>),
-    /// What a task printed, up to about a megabyte a call.
+    /// What a task printed. It is left out while much of what was said is unread.
     Output {
         /// Its number.
         task: u64,
@@ -336,7 +334,7 @@ pub struct Done {
 /// How a task went.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Well; neither `Piece::Shared` nor `Piece::Part`.
+    /// Well, or in part; neither `Piece::Shared` nor `Piece::Part`.
     Value(Piece),
     /// Not well.
     Failed(Failure),

@@ -72,18 +72,24 @@ impl Piece {
         Piece::Inline(value.into_vec())
     }
 
-    /// Bytes that came in a message, in a file, if there is room.
+    /// Bytes that came in a message, in a file: in memory, or in the folder for temporary files if that has no room.
     pub(crate) fn in_file(self) -> Piece {
         let Piece::Inline(head) = self else {
             return self;
         };
         let value = Encoded { head, bulk: &[] };
-        Piece::file(&value, None).unwrap_or(Piece::Inline(value.head))
+        let elsewhere = || Piece::file_at(&value, create(&std::env::temp_dir())?);
+        Piece::file(&value, None)
+            .or_else(|_| elsewhere())
+            .unwrap_or(Piece::Inline(value.head))
     }
 
     fn file(value: &Encoded<'_>, spare: Option<&Path>) -> io::Result<Piece> {
+        Piece::file_at(value, open(value.len() as u64, spare)?)
+    }
+
+    fn file_at(value: &Encoded<'_>, (path, file): (PathBuf, File)) -> io::Result<Piece> {
         let length = value.len() as u64;
-        let (path, file) = open(length, spare)?;
         // If that fails the memory is full, most likely; the file would keep it so.
         write(&file, 0, value).inspect_err(|_| drop(std::fs::remove_file(&path)))?;
         Ok(Piece::File { path, length })
@@ -151,18 +157,33 @@ impl Stretches {
 
 /// A file of a name that nobody else has, empty or with anything in it: the one at `spare`, if it is still there.
 fn open(length: u64, spare: Option<&Path>) -> io::Result<(PathBuf, File)> {
+    if let Some(spare) = spare {
+        let path = new_path(Path::new(FOLDER));
+        // Whoever renames it first has it.
+        if std::fs::rename(spare, &path).is_ok() {
+            match open_old(&path, length) {
+                Ok(file) => return Ok((path, file)),
+                Err(_) => drop(std::fs::remove_file(&path)),
+            }
+        }
+    }
+    create(Path::new(FOLDER))
+}
+
+/// A path that nobody else has.
+fn new_path(folder: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
     let noise = RandomState::new().build_hasher().finish();
-    let name = format!("{FILES}{}-{count}-{noise:016x}", std::process::id());
-    let path = Path::new(FOLDER).join(name);
-    // Whoever renames it first has it.
-    if spare.is_some_and(|spare| std::fs::rename(spare, &path).is_ok()) {
-        match open_old(&path, length) {
-            Ok(file) => return Ok((path, file)),
-            Err(_) => drop(std::fs::remove_file(&path)),
-        }
-    }
+    folder.join(format!(
+        "{FILES}{}-{count}-{noise:016x}",
+        std::process::id()
+    ))
+}
+
+/// An empty file.
+fn create(folder: &Path) -> io::Result<(PathBuf, File)> {
+    let path = new_path(folder);
     let file = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -60,6 +60,12 @@ pub(super) fn refused(reason: String) -> Failure {
     failure(FailureKind::Refused, "Refused", reason)
 }
 
+pub(in super::super) fn too_long(length: usize) -> Failure {
+    refused(format!(
+        "its result of {length} bytes is too long for a message, and the shared memory has no room for it: give /dev/shm more room (`--shm-size` of a container), or return less at a time"
+    ))
+}
+
 /// What a task that isn't known any more is told to be.
 pub(super) fn lost() -> Failure {
     failure(
@@ -102,10 +108,6 @@ impl Books {
             buffers,
         } = reply;
         let well = metadata.status.as_deref() == Some("ok");
-        // An engine that was given up may read still, if another one was given the task then: for want of its life or of success, of which the
-        // scheduler makes retries. One that refused the task or gave it back never began.
-        let only = !task.group.balanced || task.group.retries == 0;
-        self.release(&task, well && only, out);
         let engine = metadata
             .engine
             .as_ref()
@@ -118,6 +120,10 @@ impl Books {
             },
             false => serde_json::from_slice(&content).unwrap_or_default(),
         };
+        // An engine that was given up may read still, if another one was given the task then: for want of its life or of success, of which the
+        // scheduler makes retries. One that refused the task or gave it back never began.
+        let only = !task.group.balanced || task.group.retries == 0;
+        self.release(&task, (well || content.partly) && only, out);
         let mut location = None;
         let outcome = match content.status.as_str() {
             "ok" => self.value(task.group.kind, content, buffers, out),

@@ -9,11 +9,13 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
+pub(super) use ends::too_long;
+
 use super::kept::Kept;
 use super::texts::{self, Content, Data};
 use crate::controller::{Output, Post, PostKind, PostReply, Posted};
 use crate::wire::{
-    self, Done, FILES, Failure, FailureKind, News, OUTPUT, Outcome, Piece, Route, SPARE, Span, Work,
+    self, Done, FILES, Failure, FailureKind, News, Outcome, Piece, Route, SPARE, Span, Work,
 };
 use bytes::Bytes;
 use protocol::machine::SHARED_MEMORY;
@@ -21,7 +23,6 @@ use shared::Shared;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// How long the end of a task's output may be awaited after its reply, in seconds. Engines say it right after.
 const LAST_OUTPUT: f64 = 5.0;
@@ -69,8 +70,6 @@ pub(super) struct Shown {
     pub(super) task: u64,
     pub(super) engine: u32,
     pub(super) output: Output,
-    /// Whether the program gets it too.
-    pub(super) told: bool,
 }
 
 /// What a submission's tasks have in common.
@@ -85,8 +84,6 @@ pub(super) struct Group {
     submitted: f64,
     /// The cell that submitted it, as it were.
     epoch: u64,
-    /// Bytes that its tasks have printed.
-    printed: AtomicUsize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,6 +202,10 @@ impl Books {
 
     /// Makes a file one's own: whoever made it may be gone before it is needed.
     fn adopt(&mut self, from: PathBuf, out: &mut Out) -> PathBuf {
+        if !from.starts_with(SHARED_MEMORY) {
+            // The carrier's own, made where there was room.
+            return from;
+        }
         let to = self.file();
         out.files.push(FileWork::Rename {
             from,
@@ -261,7 +262,6 @@ impl Books {
             },
             submitted: now,
             epoch: self.epoch,
-            printed: AtomicUsize::new(0),
         }))
     }
 
@@ -433,18 +433,10 @@ impl Books {
                     return;
                 };
                 let engine = self.numbers.get(&engine).copied().or(task.engine);
-                let told = match &output {
-                    Output::Stream(stream) => {
-                        let before = task.group.printed.fetch_add(stream.text.len(), Relaxed);
-                        before <= OUTPUT
-                    }
-                    _ => false,
-                };
                 out.shown.push(Shown {
                     task: number,
                     engine: engine.unwrap_or_default(),
                     output,
-                    told,
                 });
             }
         }
