@@ -232,7 +232,13 @@ impl Client {
     /// # Errors
     /// When the carrier can't be asked.
     pub fn purge_results<T>(&self, of: &AsyncResult<T>) -> Result<(), Error> {
-        let tasks = Some(vec![of.handle()?.batch().span()]);
+        let handle = of.handle()?;
+        if !Arc::ptr_eq(handle.link(), &self.link) {
+            return Err(Error::Refused {
+                reason: "these are results of another client: purge them with that one".to_owned(),
+            });
+        }
+        let tasks = Some(vec![handle.batch().span()]);
         self.link.ask(Question::Purge { tasks }).map(drop)
     }
 

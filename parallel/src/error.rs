@@ -106,6 +106,18 @@ impl Error {
         }
     }
 
+    /// The same, of a task whose first input has so many before it.
+    pub(crate) fn behind(self, inputs: usize) -> Error {
+        match self {
+            Error::Task(mut task) => {
+                let task_error = Arc::make_mut(&mut task);
+                task_error.index = task_error.index.map(|index| index + inputs);
+                Error::Task(task)
+            }
+            other => other,
+        }
+    }
+
     /// One error of many. `total` counts what could have failed.
     pub(crate) fn of_tasks(failed: Vec<TaskError>, total: usize) -> Error {
         Error::of(failed, total, true)

@@ -15,6 +15,10 @@ use serde::de::DeserializeOwned;
 /// # portable::<Point>();
 /// ```
 ///
+/// Values travel in a compact format that has neither names of fields nor types, as the reader knows them. So what asks the data for its shape
+/// (`serde_json::Value`; `#[serde(untagged)]`, `tag = ".."`, `flatten`) or leaves out fields that are read (`skip_serializing`, `skip_serializing_if`) can't
+/// travel as it is: send its text, `serde_json::to_string(&value)?`.
+///
 /// A notebook has the crate `serde`. A program that doesn't depend on it writes `chorus::serde::Serialize` and the like, and
 /// `#[serde(crate = "chorus::serde")]` above the type.
 #[diagnostic::on_unimplemented(

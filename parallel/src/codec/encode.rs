@@ -335,6 +335,11 @@ macro_rules! fields {
                 self.part(value)
             }
 
+            // Fields have no names in the bytes: whoever reads would take the next one for it.
+            $(fn skip_field(&mut self, field: $key) -> Result<(), CodecError> {
+                Err(CodecError::Skipped { field })
+            })?
+
             #[inline(always)]
             fn end(self) -> Result<(), CodecError> {
                 Ok(())

@@ -64,6 +64,15 @@ pub enum CodecError {
          the format doesn't say: use a type with a fixed shape, or send its text"
     )]
     NotSelfDescribing,
+    /// A field is left out of this value.
+    #[error(
+        "the field `{field}` is left out of the value (`skip_serializing_if`), and the format can't say so: let the field be written \
+         always, or send the value's text"
+    )]
+    Skipped {
+        /// Its name.
+        field: &'static str,
+    },
 }
 
 impl serde::ser::Error for CodecError {

@@ -39,6 +39,10 @@ impl Handle {
         }
     }
 
+    pub(crate) fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
     pub(crate) fn batch(&self) -> &Batch {
         &self.batch
     }

@@ -213,6 +213,21 @@ pub(super) fn part<R: Portable>(
     })
 }
 
+/// What failed, one error of it all; nothing if nothing did. Of very many failures some.
+pub(super) fn error(handle: &Handle, kind: Kind) -> Option<Error> {
+    let mut places = Places::new(&handle.link);
+    let mut errors = Vec::new();
+    for index in 0..handle.batch.len() {
+        if errors.len() < SOME
+            && let Some(ended) = handle.batch.get(index)
+            && let Ok(raw) = raw(handle, index, &ended, kind, &mut places)
+        {
+            errors.extend(raw.failed.into_iter().map(|(_, error)| error));
+        }
+    }
+    (!errors.is_empty()).then(|| failed(handle, errors, kind))
+}
+
 /// How many inputs (or tasks) of a call that ended failed.
 pub(super) fn failures(handle: &Handle, kind: Kind) -> usize {
     (0..handle.batch.len())
@@ -236,8 +251,17 @@ pub(super) fn task_failures(handle: &Handle, kind: Kind, index: usize) -> usize 
 }
 
 /// One error for all that failed; a lost connection is told as such and not a hundred times.
-fn failed(handle: &Handle, failed: Vec<TaskError>) -> Error {
-    lost(handle, &failed).unwrap_or_else(|| Error::of_tasks(failed, handle.batch.items()))
+fn failed(handle: &Handle, failed: Vec<TaskError>, kind: Kind) -> Error {
+    let total = match kind.is_chunked() {
+        true => handle.batch.items(),
+        false => handle.batch.len(),
+    };
+    // What the others gave to a `map_reduce` is nowhere to be had.
+    let kept = !matches!(kind, Kind::One | Kind::Reduced) && failed.len() < total;
+    lost(handle, &failed).unwrap_or_else(|| match kept {
+        true => Error::of_tasks(failed, total),
+        false => Error::of_parts(failed, total),
+    })
 }
 
 /// The end of the connection, if that is why all of these failed.
@@ -252,6 +276,9 @@ fn lost(handle: &Handle, failed: &[TaskError]) -> Option<Error> {
         reason: reason.ok().flatten()?,
     })
 }
+
+/// Failures that a display looks at.
+const SOME: usize = 1000;
 
 /// Below so many bytes a second thread costs more than it saves.
 const LARGE: usize = 64 << 10;
@@ -377,7 +404,7 @@ fn all<T: Portable>(handle: &Handle, kind: Kind) -> Result<Vec<T>, Error> {
     })?;
     match errors.is_empty() {
         true => Ok(values),
-        false => Err(failed(handle, errors)),
+        false => Err(failed(handle, errors, kind)),
     }
 }
 
@@ -462,7 +489,7 @@ fn numbers(handle: &Handle, size: usize, room: &mut [MaybeUninit<u8>]) -> Result
         (true, false) => Err(unreadable(codec::CodecError::Invalid {
             kind: "number of results",
         })),
-        (false, _) => Err(failed(handle, errors)),
+        (false, _) => Err(failed(handle, errors, Kind::Chunks)),
     }
 }
 
@@ -482,7 +509,7 @@ pub(crate) fn nothing(handle: &Handle) -> Result<(), Error> {
     if errors.is_empty() {
         Ok(())
     } else {
-        Err(failed(handle, errors))
+        Err(lost(handle, &errors).unwrap_or_else(|| Error::of_parts(errors, batch.len())))
     }
 }
 
@@ -510,7 +537,7 @@ pub(super) fn counts<C: Tally>(handle: &Handle, kind: Kind) -> Result<C, Error> 
     )?;
     match errors.is_empty() {
         true => Ok(all),
-        false => Err(failed(handle, errors)),
+        false => Err(failed(handle, errors, kind)),
     }
 }
 

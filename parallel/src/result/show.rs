@@ -2,7 +2,7 @@
 
 use super::table::{Summary, counted};
 use super::watch::{self, Display};
-use super::{AsyncResult, read};
+use super::{AsyncResult, read, timeline};
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -91,6 +91,12 @@ impl<T> AsyncResult<T> {
             wall: self.wall_time().unwrap_or_default(),
             serial: self.serial_time(),
         };
-        display.show(&summary.html(), &summary.text(), print)
+        let (mut html, mut text) = (summary.html(), summary.text());
+        if let Some(error) = read::error(handle, self.kind) {
+            let _ = write!(text, "\n{error}");
+            let escaped = timeline::escaped(&error.to_string());
+            let _ = write!(html, "<pre>{escaped}</pre>");
+        }
+        display.show(&html, &text, print)
     }
 }

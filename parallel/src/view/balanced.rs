@@ -12,7 +12,7 @@ use crate::portable::Portable;
 use crate::result::{self, AsyncResult, Handle, Kind};
 use crate::submit::{self, Job};
 use crate::targets::Targets;
-use crate::wire::{Dependency, Piece, Route, Span};
+use crate::wire::{Dependency, Piece, Route};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,9 @@ use std::time::Duration;
 /// Chunks that a `map` makes for each engine, if nobody says otherwise: enough that uneven ones even out (an engine that is late is late by
 /// a 32nd of its work), and so few that their cost doesn't count.
 const CHUNKS: usize = 32;
+
+/// Most items of a task of `imap`, if nobody says otherwise: its inputs are taken one task ahead of the results, and there may be very many.
+const LAZY: usize = 1024;
 
 /// All engines, or some, of which the scheduler chooses one for each task.
 ///
@@ -52,7 +55,7 @@ impl fmt::Debug for LoadBalancedView {
             write!(f, ", timeout {timeout:?}")?;
         }
         for (name, given) in [("after", &self.after), ("follow", &self.follow)] {
-            if let Some(After(dependency)) = given {
+            if let Some(After { dependency, .. }) = given {
                 let tasks: u64 = dependency.tasks.iter().map(|span| span.count).sum();
                 write!(f, ", {name} {tasks} tasks")?;
             }
@@ -64,50 +67,91 @@ impl fmt::Debug for LoadBalancedView {
 /// Tasks that come before others, and when that counts as done: when [all](After::all) of them or [any](After::any) one has ended; well, unless
 /// [said otherwise](After::when).
 #[derive(Clone, Debug)]
-pub struct After(Dependency);
+pub struct After {
+    dependency: Dependency,
+    /// Whose tasks they are.
+    link: Option<Arc<Link>>,
+    /// Why there can be no such tasks.
+    refused: Option<Error>,
+}
 
 impl After {
     /// All tasks of these calls.
     pub fn all<T>(calls: &[&AsyncResult<T>]) -> After {
-        After::new(calls.iter().flat_map(|call| spans(call)).collect(), true)
+        After::new(calls, true)
     }
 
     /// Any one task of these calls.
     pub fn any<T>(calls: &[&AsyncResult<T>]) -> After {
-        After::new(calls.iter().flat_map(|call| spans(call)).collect(), false)
+        After::new(calls, false)
     }
 
-    fn new(tasks: Vec<Span>, all: bool) -> After {
-        After(Dependency {
-            tasks,
-            all,
-            success: true,
-            failure: false,
-        })
+    fn new<T>(calls: &[&AsyncResult<T>], all: bool) -> After {
+        let none = After {
+            dependency: Dependency {
+                tasks: Vec::new(),
+                all,
+                success: true,
+                failure: false,
+            },
+            link: None,
+            refused: None,
+        };
+        calls.iter().fold(none, |after, call| after.and(call))
     }
 
     /// These, and those.
     #[must_use = "this makes another condition of it"]
     pub fn and<T>(mut self, call: &AsyncResult<T>) -> After {
-        self.0.tasks.extend(spans(call));
+        match call.handle() {
+            Ok(handle) => {
+                let link = self.link.get_or_insert_with(|| Arc::clone(handle.link()));
+                if !Arc::ptr_eq(link, handle.link()) {
+                    self.refused = Some(others());
+                }
+                let span = Some(handle.batch().span());
+                let tasks = &mut self.dependency.tasks;
+                tasks.extend(span.filter(|span| span.count > 0));
+            }
+            Err(error) => {
+                self.refused = Some(Error::Refused {
+                    reason: format!(
+                        "a call that this one is to come after was not submitted: {error}"
+                    ),
+                });
+            }
+        }
         self
     }
 
     /// Whether a task counts that ended well, and one that failed.
     #[must_use = "this makes another condition of it"]
     pub fn when(mut self, success: bool, failure: bool) -> After {
-        self.0.success = success;
-        self.0.failure = failure;
+        self.dependency.success = success;
+        self.dependency.failure = failure;
         self
+    }
+
+    /// For tasks that are submitted over this connection.
+    fn of(&self, link: &Arc<Link>) -> Result<Dependency, Error> {
+        match &self.refused {
+            Some(error) => Err(error.clone()),
+            None if self
+                .link
+                .as_ref()
+                .is_some_and(|own| !Arc::ptr_eq(own, link)) =>
+            {
+                Err(others())
+            }
+            None => Ok(self.dependency.clone()),
+        }
     }
 }
 
-/// A call that was never submitted has no tasks; what depends on it runs at once, and the call's own error tells.
-fn spans<T>(call: &AsyncResult<T>) -> Option<Span> {
-    call.handle()
-        .ok()
-        .map(|handle| handle.batch().span())
-        .filter(|span| span.count > 0)
+fn others() -> Error {
+    Error::Refused {
+        reason: "a call that this one is to come after belongs to another client: make both with views of one client".to_owned(),
+    }
 }
 
 impl<T> From<&AsyncResult<T>> for After {
@@ -159,14 +203,15 @@ impl LoadBalancedView {
         self
     }
 
-    /// Tasks run where these ran, after them.
+    /// Tasks run where these ran, after them. After several that ran on different engines there is no such place; [`After::any`] takes that of
+    /// one of them.
     #[must_use = "this makes another view of it"]
     pub fn follow(mut self, tasks: impl Into<After>) -> LoadBalancedView {
         self.follow = Some(tasks.into());
         self
     }
 
-    /// Tasks bear this name: in what a result shows, in the hub's records and in each task's metadata.
+    /// Tasks bear this name: in what a result shows, and in the hub's records.
     #[must_use = "this makes another view of it"]
     pub fn label(mut self, label: impl Into<String>) -> LoadBalancedView {
         self.label = Some(label.into());
@@ -256,7 +301,7 @@ impl LoadBalancedView {
         split::map_shared(self, shared, items, function)
     }
 
-    /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`
+    /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. A panic costs the whole result. `merge`
     /// gets neighbours in the items' order; it has to be associative.
     pub fn map_reduce<I, F, M, R>(&self, items: I, function: F, merge: M) -> AsyncResult<R>
     where
@@ -278,13 +323,10 @@ impl LoadBalancedView {
         R: Portable,
     {
         Code::take(function);
-        let engines = self
-            .link
-            .engines()
-            .map_or(1, |engines| engines.len().max(1));
+        let engines = self.engines().unwrap_or(1);
         let items = items.into_iter();
         let size = self.chunk_size.unwrap_or_else(|| match items.size_hint() {
-            (_, Some(most)) => most.div_ceil(CHUNKS * engines).max(1),
+            (_, Some(most)) => most.div_ceil(CHUNKS * engines).clamp(1, LAZY),
             (_, None) => 1,
         });
         let view = self.clone();
@@ -302,6 +344,16 @@ impl LoadBalancedView {
             );
             Some((count, tasks))
         })
+    }
+
+    /// How many engines may run its tasks now; at least one.
+    fn engines(&self) -> Result<usize, Error> {
+        let there = self.link.engines()?;
+        Ok(match &self.targets {
+            Some(targets) => targets.resolve(&there)?.len(),
+            None => there.len(),
+        }
+        .max(1))
     }
 
     /// One task for so many items.
@@ -327,17 +379,21 @@ impl Deal for LoadBalancedView {
 
     fn job(&self, trampoline: Trampoline) -> Result<Job, Error> {
         let targets = match &self.targets {
-            Some(targets) => Some(targets.resolve(&self.link.engines()?)?),
+            // All that there are, and that come.
             None => None,
+            Some(targets) if *targets == Targets::all() => None,
+            Some(targets) => Some(targets.resolve(&self.link.engines()?)?),
         };
-        let dependency =
-            |after: &Option<After>| after.as_ref().map(|After(dependency)| dependency.clone());
+        let dependency = |after: &Option<After>| {
+            let after = after.as_ref();
+            after.map(|after| after.of(&self.link)).transpose()
+        };
         let route = Route::Balanced {
             targets,
             retries: self.retries,
             timeout: self.timeout.map(|timeout| timeout.as_secs_f64()),
-            after: dependency(&self.after),
-            follow: dependency(&self.follow),
+            after: dependency(&self.after)?,
+            follow: dependency(&self.follow)?,
         };
         Job::call(trampoline, route, self.label.clone())
     }
@@ -346,14 +402,7 @@ impl Deal for LoadBalancedView {
         let chunks = match (parts, self.chunk_size) {
             (Some(parts), _) => submit::parts(inputs, parts),
             (None, Some(size)) => submit::chunks(inputs, size),
-            (None, None) => {
-                let there = self.link.engines()?;
-                let engines = match &self.targets {
-                    Some(targets) => targets.resolve(&there)?.len(),
-                    None => there.len().max(1),
-                };
-                submit::chunks(inputs, inputs.div_ceil(CHUNKS * engines))
-            }
+            (None, None) => submit::chunks(inputs, inputs.div_ceil(CHUNKS * self.engines()?)),
         };
         Ok(chunks.into_iter().map(|chunk| (None, chunk)).collect())
     }

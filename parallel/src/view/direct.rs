@@ -57,7 +57,7 @@ impl DirectView {
         self.targets.resolve(&self.link.engines()?)
     }
 
-    /// The same view, whose tasks bear this name: in what a result shows, in the hub's records and in each task's metadata.
+    /// The same view, whose tasks bear this name: in what a result shows, and in the hub's records.
     #[must_use = "this makes another view of it"]
     pub fn label(mut self, label: impl Into<String>) -> DirectView {
         self.label = Some(label.into());
@@ -157,7 +157,7 @@ impl DirectView {
         split::map_shared(self, shared, items, function)
     }
 
-    /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. `merge`
+    /// Calls `function` for each item and makes one value of the results with `merge`, on the engines first and then here. A panic costs the whole result. `merge`
     /// gets neighbours in the items' order; it has to be associative.
     pub fn map_reduce<I, F, M, R>(&self, items: I, function: F, merge: M) -> AsyncResult<R>
     where

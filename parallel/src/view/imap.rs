@@ -15,8 +15,10 @@ pub struct Imap<'a, R> {
     feed: Box<Feed<'a>>,
     most: usize,
     unordered: bool,
-    under_way: VecDeque<Result<Handle, Error>>,
-    ready: Option<Iter<R>>,
+    /// Tasks, each with the number of its first input.
+    under_way: VecDeque<(usize, Result<Handle, Error>)>,
+    ready: Option<(usize, Iter<R>)>,
+    inputs: usize,
 }
 
 impl<R> fmt::Debug for Imap<'_, R> {
@@ -36,6 +38,7 @@ impl<'a, R: Portable> Imap<'a, R> {
             unordered: false,
             under_way: VecDeque::new(),
             ready: None,
+            inputs: 0,
         }
     }
 
@@ -55,10 +58,11 @@ impl<'a, R: Portable> Imap<'a, R> {
 
     fn fill(&mut self) {
         while self.under_way.len() < self.most
-            && let Some((_, tasks)) = (self.feed)()
+            && let Some((inputs, tasks)) = (self.feed)()
         {
             let failed = tasks.is_err();
-            self.under_way.push_back(tasks);
+            self.under_way.push_back((self.inputs, tasks));
+            self.inputs += inputs;
             if failed {
                 // Nothing more can be submitted.
                 self.feed = Box::new(|| None);
@@ -67,11 +71,11 @@ impl<'a, R: Portable> Imap<'a, R> {
     }
 
     /// The task whose results come next.
-    fn take(&mut self) -> Option<Result<Handle, Error>> {
+    fn take(&mut self) -> Option<(usize, Result<Handle, Error>)> {
         if !self.unordered {
             return self.under_way.pop_front();
         }
-        let done = |tasks: &Result<Handle, Error>| {
+        let done = |(_, tasks): &(usize, Result<Handle, Error>)| {
             tasks
                 .as_ref()
                 .map_or(true, |handle| handle.batch().is_done())
@@ -79,7 +83,7 @@ impl<'a, R: Portable> Imap<'a, R> {
         let first = self
             .under_way
             .iter()
-            .find_map(|tasks| tasks.as_ref().ok())
+            .find_map(|(_, tasks)| tasks.as_ref().ok())
             .cloned();
         let at = match first {
             // One connection tells of all.
@@ -97,12 +101,15 @@ impl<R: Portable> Iterator for Imap<'_, R> {
 
     fn next(&mut self) -> Option<Result<R, Error>> {
         loop {
-            if let Some(result) = self.ready.as_mut().and_then(Iterator::next) {
-                return Some(result);
+            if let Some((before, results)) = &mut self.ready
+                && let Some(result) = results.next()
+            {
+                return Some(result.map_err(|error| error.behind(*before)));
             }
             self.fill();
-            let next = AsyncResult::new("imap", self.take()?, Kind::Chunks, result::chunks);
-            self.ready = Some(next.iter());
+            let (before, tasks) = self.take()?;
+            let next = AsyncResult::new("imap", tasks, Kind::Chunks, result::chunks);
+            self.ready = Some((before, next.iter()));
         }
     }
 }

@@ -186,7 +186,7 @@ pub enum Route {
         targets: Option<Vec<u32>>,
         /// How many times a task may be run again after its engine was lost or it failed.
         retries: u32,
-        /// Seconds after which a task that hasn't ended fails.
+        /// Seconds after which a task that no engine got fails.
         timeout: Option<f64>,
         /// Not before these have ended.
         after: Option<Dependency>,
