@@ -69,6 +69,7 @@ pub use targets::Targets;
 pub use view::{
     After, DirectView, Imap, LoadBalancedView, ParallelFunction, RemoteFunction, Shared,
 };
+pub use wire::{EngineQueue, Executed, FailureKind, QueueStatus};
 
 /// For code that Chorus itself generates; may change with every version.
 #[doc(hidden)]

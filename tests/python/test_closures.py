@@ -175,6 +175,12 @@ def test_what_is_retried(kernel: Kernel, tmp_path: Path) -> None:
     assert kernel.run("(items.successful(), items.metadata().iter().map(|it| it.success).collect::<Vec<_>>())").expect_ok().text == "(false, [Some(false), Some(true)])"
     result = kernel.run("client.load_balanced_view().after(&items).apply(|_: ()| (), ()).get()?")
     assert "ImpossibleDependency" in said(result), said(result)
+    shown = kernel.run("items").expect_ok().displays[-1]
+    assert "1 failed" in shown["text/plain"] and "[item 1, engine" in shown["text/plain"] and "panicked: first" in shown["text/plain"], shown
+    assert "<pre>[item 1, engine" in shown["text/html"], shown
+    printed = kernel.run('let noisy = client.load_balanced_view().retries(1).apply(|path: String| { println!("try"); second_time(path) }, path(6));\nnoisy.get()?').expect_ok()
+    assert printed.text == "1" and len(re.findall(r"\[stdout:[01]\] try", printed.stdout)) == 2, printed.stdout
+    assert kernel.run("noisy.output().len()").expect_ok().text == "2"
     assert kernel.run("client.load_balanced_view().after(chorus::After::all(&[&items]).when(true, true)).apply_sync(|_: ()| 5u32, ())?").expect_ok().text == "5"
 
 
@@ -419,7 +425,7 @@ def test_when_the_shared_memory_is_full(small_memory: Kernel) -> None:
         assert kernel.run("client.load_balanced_view().map_sync(&large, half)? == halves").expect_ok().text == "true"
     assert kernel.run("client.all().map_sync(&large, half)? == halves").expect_ok().text == "true"
     assert kernel.run("client.all().apply_sync(|v: Vec<f64>| v, large.clone())? == [large.clone(), large.clone()]").expect_ok().text == "true"
-    assert kernel.run("client.load_balanced_view().map_with(&large, 0..8usize, |v, i| v[i]).get()?.len()").expect_ok().text == "8"
+    assert kernel.run("client.load_balanced_view().map_with(&large, 0..640usize, |v, i| v[i]).get()?.len()").expect_ok().text == "640"
     # A variable has no other way.
     for call in ('client.all().push("large", &large).get()?', "%push large"):
         text = said(kernel.run(call))

@@ -96,7 +96,7 @@ impl Worker {
                 Err(error) => {
                     let content = self.error(error, "apply");
                     self.reply(&job, content, jiff::Timestamp::now());
-                    self.status(&job.message.header, ExecutionState::Idle);
+                    self.status(&job.message, ExecutionState::Idle);
                     continue;
                 }
             };
@@ -115,7 +115,7 @@ impl Worker {
             if let Err(error) = boarded {
                 let content = self.error(error, "apply");
                 self.reply(&job, content, jiff::Timestamp::now());
-                self.status(&job.message.header, ExecutionState::Idle);
+                self.status(&job.message, ExecutionState::Idle);
                 continue;
             }
             if self.flights.is_empty() {
@@ -151,8 +151,8 @@ impl Worker {
             && since + LONG <= Instant::now()
         {
             first.turn = Turn::Told;
-            let header = first.job.message.header.clone();
-            self.status(&header, ExecutionState::Busy);
+            let request = first.job.message.clone();
+            self.status(&request, ExecutionState::Busy);
         }
     }
 
@@ -299,7 +299,7 @@ impl Worker {
         ];
         self.answer(&job, content, began, Map::from_iter(extra), buffers, file);
         if printed || failed || matches!(turn, Turn::Told) {
-            self.status(&job.message.header, ExecutionState::Idle);
+            self.status(&job.message, ExecutionState::Idle);
         }
     }
 

@@ -27,11 +27,19 @@ pub(super) struct Line {
     pub(super) id: EngineId,
 }
 
+/// The number of the attempt that a request is, as it has it; nothing for the first.
+pub(super) fn attempt(request: &Message) -> impl Iterator<Item = (String, Value)> {
+    let attempt = request.metadata.get("attempt").cloned();
+    attempt
+        .map(|attempt| ("attempt".to_owned(), attempt))
+        .into_iter()
+}
+
 impl Line {
     /// Broadcasts under the topic `engine.<id>.<topic>`.
     pub(super) fn publish<C: Content>(&self, parent: Option<&Header>, topic: &str, content: &C) {
         let message = self.session.message(content, parent);
-        self.broadcast(topic, message);
+        self.broadcast(topic, message, Map::new());
     }
 
     /// As [`Self::publish`], of a type that is no broadcast by nature.
@@ -39,18 +47,21 @@ impl Line {
         let message = self
             .session
             .raw_message(msg_type, raw(content), Some(parent));
-        self.broadcast(msg_type, message);
+        self.broadcast(msg_type, message, Map::new());
     }
 
-    fn broadcast(&self, topic: &str, message: Message) {
+    fn broadcast(&self, topic: &str, message: Message, mut metadata: Map<String, Value>) {
         let topic = Bytes::from(format!("engine.{}.{topic}", self.id));
-        let metadata = Map::from_iter([("engine".to_owned(), json!(self.uuid))]);
+        metadata.insert("engine".to_owned(), json!(self.uuid));
         let message = message.with_identities(vec![topic]).with_metadata(metadata);
         self.sockets.send(IOPUB, self.session.encode(&message));
     }
 
-    pub(super) fn status(&self, parent: &Header, execution_state: ExecutionState) {
-        self.publish(Some(parent), "status", &Status { execution_state });
+    /// What the engine does with a request. As in the reply, its metadata says which attempt it is.
+    pub(super) fn status(&self, request: &Message, execution_state: ExecutionState) {
+        let content = Status { execution_state };
+        let message = self.session.message(&content, Some(&request.header));
+        self.broadcast("status", message, attempt(request).collect());
     }
 
     /// Answers a request on the socket it came from.

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use tokio::sync::{mpsc, watch};
 
 use super::flight::{Alarm, Flight};
-use super::line::Line;
+use super::line::{Line, attempt};
 use super::namespace::Namespace;
 use super::snippet::Exchange;
 use super::{Config, Job, Shared};
@@ -124,7 +124,7 @@ impl Worker {
         }
         let started = jiff::Timestamp::now();
         *self.shared.running() = Some(request.header.msg_id.clone());
-        self.status(&request.header, ExecutionState::Busy);
+        self.status(request, ExecutionState::Busy);
         let mut buffers = Vec::new();
         let content = match request.msg_type() {
             "execute_request" => match request.parse::<ExecuteRequest>() {
@@ -170,7 +170,7 @@ impl Worker {
         if !content.is_null() {
             self.reply_with(&job, content, started, Map::new(), buffers);
         }
-        self.status(&job.message.header, ExecutionState::Idle);
+        self.status(&job.message, ExecutionState::Idle);
         if failed && job.message.msg_type() == "execute_request" {
             self.abort_followers(&job.message);
         }
@@ -181,9 +181,9 @@ impl Worker {
         self.shared.aborted().remove(&job.message.header.msg_id)
     }
 
-    pub(super) fn status(&self, parent: &Header, state: ExecutionState) {
+    pub(super) fn status(&self, request: &Message, state: ExecutionState) {
         if let Some(line) = self.line() {
-            line.status(parent, state);
+            line.status(request, state);
         }
     }
 
@@ -320,6 +320,7 @@ impl Worker {
             let info = json!({"engine_uuid": line.uuid, "engine_id": line.id});
             metadata.insert("engine_info".to_owned(), info);
         }
+        metadata.extend(attempt(request));
         metadata.extend(extra);
         metadata
             .entry("completed")

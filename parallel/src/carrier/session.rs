@@ -605,3 +605,40 @@ async fn ready(pipe: Option<&mut Pipe>) -> std::io::Result<()> {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::Done;
+
+    #[test]
+    fn news_are_cut_into_frames() {
+        let done = |id, bytes: usize| {
+            News::Done(Done {
+                id,
+                engine: None,
+                submitted: 0.0,
+                started: 0.0,
+                completed: 0.0,
+                outcome: Outcome::Value(Piece::Inline(vec![0; bytes])),
+            })
+        };
+        let lengths = |news| frames(news).iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lengths(Vec::new()), [0; 0]);
+        let small = (0..600).map(|id| done(id, 1)).collect();
+        assert_eq!(lengths(small), [256, 256, 88]);
+        let large = [1, FRAME / 2, FRAME / 2, 2 * FRAME, 1, 1];
+        let large = (0..).zip(large).map(|(id, bytes)| done(id, bytes));
+        assert_eq!(lengths(large.collect()), [2, 1, 1, 2]);
+        // No frame can hold it.
+        let [frame] = &frames(vec![done(1, MOST)])[..] else {
+            panic!("several frames")
+        };
+        let News::Done(done) = &frame[0] else {
+            panic!("{frame:?}")
+        };
+        assert!(
+            matches!(&done.outcome, Outcome::Failed(failure) if failure.evalue.contains("--shm-size"))
+        );
+    }
+}

@@ -178,3 +178,32 @@ fn numbers_can_be_taken_as_they_lie() {
     let room = room_for::<u64>(1 << 20);
     assert!(room.is_empty() && room.capacity() >= 1 << 20);
 }
+
+#[test]
+fn what_has_no_fixed_shape_is_refused() {
+    #[derive(Serialize, Deserialize)]
+    struct Gaps {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        first: Option<u8>,
+        second: u8,
+    }
+    let gaps = |first| Gaps { first, second: 7 };
+    let there = there_and_back_of(&gaps(Some(1))).unwrap();
+    assert_eq!((there.first, there.second), (Some(1), 7));
+    let refused = encode(&vec![gaps(None)]).map(drop);
+    assert_eq!(refused, Err(CodecError::Skipped { field: "first" }));
+
+    #[derive(Debug, Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        Number(u8),
+    }
+    let refused = there_and_back_of(&Either::Number(1)).unwrap_err();
+    assert_eq!(refused, CodecError::NotSelfDescribing);
+}
+
+fn there_and_back_of<T: Serialize + serde::de::DeserializeOwned>(
+    value: &T,
+) -> Result<T, CodecError> {
+    decode(&encode(value)?.into_vec())
+}

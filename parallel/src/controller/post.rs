@@ -76,6 +76,8 @@ pub enum Posted {
     Idle {
         /// The request.
         number: u64,
+        /// Which attempt at it has ended.
+        attempt: u32,
     },
 }
 
@@ -104,6 +106,8 @@ pub struct PostMetadata {
     pub engine: Option<String>,
     /// Whether output, and an idle behind it, came or will come.
     pub printed: bool,
+    /// How many attempts at it there were before.
+    pub attempt: u32,
 }
 
 /// Sends requests. What comes of them goes to the channel that was given for it.
@@ -264,7 +268,10 @@ impl Addressed<'_> {
         match kind.as_ref().map(|kind| &*kind.msg_type) {
             Ok("status") => {
                 match serde_json::from_slice::<Status>(parts.content).map(|it| it.execution_state) {
-                    Ok(ExecutionState::Idle) => self.tell(Posted::Idle { number }),
+                    Ok(ExecutionState::Idle) => {
+                        let attempt = metadata(parts).attempt;
+                        self.tell(Posted::Idle { number, attempt });
+                    }
                     Ok(ExecutionState::Busy) => {
                         let engine = engine(parts);
                         self.tell(Posted::Busy { number, engine });
@@ -296,8 +303,11 @@ impl Addressed<'_> {
 
 /// Who made a broadcast, by its metadata.
 fn engine(parts: &Parts<'_>) -> String {
-    let metadata = serde_json::from_slice::<PostMetadata>(parts.metadata);
-    metadata.ok().and_then(|it| it.engine).unwrap_or_default()
+    metadata(parts).engine.unwrap_or_default()
+}
+
+fn metadata(parts: &Parts<'_>) -> PostMetadata {
+    serde_json::from_slice(parts.metadata).unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -71,6 +71,16 @@ fn many_panics_are_one_error() {
         .all()
         .map_reduce([1u8, 0, 2], |x| 4 / x, |a, b| a + b);
     assert_eq!(reduced.get().unwrap_err().tasks()[0].index, Some(1));
+    let reduced = client
+        .load_balanced_view()
+        .map_reduce([0u8, 1, 0, 2], |x| 4 / x, |a, b| a + b);
+    let error = reduced.get().unwrap_err().to_string();
+    assert!(error.starts_with("2 of 4 failed\n"), "{error}");
+    let pulled = client.all().pull::<u8>("nowhere").get();
+    let error = pulled.unwrap_err().to_string();
+    assert!(error.starts_with("3 of 3 failed\n"), "{error}");
+    let scattered = client.all().scatter("bad name", &[1u8; 100]).get();
+    assert!(scattered.is_err());
 }
 
 #[test]

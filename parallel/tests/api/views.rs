@@ -184,6 +184,64 @@ fn imap_takes_as_much_as_is_asked_for() {
         .map(Result::unwrap)
         .collect();
     assert_eq!(direct, (1..11).collect::<Vec<u32>>());
+    let unordered = client.all().imap(0..10u32, |x| x + 1).unordered();
+    assert_eq!(unordered.map(Result::unwrap).sum::<u32>(), 55);
+
+    // However many there may be, few are taken at once.
+    let view = client.load_balanced_view();
+    let mut many = view.imap(0..u64::MAX, |x| x + 1).max_outstanding(1);
+    assert_eq!(many.next().unwrap().unwrap(), 1);
+    let picky = view.clone().targets(1).imap(0..3u8, |x| x);
+    assert_eq!(picky.map(Result::unwrap).collect::<Vec<u8>>(), [0, 1, 2]);
+    assert!(
+        client
+            .load_balanced_view()
+            .targets(7)
+            .imap(0..3u8, |x| x)
+            .next()
+            .unwrap()
+            .is_err()
+    );
+}
+
+#[test]
+fn failures_of_imap_have_their_inputs_numbers() {
+    let (_carrier, client) = cluster(2);
+    for size in [1, 3] {
+        let view = client.load_balanced_view().chunk_size(size);
+        let results = view.imap(0..10u32, |x| {
+            assert!(x % 4 != 3, "bad {x}");
+            x
+        });
+        let failed: Vec<_> = results
+            .filter_map(Result::err)
+            .map(|error| (error.tasks()[0].index, error.tasks()[0].evalue.clone()))
+            .collect();
+        let expected = [3, 7].map(|x| (Some(x), format!("bad {x}")));
+        assert_eq!(failed, expected);
+    }
+}
+
+#[test]
+fn dependencies_are_on_tasks_of_the_same_client() {
+    let (carrier, client) = cluster(1);
+    let other = Client::from_stream(carrier.stream()).unwrap();
+    let view = client.load_balanced_view();
+    let done = view.apply(|x: u8| x, 1);
+    let theirs = other.load_balanced_view().apply(|x: u8| x, 1);
+    for after in [After::from(&theirs), After::all(&[&done]).and(&theirs)] {
+        let error = view.clone().after(after).apply_sync(|()| (), ());
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("another client"), "{error}");
+    }
+    let error = client.purge_results(&theirs).unwrap_err().to_string();
+    assert!(error.contains("another client"), "{error}");
+
+    // What was never submitted is no success.
+    let never = view.clone().targets(7).apply(|x: u8| x, 1);
+    let error = view.clone().follow(&never).apply_sync(|()| (), ());
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("was not submitted"), "{error}");
 }
 
 #[test]

@@ -38,6 +38,7 @@ trampoline!(join, |pieces| Ok(pieces.iter().flat_map(|piece| bytes(piece).to_vec
 trampoline!(places, |pieces| Ok(pieces.iter().map(|piece| format!("{} {} {};", piece.id, piece.len, piece.data as usize % 16)).collect::<String>().into_bytes()));
 trampoline!(address, |pieces| Ok(format!("{} {}", pieces[1].data as usize, pieces[1].len).into_bytes()));
 trampoline!(zeros, |pieces| Ok(vec![0; text(&pieces[0]).parse().unwrap()]));
+#[unsafe(no_mangle)] pub unsafe extern "C" fn partly(pieces: *const Slice, count: usize, answer: *mut Answer) { unsafe { zeros(pieces, count, answer); (*answer).status = 3; } }
 trampoline!(sum, |pieces| Ok(pieces.iter().flat_map(|piece| bytes(piece)).map(|byte| *byte as u64).sum::<u64>().to_string().into_bytes()));
 trampoline!(fails, |_| Err("no such thing".to_owned()));
 trampoline!(panics, |pieces| { if pieces[0].len > 0 { panic!("bad input {}", text(&pieces[0])); } Ok(vec![]) });
@@ -222,6 +223,20 @@ async fn files_go_in_and_out() {
         assert_eq!(outcome, CallOutcome::Returned(expected));
     }
     assert_eq!(std::fs::read(&answer).unwrap(), vec![0; 1_000_000]);
+    for (length, to) in [(10, None), (1_000_000, None), (1_000_000, Some("partly"))] {
+        namespace.last += 1;
+        let mut call = call(namespace.last, "partly", vec![once(length.to_string())]);
+        call.answer_file = to.map(|name| folder.path().join(name));
+        namespace.runtime.call(&call);
+        let (outcome, _) = namespace.called(call.id).await;
+        let value = match to {
+            Some(_) => Value::File {
+                length: length as u64,
+            },
+            None => Value::Bytes(Bytes::from(vec![0; length])),
+        };
+        assert_eq!(outcome, CallOutcome::Partly(value));
+    }
     // A file that is there already is somebody else's, and files may find no room: the result comes by other memory.
     namespace.last += 1;
     let mut call = call(namespace.last, "zeros", vec![once("1000000")]);

@@ -89,7 +89,8 @@ impl Books {
         let Some(task) = self.tasks.get_mut(&id) else {
             return;
         };
-        if !task.idle && awaits_idle(task.group.kind, &reply) {
+        let is_idle = task.idle == Some(reply.metadata.attempt);
+        if !is_idle && awaits_idle(task.group.kind, &reply) {
             task.reply = Some(reply);
             self.closing.push_back((now + LAST_OUTPUT, id));
             return;

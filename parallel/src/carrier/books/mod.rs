@@ -106,7 +106,8 @@ struct Task {
     argument: Option<u64>,
     /// The reply, while the end of its output is awaited.
     reply: Option<Box<PostReply>>,
-    idle: bool,
+    /// The last attempt of which the engine said that nothing more comes.
+    idle: Option<u32>,
     /// Nobody asks for its outcome.
     orphan: bool,
 }
@@ -356,7 +357,7 @@ impl Books {
             file,
             argument,
             reply: None,
-            idle: false,
+            idle: None,
             orphan: false,
         };
         self.tasks.insert(id, task);
@@ -415,12 +416,12 @@ impl Books {
                     });
                 }
             }
-            Posted::Idle { number } => {
+            Posted::Idle { number, attempt } => {
                 let Some(task) = self.tasks.get_mut(&number) else {
                     return;
                 };
-                task.idle = true;
-                if let Some(reply) = task.reply.take() {
+                task.idle = Some(attempt);
+                if let Some(reply) = task.reply.take_if(|it| it.metadata.attempt == attempt) {
                     self.end(number, *reply, out);
                 }
             }

@@ -82,6 +82,7 @@ fn reply(status: &str, engine: u32, content: &str) -> Box<PostReply> {
             completed: Some("2026-01-01T00:00:01Z".to_owned()),
             engine: Some(format!("uuid{engine}")),
             printed: false,
+            attempt: 0,
         },
         content: Bytes::from(content.to_owned()),
         buffers: vec![Bytes::from_static(b"value")],
@@ -417,7 +418,18 @@ fn output_comes_before_the_end() {
     };
     books.on_posted(11.0, said, &mut out);
     assert_eq!((out.shown[0].task, out.shown[0].engine), (FIRST, 1));
-    books.on_posted(11.0, Posted::Idle { number: FIRST }, &mut out);
+    let idle = |number, attempt| Posted::Idle { number, attempt };
+    books.on_posted(11.0, idle(FIRST, 0), &mut out);
+    assert_eq!(out.news.len(), 1);
+
+    // That an earlier attempt showed nothing more says nothing of this one.
+    submit(&mut books, FIRST + 2, None, inline(), &[]);
+    let mut out = Out::default();
+    books.on_posted(11.0, idle(FIRST + 2, 0), &mut out);
+    let mut second = printed.clone();
+    second.metadata.attempt = 1;
+    assert!(replied(&mut books, FIRST + 2, second).news.is_empty());
+    books.on_posted(11.0, idle(FIRST + 2, 1), &mut out);
     assert_eq!(out.news.len(), 1);
 
     // It is given up at last.
@@ -592,4 +604,33 @@ fn nothing_is_left_at_the_end() {
         3,
         "an argument, a shared value, a kept value"
     );
+}
+
+#[test]
+fn what_failed_in_part_is_a_value() {
+    let mut books = books();
+    let content =
+        r#"{"status":"error","ename":"panic","evalue":"some","traceback":[],"partly":true}"#;
+    submit(&mut books, FIRST, None, inline(), &[]);
+    let out = replied(&mut books, FIRST, reply("error", 1, content));
+    let done = ends(&mut books, out);
+    let value = Outcome::Value(Piece::Inline(b"value".to_vec()));
+    assert_eq!(done[0].outcome, value);
+
+    // In a file; and its argument's file has been read, and may be written over.
+    let argument = Piece::File {
+        path: Path::new(SHARED_MEMORY).join("argument"),
+        length: *SPARE.start(),
+    };
+    submit(&mut books, FIRST + 1, None, argument, &[]);
+    let content = r#"{"status":"error","ename":"panic","evalue":"some","traceback":[],"partly":true,"file":{"path":"/dev/shm/result","length":9}}"#;
+    let out = replied(&mut books, FIRST + 1, reply("error", 1, content));
+    let kept = |work: &FileWork| matches!(work, FileWork::Keep(_));
+    assert!(out.files.iter().any(kept), "{out:?}");
+    let done = ends(&mut books, out);
+    assert!(matches!(
+        &done[0].outcome,
+        Outcome::Value(Piece::File { length: 9, .. })
+    ));
+    assert!(books.is_idle());
 }
