@@ -261,28 +261,36 @@ impl fmt::Display for CompositeError {
         if self.kept {
             f.write_str("; `results()` has the others")?;
         }
-        let mut different: Vec<(String, &TaskError, usize)> = Vec::new();
-        let mut more = 0;
-        for task in &self.failed {
-            let what = task.what();
-            if let Some((.., times)) = different.iter_mut().find(|(known, ..)| *known == what) {
-                *times += 1;
-            } else if different.len() < SHOWN {
-                different.push((what, task, 1));
-            } else {
-                more += 1;
-            }
+        listed(f, &self.failed, 0)
+    }
+}
+
+/// Failures, below each other. There are so many `more` of which nothing is said.
+pub(crate) fn listed(
+    out: &mut impl fmt::Write,
+    failed: &[TaskError],
+    mut more: usize,
+) -> fmt::Result {
+    let mut different: Vec<(String, &TaskError, usize)> = Vec::new();
+    for task in failed {
+        let what = task.what();
+        if let Some((.., times)) = different.iter_mut().find(|(known, ..)| *known == what) {
+            *times += 1;
+        } else if different.len() < SHOWN {
+            different.push((what, task, 1));
+        } else {
+            more += 1;
         }
-        for (what, first, times) in different {
-            write!(f, "\n  {}{what}", first.origin())?;
-            if times > 1 {
-                write!(f, "\n    and {} more like it", times - 1)?;
-            }
+    }
+    for (what, first, times) in different {
+        write!(out, "\n  {}{what}", first.origin())?;
+        if times > 1 {
+            write!(out, "\n    and {} more like it", times - 1)?;
         }
-        if more > 0 {
-            write!(f, "\n  and {more} others")?;
-        }
-        Ok(())
+    }
+    match more {
+        0 => Ok(()),
+        more => write!(out, "\n  and {more} others"),
     }
 }
 
@@ -351,6 +359,12 @@ mod tests {
             "20 of 30 failed; `results()` has the others\n  \
              [item 0, engine 1] panicked: a\n    at In[3], line 2: panic!()\n    and 4 more like it\n  \
              [item 5, engine 1] panicked: b\n    at In[3], line 2: panic!()\n    and 14 more like it"
+        );
+        let mut list = String::new();
+        listed(&mut list, &error.tasks()[..1], 5).unwrap();
+        assert_eq!(
+            list,
+            "\n  [item 0, engine 1] panicked: a\n    at In[3], line 2: panic!()\n  and 5 others"
         );
     }
 }

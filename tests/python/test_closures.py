@@ -9,6 +9,7 @@ import json
 import os
 import re
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -365,7 +366,10 @@ def test_shutdown_and_waiting_for_engines(fresh: Kernel) -> None:
     kernel.run("%cluster scale 2").expect_ok()
     assert kernel.run("client.wait_for_engines(2, Duration::from_secs(20))?.len()").expect_ok().text == "2"
     assert kernel.run("client.shutdown(..)?;\nlet queue = client.queue_status(..)?;\n(client.ids()?.len(), queue.engines.len(), queue.unassigned)").expect_ok().text == "(0, 0, 0)"
-    assert "engines" in said(kernel.run("client.all().apply_sync(|x: u32| x, 1)?"))
+    assert "no engines" in said(kernel.run("client.all().apply_sync(|x: u32| x, 1)?"))
+    kernel.run("let data = vec![1u32, 2];").expect_ok()
+    text = said(kernel.run("%%parallel --over data --balanced --chunks 2 --merge sum\ndata.iter().sum::<u32>()", timeout=60))
+    assert "no engines" in text, text
     kernel.run("client.shutdown_cluster()?;").expect_ok()
     result = kernel.run("client.all().apply_sync(|x: u32| x, 1)?")
     assert "lost the connection" in said(result) and "Client::connect()" in said(result), said(result)
@@ -434,7 +438,8 @@ def test_when_the_shared_memory_is_full(small_memory: Kernel) -> None:
         assert "shared memory of the engine's machine is full" in text and "--shm-size" in text and "`large`" in text, text
     assert engines.results(kernel.run("%px large.len()").expect_ok()) == {0: "4000000", 1: "4000000"}
     deadline = time.monotonic() + 10
-    while left := [path.name for path in memory.glob("chorus-piece-*") if not path.is_dir()]:
+    elsewhere = Path(tempfile.gettempdir())
+    while left := [path.name for path in [*memory.glob("chorus-piece-*"), *elsewhere.glob(f"chorus-piece-{kernel.pid}-*")] if not path.is_dir()]:
         assert time.monotonic() < deadline, f"left in memory: {left}"
         kernel.run("0").expect_ok()
     assert kernel.run("client.all().map_sync(0..4u32, |x| x)?").expect_ok().text == "[0, 1, 2, 3]"

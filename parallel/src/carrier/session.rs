@@ -570,17 +570,21 @@ impl<H: Host> Session<H> {
     }
 }
 
-/// Cuts news into what is told at once: so many, of so many bytes. A value that no frame can hold becomes a failure; it came in a message, for want
-/// of memory that it could lie in.
+/// Cuts news into what is told at once: so many, of so many bytes. An outcome that no frame can hold becomes a failure.
 fn frames(news: Vec<News>) -> Vec<Vec<News>> {
     let mut frames: Vec<Vec<News>> = Vec::new();
     let mut bytes = 0;
     for mut news in news {
         let mut length = 0;
-        if let News::Done(done) = &mut news
-            && let Outcome::Value(Piece::Inline(value)) = &done.outcome
-        {
-            length = value.len();
+        if let News::Done(done) = &mut news {
+            length = match &done.outcome {
+                Outcome::Value(Piece::Inline(value)) => value.len(),
+                Outcome::Value(_) => 0,
+                Outcome::Failed(failure) => {
+                    let frames: usize = failure.traceback.iter().map(String::len).sum();
+                    failure.evalue.len() + frames
+                }
+            };
             if length > MOST - FRAME {
                 done.outcome = Outcome::Failed(too_long(length));
                 length = 0;

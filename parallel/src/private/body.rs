@@ -216,6 +216,8 @@ impl How {
             inputs: over.count,
             parts: self.parts,
         };
+        // A balanced view would wait for engines to come.
+        self.targets.resolve(&self.client.ids()?)?;
         let handle = split_into(&*self.view(), split, &mut |range, arguments| {
             (over.part)(range, arguments)
         })?;

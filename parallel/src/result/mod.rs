@@ -299,7 +299,7 @@ impl<T> AsyncResult<T> {
     }
 
     /// What its tasks have printed so far, up to about a megabyte. A notebook shows it too, in the cell that runs;
-    /// what came before a cell died or was interrupted is only there.
+    /// what came before a cell died or was interrupted, or while the program left much unread, is only there.
     pub fn output(&self) -> Vec<Printed> {
         match &self.tasks {
             Ok(handle) => {

@@ -213,19 +213,30 @@ pub(super) fn part<R: Portable>(
     })
 }
 
-/// What failed, one error of it all; nothing if nothing did. Of very many failures some.
-pub(super) fn error(handle: &Handle, kind: Kind) -> Option<Error> {
+/// What failed, for a display: of many failures some, and of a task that failed as a whole one.
+pub(super) fn some_failures(handle: &Handle, kind: Kind) -> Vec<TaskError> {
     let mut places = Places::new(&handle.link);
     let mut errors = Vec::new();
     for index in 0..handle.batch.len() {
-        if errors.len() < SOME
-            && let Some(ended) = handle.batch.get(index)
-            && let Ok(raw) = raw(handle, index, &ended, kind, &mut places)
-        {
-            errors.extend(raw.failed.into_iter().map(|(_, error)| error));
+        if errors.len() >= SOME {
+            break;
+        }
+        let Some(ended) = handle.batch.get(index) else {
+            continue;
+        };
+        match &ended.outcome {
+            Err(failure) => {
+                let input = kind.is_chunked().then(|| handle.batch.inputs(index).start);
+                errors.push(error_of(failure, input, ended.engine));
+            }
+            Ok(_) => {
+                let raw = raw(handle, index, &ended, kind, &mut places);
+                let failed = raw.into_iter().flat_map(|raw| raw.failed);
+                errors.extend(failed.map(|(_, error)| error));
+            }
         }
     }
-    (!errors.is_empty()).then(|| failed(handle, errors, kind))
+    errors
 }
 
 /// How many inputs (or tasks) of a call that ended failed.

@@ -3,6 +3,7 @@
 use super::table::{Summary, counted};
 use super::watch::{self, Display};
 use super::{AsyncResult, read, timeline};
+use crate::error;
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
@@ -92,10 +93,17 @@ impl<T> AsyncResult<T> {
             serial: self.serial_time(),
         };
         let (mut html, mut text) = (summary.html(), summary.text());
-        if let Some(error) = read::error(handle, self.kind) {
-            let _ = write!(text, "\n{error}");
-            let escaped = timeline::escaped(&error.to_string());
-            let _ = write!(html, "<pre>{escaped}</pre>");
+        if summary.failed > 0 {
+            let failed = read::some_failures(handle, self.kind);
+            let mut list = String::new();
+            let _ = error::listed(
+                &mut list,
+                &failed,
+                summary.failed.saturating_sub(failed.len()),
+            );
+            let escaped = timeline::escaped(&list);
+            let _ = write!(html, "<pre>{}</pre>", escaped.trim_start());
+            text.push_str(&list);
         }
         display.show(&html, &text, print)
     }

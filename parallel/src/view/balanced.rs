@@ -21,7 +21,7 @@ use std::time::Duration;
 /// a 32nd of its work), and so few that their cost doesn't count.
 const CHUNKS: usize = 32;
 
-/// Most items of a task of `imap`, if nobody says otherwise: its inputs are taken one task ahead of the results, and there may be very many.
+/// Most items of a task of `imap`, if nobody says otherwise: its inputs are taken ahead of the results, and there may be very many.
 const LAZY: usize = 1024;
 
 /// All engines, or some, of which the scheduler chooses one for each task.
@@ -174,10 +174,11 @@ impl LoadBalancedView {
         }
     }
 
-    /// Only these engines.
+    /// Only these engines, which are looked up with every call; `..` means all, those that come later too.
     #[must_use = "this makes another view of it"]
     pub fn targets(mut self, targets: impl Into<Targets>) -> LoadBalancedView {
-        self.targets = Some(targets.into());
+        let targets = targets.into();
+        self.targets = (targets != Targets::all()).then_some(targets);
         self
     }
 
@@ -196,7 +197,7 @@ impl LoadBalancedView {
         self
     }
 
-    /// Tasks wait for these; should these become impossible, they fail.
+    /// Tasks wait for these; should these become impossible, they fail. Calls of another client, or that were never submitted, are an error.
     #[must_use = "this makes another view of it"]
     pub fn after(mut self, tasks: impl Into<After>) -> LoadBalancedView {
         self.after = Some(tasks.into());
@@ -379,9 +380,7 @@ impl Deal for LoadBalancedView {
 
     fn job(&self, trampoline: Trampoline) -> Result<Job, Error> {
         let targets = match &self.targets {
-            // All that there are, and that come.
             None => None,
-            Some(targets) if *targets == Targets::all() => None,
             Some(targets) => Some(targets.resolve(&self.link.engines()?)?),
         };
         let dependency = |after: &Option<After>| {

@@ -8,7 +8,7 @@ use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::{Path, PathBuf};
+use std::path::{Path, PathBuf, absolute};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -72,15 +72,18 @@ impl Piece {
         Piece::Inline(value.into_vec())
     }
 
-    /// Bytes that came in a message, in a file: in memory, or in the folder for temporary files if that has no room.
-    pub(crate) fn in_file(self) -> Piece {
+    /// Bytes that came in a message, in a file: in memory, or in the folder for temporary files if that is full.
+    pub fn in_file(self) -> Piece {
         let Piece::Inline(head) = self else {
             return self;
         };
         let value = Encoded { head, bulk: &[] };
-        let elsewhere = || Piece::file_at(&value, create(&std::env::temp_dir())?);
+        let elsewhere = || Piece::file_at(&value, create(&absolute(std::env::temp_dir())?)?);
         Piece::file(&value, None)
-            .or_else(|_| elsewhere())
+            .or_else(|error| match error.kind() {
+                io::ErrorKind::StorageFull => elsewhere(),
+                _ => Err(error),
+            })
             .unwrap_or(Piece::Inline(value.head))
     }
 

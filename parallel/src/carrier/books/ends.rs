@@ -62,7 +62,7 @@ pub(super) fn refused(reason: String) -> Failure {
 
 pub(in super::super) fn too_long(length: usize) -> Failure {
     refused(format!(
-        "its result of {length} bytes is too long for a message, and the shared memory has no room for it: give /dev/shm more room (`--shm-size` of a container), or return less at a time"
+        "its outcome of {length} bytes is too long for a message: return less at a time or, if its engine is on this machine, give /dev/shm more room (`--shm-size` of a container)"
     ))
 }
 

@@ -420,7 +420,8 @@ impl Books {
                 let Some(task) = self.tasks.get_mut(&number) else {
                     return;
                 };
-                task.idle = Some(attempt);
+                // Attempts are on different engines, whose messages have no order.
+                task.idle = task.idle.max(Some(attempt));
                 if let Some(reply) = task.reply.take_if(|it| it.metadata.attempt == attempt) {
                     self.end(number, *reply, out);
                 }

@@ -428,9 +428,18 @@ fn output_comes_before_the_end() {
     books.on_posted(11.0, idle(FIRST + 2, 0), &mut out);
     let mut second = printed.clone();
     second.metadata.attempt = 1;
-    assert!(replied(&mut books, FIRST + 2, second).news.is_empty());
+    assert!(
+        replied(&mut books, FIRST + 2, second.clone())
+            .news
+            .is_empty()
+    );
     books.on_posted(11.0, idle(FIRST + 2, 1), &mut out);
     assert_eq!(out.news.len(), 1);
+    submit(&mut books, FIRST + 3, None, inline(), &[]);
+    for attempt in [1, 0] {
+        books.on_posted(11.0, idle(FIRST + 3, attempt), &mut out);
+    }
+    assert_eq!(replied(&mut books, FIRST + 3, second).news.len(), 1);
 
     // It is given up at last.
     submit(&mut books, FIRST + 1, None, inline(), &[]);
@@ -633,4 +642,18 @@ fn what_failed_in_part_is_a_value() {
         Outcome::Value(Piece::File { length: 9, .. })
     ));
     assert!(books.is_idle());
+}
+
+#[test]
+fn a_file_that_is_not_in_memory_stays_where_it_is() {
+    let mut books = books();
+    let mut out = Out::default();
+    let path = PathBuf::from("/tmp/elsewhere");
+    let elsewhere = Piece::File {
+        path: path.clone(),
+        length: 5000,
+    };
+    books.share(FIRST, elsewhere, &mut out);
+    books.unshare(FIRST, &mut out);
+    assert_eq!(out.files, [FileWork::Remove(path)]);
 }
