@@ -67,6 +67,12 @@ impl Job {
         sent.map(|()| handle)
     }
 
+    /// Submits nothing: tasks for no input are done at once.
+    pub(crate) fn done(&self, link: &Arc<Link>) -> Handle {
+        let batch = Arc::new(Batch::new(0, Vec::new()));
+        Handle::new(Arc::clone(link), batch, self.label.as_deref())
+    }
+
     fn send(
         self,
         link: &Link,
@@ -279,14 +285,6 @@ pub(crate) fn chunks(items: usize, size: usize) -> Vec<Range<usize>> {
         .step_by(size)
         .map(|start| start..items.min(start.saturating_add(size)))
         .collect()
-}
-
-impl Job {
-    /// Submits nothing: tasks for no input are done at once.
-    pub(crate) fn done(&self, link: &Arc<Link>) -> Handle {
-        let batch = Arc::new(Batch::new(0, Vec::new()));
-        Handle::new(Arc::clone(link), batch, self.label.as_deref())
-    }
 }
 
 #[cfg(test)]

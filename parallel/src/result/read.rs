@@ -268,7 +268,7 @@ fn failed(handle: &Handle, failed: Vec<TaskError>, kind: Kind) -> Error {
         false => handle.batch.len(),
     };
     // What the others gave to a `map_reduce` is nowhere to be had.
-    let kept = !matches!(kind, Kind::One | Kind::Reduced) && failed.len() < total;
+    let kept = !kind.is_whole() && failed.len() < total;
     lost(handle, &failed).unwrap_or_else(|| match kept {
         true => Error::of_tasks(failed, total),
         false => Error::of_parts(failed, total),

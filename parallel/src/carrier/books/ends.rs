@@ -127,8 +127,9 @@ impl Books {
         self.release(&task, (well || content.partly) && only, out);
         let mut location = None;
         let outcome = match content.status.as_str() {
-            "ok" => self.value(task.group.kind, content, buffers, out),
-            _ if content.partly => self.value(task.group.kind, content, buffers, out),
+            status if status == "ok" || content.partly => {
+                self.value(task.group.kind, content, buffers, out)
+            }
             "aborted" => Outcome::Failed(failure(
                 FailureKind::Aborted,
                 "TaskAborted",
