@@ -3,7 +3,7 @@
 //! The sockets are `SOCK_SEQPACKET`: a packet arrives whole or not at all, so a copy that takes a socket over continues at a
 //! packet's border. A message longer than a packet is cut; the first piece is marked, so that a message whose sender died in the middle
 //! is forgotten when the next one begins. Bytes that need no encoding follow the message as its payload, and a descriptor may travel
-//! with its first packet.
+//! with its first packet. Short messages to a worker go several in one packet, so that it is woken once for all of them.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::event::{CheckpointState, Panic};
 pub(crate) const FDS_VARIABLE: &str = "CHORUS_RUNTIME_FDS";
 
 /// Raised with every change of this module's types. A program may have been built with another version than the engine that starts it.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// What [`FDS_VARIABLE`] says: the version, and the descriptors in their order.
 pub(crate) fn fds_text(fds: [RawFd; 4]) -> String {
@@ -52,6 +52,8 @@ pub(crate) const WINDOW: usize = 32;
 
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
+/// Whole messages, each behind its length in bytes (four of them, little-endian).
+const SEVERAL: u8 = 4;
 
 /// Names a worker that began with an empty namespace. A copy that took over keeps its parent's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -324,6 +326,71 @@ pub(crate) fn packets<M: Serialize>(
     Ok(packets)
 }
 
+/// Messages that are to go in one packet.
+#[derive(Debug, Default)]
+pub(crate) struct Joined {
+    /// A packet, if there is a message.
+    packet: Vec<u8>,
+}
+
+impl Joined {
+    /// Adds a message and its payload; if both have no room, nothing.
+    pub(crate) fn push<M: Serialize>(
+        &mut self,
+        message: &M,
+        payload: &[u8],
+    ) -> Result<bool, Malformed> {
+        let before = self.packet.len();
+        if before + payload.len() > PACKET {
+            return Ok(false);
+        }
+        let mut packet = std::mem::take(&mut self.packet);
+        if before == 0 {
+            packet.push(SEVERAL);
+        }
+        let start = packet.len() + size_of::<u32>();
+        packet.extend([0; size_of::<u32>()]);
+        packet = postcard::to_extend(message, packet).map_err(Malformed)?;
+        packet.extend_from_slice(payload);
+        let length = (packet.len() - start) as u32;
+        let fits = packet.len() <= PACKET;
+        if fits && let Some(place) = packet.get_mut(start - size_of::<u32>()..start) {
+            place.copy_from_slice(&length.to_le_bytes());
+        } else {
+            packet.truncate(before);
+        }
+        self.packet = packet;
+        Ok(fits)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.packet.is_empty()
+    }
+
+    /// The packet, if there is a message.
+    pub(crate) fn take(&mut self) -> Option<Vec<u8>> {
+        (!self.packet.is_empty()).then(|| std::mem::take(&mut self.packet))
+    }
+}
+
+/// What of a packet holds whole messages, if it does.
+pub(crate) fn joined(packet: &[u8]) -> Option<&[u8]> {
+    let (flags, messages) = packet.split_first()?;
+    (flags & SEVERAL != 0).then_some(messages)
+}
+
+/// The first of several messages, and how many bytes it takes.
+pub(crate) fn first_of<M: DeserializeOwned>(
+    messages: &[u8],
+) -> Result<(Received<M>, usize), Malformed> {
+    let cut = || Malformed(postcard::Error::DeserializeUnexpectedEnd);
+    let (length, rest) = messages.split_first_chunk().ok_or_else(cut)?;
+    let length = u32::from_le_bytes(*length) as usize;
+    let body = rest.get(..length).ok_or_else(cut)?;
+    let taken = size_of::<u32>() + length;
+    Ok((Received::borrowed(body, None)?, taken))
+}
+
 /// A message with what came along.
 #[derive(Debug)]
 pub(crate) struct Received<M> {
@@ -456,6 +523,39 @@ mod tests {
             assert_eq!(got.payload, payload);
             assert!(got.passed.is_some());
         }
+    }
+
+    #[test]
+    fn short_messages_share_a_packet() {
+        let mut messages = Joined::default();
+        assert!(messages.is_empty() && messages.take().is_none());
+        let large = vec![5; PACKET - 20];
+        assert!(messages.push(&result(3), b"payload").unwrap());
+        assert!(messages.push(&result(0), b"").unwrap());
+        for (text, payload) in [(0, &large[..]), (PACKET, b""), (0, &[0; PACKET])] {
+            assert!(!messages.push(&result(text), payload).unwrap());
+        }
+        assert!(messages.push(&result(1), b"x").unwrap());
+        let packet = messages.take().unwrap();
+        assert!(messages.is_empty());
+
+        let mut rest = joined(&packet).unwrap();
+        for (length, payload) in [(3, &b"payload"[..]), (0, b""), (1, b"x")] {
+            let (received, taken) = first_of::<FromWorker>(rest).unwrap();
+            assert_eq!(received.payload, payload);
+            assert!(
+                matches!(received.message, FromWorker::Result { text, .. } if text.len() == length)
+            );
+            rest = &rest[taken..];
+        }
+        assert!(rest.is_empty());
+        assert!(first_of::<FromWorker>(&packet[1..9]).is_err());
+        let [alone] = &packets(&result(3), b"").unwrap()[..] else {
+            panic!("one packet");
+        };
+        assert!(joined(alone).is_none());
+        assert!(messages.push(&result(0), &large).unwrap());
+        assert!(!messages.push(&result(0), &large).unwrap());
     }
 
     #[test]

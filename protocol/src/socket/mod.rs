@@ -6,6 +6,7 @@
 
 mod builder;
 mod contact;
+mod context;
 mod frames;
 mod handle;
 mod heartbeat;

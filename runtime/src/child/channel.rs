@@ -1,13 +1,14 @@
 //! The child's end of a socket to the owner: blocking, a message at a time.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::packet;
-use crate::wire::{Assembler, PACKET, Received, packets};
+use crate::wire::{Assembler, PACKET, Received, first_of, joined, packets};
 
 /// One end of a `SOCK_SEQPACKET` pair.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub(super) struct Channel {
     fd: OwnedFd,
     assembler: Assembler,
     buffer: Vec<u8>,
+    /// Messages in the buffer that nobody has taken.
+    waiting: Range<usize>,
 }
 
 impl Channel {
@@ -23,6 +26,7 @@ impl Channel {
             fd,
             assembler: Assembler::default(),
             buffer: Vec::new(),
+            waiting: 0..0,
         }
     }
 
@@ -50,14 +54,28 @@ impl Channel {
         Ok(())
     }
 
+    /// Whether a message came with an earlier one, so that there is nothing to wait for.
+    pub(super) fn has_more(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
     /// Waits for a message; `None` when the owner closed its end.
     pub(super) fn receive<M: DeserializeOwned>(&mut self) -> io::Result<Option<Received<M>>> {
         loop {
+            if self.has_more() {
+                let messages = self.buffer.get(self.waiting.clone()).unwrap_or_default();
+                // Where the next one begins is not known if this one can't be read.
+                let (received, taken) = first_of(messages).inspect_err(|_| self.waiting = 0..0)?;
+                self.waiting.start += taken;
+                return Ok(Some(received));
+            }
             match self.receive_packet(0)? {
                 Some((0, _)) => return Ok(None),
                 Some((length, passed)) => {
                     let packet = self.buffer.get(..length).unwrap_or_default();
-                    if let Some(received) = self.assembler.push(packet, passed)? {
+                    if let Some(messages) = joined(packet) {
+                        self.waiting = length - messages.len()..length;
+                    } else if let Some(received) = self.assembler.push(packet, passed)? {
                         return Ok(Some(received));
                     }
                 }
@@ -70,6 +88,7 @@ impl Channel {
     pub(super) fn discard(&mut self) {
         while let Ok(Some((1.., _)) | None) = self.receive_packet(libc::MSG_DONTWAIT) {}
         self.assembler = Assembler::default();
+        self.waiting = 0..0;
     }
 
     /// The packet's length and what came with it; 0 at the end; `None` when a signal came between.

@@ -145,7 +145,7 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
 impl Worker {
     /// Waits for a request and answers it; meanwhile reaps copies that were dismissed.
     fn step(&mut self) {
-        if !self.leaving.is_empty() && !self.wait_for_request() {
+        if !self.leaving.is_empty() && !self.control.has_more() && !self.wait_for_request() {
             return;
         }
         match self.control.receive() {

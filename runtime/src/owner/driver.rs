@@ -88,7 +88,7 @@ impl Driver {
     /// Runs until the processes are shut down.
     pub(super) async fn run(mut self) {
         loop {
-            match self.next().await {
+            match self.next_or_send().await {
                 Happening::Ordered(None) => return self.shut_down(None).await,
                 Happening::Ordered(Some(Order::Shutdown(done))) => {
                     return self.shut_down(Some(done)).await;
@@ -118,6 +118,23 @@ impl Driver {
                 Happening::Progress => {}
             }
         }
+    }
+
+    /// What happens next. Calls wait until there is nothing else to do: then all that came in a turn go in one packet.
+    async fn next_or_send(&mut self) -> Happening {
+        if self
+            .processes
+            .as_ref()
+            .is_some_and(|processes| processes.control.has_joined())
+        {
+            tokio::select! {
+                biased;
+                happening = self.next() => return happening,
+                () = std::future::ready(()) => {}
+            }
+            self.send(|processes| processes.control.send_joined());
+        }
+        self.next().await
     }
 
     async fn next(&mut self) -> Happening {
@@ -328,7 +345,10 @@ impl Driver {
                     message,
                     payload,
                     memory,
-                } => self.send(|processes| processes.control.send_with(&message, &payload, memory)),
+                } => self.send(|processes| match memory {
+                    None => processes.control.join(&message, &payload),
+                    memory => processes.control.send_with(&message, &payload, memory),
+                }),
                 Effect::Supervisor(message) => self.send(|processes| processes.link.send(&message)),
                 Effect::Answer(answer) => self.send(|processes| processes.input.send(&answer)),
                 Effect::BeginAnew { epoch } if self.processes.is_some() => {

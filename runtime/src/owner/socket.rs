@@ -10,7 +10,7 @@ use serde::de::DeserializeOwned;
 
 use crate::packet;
 use crate::watch::Watched;
-use crate::wire::{Assembler, PACKET, Received, packets};
+use crate::wire::{Assembler, Joined, PACKET, Received, packets};
 
 /// One end of a `SOCK_SEQPACKET` pair. What cannot be sent at once waits in a queue.
 #[derive(Debug)]
@@ -19,6 +19,8 @@ pub(super) struct Socket {
     assembler: Assembler,
     buffer: Vec<u8>,
     outbox: VecDeque<Packet>,
+    /// Behind all that is in the outbox.
+    joined: Joined,
 }
 
 /// A packet that is to be sent, and the descriptor that goes with it.
@@ -26,6 +28,15 @@ pub(super) struct Socket {
 struct Packet {
     bytes: Vec<u8>,
     passed: Option<Arc<OwnedFd>>,
+}
+
+impl Packet {
+    fn plain(bytes: Vec<u8>) -> Packet {
+        Packet {
+            bytes,
+            passed: None,
+        }
+    }
 }
 
 /// A connected pair: the owner's end, and the one that the child inherits.
@@ -51,6 +62,7 @@ pub(super) fn pair() -> io::Result<(Socket, OwnedFd)> {
         assembler: Assembler::default(),
         buffer: vec![0; PACKET],
         outbox: VecDeque::new(),
+        joined: Joined::default(),
     };
     Ok((socket, theirs))
 }
@@ -131,11 +143,39 @@ impl Socket {
         payload: &[u8],
         mut passed: Option<Arc<OwnedFd>>,
     ) -> io::Result<()> {
+        self.outbox.extend(self.joined.take().map(Packet::plain));
         let packets = packets(message, payload)?.into_iter();
         self.outbox.extend(packets.map(|bytes| Packet {
             bytes,
             passed: passed.take(),
         }));
+        send_queued(self.fd.get_ref(), &mut self.outbox)
+    }
+
+    /// As [`Self::send`], but with other messages in one packet, which is sent when it is full, or else by [`Self::send_joined`] or with the next
+    /// message.
+    pub(super) fn join<M: Serialize>(&mut self, message: &M, payload: &[u8]) -> io::Result<()> {
+        if self.joined.push(message, payload)? {
+            return Ok(());
+        }
+        self.send_joined()?;
+        if self.joined.push(message, payload)? {
+            return Ok(());
+        }
+        self.send_with(message, payload, None)
+    }
+
+    /// Whether [`Self::send_joined`] has something to do.
+    pub(super) fn has_joined(&self) -> bool {
+        !self.joined.is_empty()
+    }
+
+    /// Sends what was joined, or queues what does not fit.
+    pub(super) fn send_joined(&mut self) -> io::Result<()> {
+        match self.joined.take() {
+            Some(packet) => self.outbox.push_back(Packet::plain(packet)),
+            None => return Ok(()),
+        }
         send_queued(self.fd.get_ref(), &mut self.outbox)
     }
 
