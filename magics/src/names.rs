@@ -35,6 +35,13 @@ impl FromStr for Named {
         if expression.is_some_and(|expression| !is_closed(expression)) {
             return Err(format!("`{text}` is not NAME=EXPRESSION"));
         }
+        let of_names = |c: char| c.is_alphanumeric() || c == '_' || c.is_whitespace();
+        if expression.is_none() && !text.chars().all(of_names) {
+            let text = text.trim();
+            return Err(format!(
+                "`{text}` is no name of a variable; an expression needs one: `n={text}`"
+            ));
+        }
         Ok(Named {
             name: named(name.trim())?,
             expression: expression.map(str::to_owned),
@@ -208,6 +215,8 @@ mod tests {
         for (bad, part) in [
             ("a b", "names have commas between them"),
             ("2a", "no name of a variable"),
+            ("a, 0..10", "an expression needs one: `n=0..10`"),
+            ("a.iter() ", "an expression needs one: `n=a.iter()`"),
             ("a=", "not NAME=EXPRESSION"),
             ("a=f(", "not NAME=EXPRESSION"),
             ("a=f)", "not NAME=EXPRESSION"),

@@ -10,7 +10,7 @@ use zmq::SocketType;
 
 use super::outgoing::Outgoing;
 use super::worker::{Owned, Worker};
-use super::{Received, Service, SocketError, SocketId, Sockets, contact, context};
+use super::{Received, Service, SocketError, SocketId, Sockets, contact};
 
 /// What can be set for each socket. High-water marks are not among them: they are always 0, so that nothing is dropped and
 /// nothing blocks; whoever sends bounds what he sends.
@@ -136,7 +136,7 @@ impl SocketsBuilder {
     /// # Errors
     /// When a socket cannot be opened; then none is.
     pub fn open(mut self) -> Result<OpenSockets, SocketError> {
-        let context = context::patient();
+        let context = zmq::Context::new();
         let mut owned: Vec<Owned> = Vec::new();
         let mut endpoints = HashMap::new();
         for wanted in &self.sockets {

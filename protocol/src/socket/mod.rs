@@ -6,7 +6,6 @@
 
 mod builder;
 mod contact;
-mod context;
 mod frames;
 mod handle;
 mod heartbeat;
