@@ -35,15 +35,18 @@ impl FromStr for Named {
         if expression.is_some_and(|expression| !is_closed(expression)) {
             return Err(format!("`{text}` is not NAME=EXPRESSION"));
         }
-        let of_names = |c: char| c.is_alphanumeric() || c == '_' || c.is_whitespace();
-        if expression.is_none() && !text.chars().all(of_names) {
+        let name = named(name.trim()).map_err(|error| {
+            // `NAME: TYPE` is what others take.
+            let of_names = |c: char| c.is_alphanumeric() || c == '_' || c.is_whitespace();
+            let is_typed = name.replace("::", "").contains(':');
+            if name.chars().all(of_names) || is_typed || !is_closed(text) {
+                return error;
+            }
             let text = text.trim();
-            return Err(format!(
-                "`{text}` is no name of a variable; an expression needs one: `n={text}`"
-            ));
-        }
+            format!("`{text}` is no name of a variable; an expression needs one: `n={text}`")
+        })?;
         Ok(Named {
-            name: named(name.trim())?,
+            name,
             expression: expression.map(str::to_owned),
         })
     }
@@ -217,6 +220,10 @@ mod tests {
             ("2a", "no name of a variable"),
             ("a, 0..10", "an expression needs one: `n=0..10`"),
             ("a.iter() ", "an expression needs one: `n=a.iter()`"),
+            ("0..=10", "an expression needs one: `n=0..=10`"),
+            ("f(1", "`f(1` is no name of a variable"),
+            ("u64::MAX", "an expression needs one: `n=u64::MAX`"),
+            ("x: u64", "names have commas between them"),
             ("a=", "not NAME=EXPRESSION"),
             ("a=f(", "not NAME=EXPRESSION"),
             ("a=f)", "not NAME=EXPRESSION"),

@@ -3,7 +3,7 @@
 //! The sockets are `SOCK_SEQPACKET`: a packet arrives whole or not at all, so a copy that takes a socket over continues at a
 //! packet's border. A message longer than a packet is cut; the first piece is marked, so that a message whose sender died in the middle
 //! is forgotten when the next one begins. Bytes that need no encoding follow the message as its payload, and a descriptor may travel
-//! with its first packet. Short messages to a worker go several in one packet, so that it is woken once for all of them.
+//! with its first packet. Calls go several in one packet, as far as they fit, so that the worker is woken once for all of them.
 
 use std::os::fd::{OwnedFd, RawFd};
 use std::time::Duration;
@@ -331,6 +331,8 @@ pub(crate) fn packets<M: Serialize>(
 pub(crate) struct Joined {
     /// A packet, if there is a message.
     packet: Vec<u8>,
+    /// Empty; its room is used for each message.
+    head: Vec<u8>,
 }
 
 impl Joined {
@@ -341,25 +343,19 @@ impl Joined {
         payload: &[u8],
     ) -> Result<bool, Malformed> {
         let before = self.packet.len();
-        if before + payload.len() > PACKET {
-            return Ok(false);
+        let head = postcard::to_extend(message, std::mem::take(&mut self.head));
+        self.head = head.map_err(Malformed)?;
+        let length = self.head.len() + payload.len();
+        let fits = before.max(1) + size_of::<u32>() + length <= PACKET;
+        if fits {
+            if before == 0 {
+                self.packet.push(SEVERAL);
+            }
+            self.packet.extend((length as u32).to_le_bytes());
+            self.packet.extend_from_slice(&self.head);
+            self.packet.extend_from_slice(payload);
         }
-        let mut packet = std::mem::take(&mut self.packet);
-        if before == 0 {
-            packet.push(SEVERAL);
-        }
-        let start = packet.len() + size_of::<u32>();
-        packet.extend([0; size_of::<u32>()]);
-        packet = postcard::to_extend(message, packet).map_err(Malformed)?;
-        packet.extend_from_slice(payload);
-        let length = (packet.len() - start) as u32;
-        let fits = packet.len() <= PACKET;
-        if fits && let Some(place) = packet.get_mut(start - size_of::<u32>()..start) {
-            place.copy_from_slice(&length.to_le_bytes());
-        } else {
-            packet.truncate(before);
-        }
-        self.packet = packet;
+        self.head.clear();
         Ok(fits)
     }
 
@@ -424,6 +420,8 @@ impl<M: DeserializeOwned> Received<M> {
 /// Puts packets together again.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
+    /// Whether a message's first packet came and not its last.
+    open: bool,
     body: Vec<u8>,
     passed: Option<OwnedFd>,
 }
@@ -439,10 +437,16 @@ impl Assembler {
             return Ok(None);
         };
         if flags & FIRST != 0 {
+            self.open = true;
             self.body.clear();
             self.passed = passed;
         }
-        if flags & LAST == 0 {
+        if !self.open {
+            // Its first packet went to a reader that died.
+            return Ok(None);
+        }
+        self.open = flags & LAST == 0;
+        if self.open {
             self.body.extend_from_slice(piece);
             return Ok(None);
         }
@@ -578,6 +582,22 @@ mod tests {
             next.message,
             FromWorker::InputWanted { request: 3 }
         ));
+    }
+
+    #[test]
+    fn a_message_whose_beginning_went_to_another_reader_is_forgotten() {
+        let mut assembler = Assembler::default();
+        for packet in packets(&result(3 * PACKET), b"").unwrap().iter().skip(1) {
+            let received = assembler.push::<FromWorker>(packet, None).unwrap();
+            assert!(received.is_none());
+        }
+        let next = packets(&result(3), b"").unwrap();
+        assert!(
+            assembler
+                .push::<FromWorker>(&next[0], None)
+                .unwrap()
+                .is_some()
+        );
     }
 
     #[test]

@@ -87,6 +87,11 @@ impl Channel {
     /// Throws away what was sent to a worker that is no more.
     pub(super) fn discard(&mut self) {
         while let Ok(Some((1.., _)) | None) = self.receive_packet(libc::MSG_DONTWAIT) {}
+        self.forget();
+    }
+
+    /// Throws away what was read and not taken.
+    pub(super) fn forget(&mut self) {
         self.assembler = Assembler::default();
         self.waiting = 0..0;
     }

@@ -145,7 +145,9 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
 impl Worker {
     /// Waits for a request and answers it; meanwhile reaps copies that were dismissed.
     fn step(&mut self) {
-        if !self.leaving.is_empty() && !self.control.has_more() && !self.wait_for_request() {
+        if self.control.has_more() {
+            self.leaving.retain(|leaving| !leaving.reap());
+        } else if !self.leaving.is_empty() && !self.wait_for_request() {
             return;
         }
         match self.control.receive() {
@@ -193,7 +195,7 @@ impl Worker {
                 ticket,
                 checkpoint,
             } => {
-                // What was in the pipe when its reader died comes again.
+                // What its reader had not begun when it died comes again.
                 if (generation, turn) == (self.generation, self.turn) {
                     self.call_closure(Call {
                         ticket,
@@ -381,6 +383,7 @@ impl Worker {
         self.own_death = system::pidfd(self.pid);
         // The dead worker's children, not ours.
         self.leaving.clear();
+        self.control.forget();
         self.guard = Guard::NotYet;
         self.turn += 1;
         match self.input.try_clone() {

@@ -16,13 +16,16 @@ use super::output::{Budget, PromptFilter};
 use super::processes::Processes;
 use crate::call::CallOutcome;
 use crate::event::{Event, RunId, Snippet, Stream};
-use crate::wire::{FromSupervisor, FromWorker, Received, ToSupervisor, ToWorker};
+use crate::wire::{FromSupervisor, FromWorker, Received, ToSupervisor, ToWorker, WINDOW};
 
 /// How long an idle worker has to end by itself.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// How long the supervisor has to end everything else.
 const LAST: Duration = Duration::from_secs(5);
+
+/// How much else is done before a call is sent.
+const POSTPONED: usize = WINDOW;
 
 /// What holders of a handle want.
 #[derive(Debug)]
@@ -62,6 +65,8 @@ pub(super) struct Driver {
     prompts: PromptFilter,
     /// What was read from stdout and stderr, while it is being found out which call wrote it.
     unclaimed: [Vec<u8>; 2],
+    /// What was done since a call waits to be sent.
+    postponed: usize,
 }
 
 impl Driver {
@@ -82,6 +87,7 @@ impl Driver {
             budget: Arc::default(),
             prompts: PromptFilter::new(),
             unclaimed: [Vec::new(), Vec::new()],
+            postponed: 0,
         }
     }
 
@@ -120,21 +126,27 @@ impl Driver {
         }
     }
 
-    /// What happens next. Calls wait until there is nothing else to do: then all that came in a turn go in one packet.
+    /// What happens next. Calls are sent when there is nothing else to do, so that those that come together go in one packet; or after
+    /// [`POSTPONED`] other things, since output may come without end.
     async fn next_or_send(&mut self) -> Happening {
-        if self
-            .processes
-            .as_ref()
-            .is_some_and(|processes| processes.control.has_joined())
-        {
-            tokio::select! {
-                biased;
-                happening = self.next() => return happening,
-                () = std::future::ready(()) => {}
-            }
+        let joined = |processes: &Processes| processes.control.has_joined();
+        if !self.processes.as_ref().is_some_and(joined) {
+            return self.next().await;
+        }
+        let happening = tokio::select! {
+            biased;
+            happening = self.next() => Some(happening),
+            () = std::future::ready(()) => None,
+        };
+        self.postponed += 1;
+        if happening.is_none() || self.postponed >= POSTPONED {
+            self.postponed = 0;
             self.send(|processes| processes.control.send_joined());
         }
-        self.next().await
+        match happening {
+            Some(happening) => happening,
+            None => self.next().await,
+        }
     }
 
     async fn next(&mut self) -> Happening {

@@ -152,8 +152,8 @@ impl Socket {
         send_queued(self.fd.get_ref(), &mut self.outbox)
     }
 
-    /// As [`Self::send`], but with other messages in one packet, which is sent when it is full, or else by [`Self::send_joined`] or with the next
-    /// message.
+    /// As [`Self::send`], but with other messages in one packet, which is sent when it is full, by [`Self::send_joined`], or before a message that goes
+    /// alone. Only for messages that name their turn: a copy of their reader may have them a second time.
     pub(super) fn join<M: Serialize>(&mut self, message: &M, payload: &[u8]) -> io::Result<()> {
         if self.joined.push(message, payload)? {
             return Ok(());

@@ -509,6 +509,45 @@ async fn calls_and_snippets_keep_their_order() {
 }
 
 #[tokio::test]
+async fn calls_of_any_length_keep_their_order() {
+    let mut namespace = Namespace::start().await;
+    let lengths = [3, 65_000, 200_000, 5, 7, 3_000_000, 0, 30_000, 40_000, 1];
+    let calls: Vec<_> = (0..3)
+        .flat_map(|round| lengths.map(|length| vec![round; length]))
+        .map(|bytes| (namespace.call("join", vec![once(bytes.clone())]), bytes))
+        .collect();
+    for (expected, bytes) in calls {
+        match namespace.event().await {
+            Event::Called { id, outcome, .. } => {
+                assert_eq!(id, expected);
+                assert!(returned(outcome) == bytes, "{} bytes", bytes.len());
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn output_without_end_holds_no_call_back() {
+    let mut namespace = Namespace::start().await;
+    namespace
+        .good("use std::io::Write; for _ in 0..2 { std::thread::spawn(|| loop { std::io::stdout().write_all(&[b'x'; 1 << 20]).unwrap() }); }")
+        .await;
+    for _ in 0..3 {
+        let since = Instant::now();
+        let id = namespace.call("nothing", vec![]);
+        returned(namespace.called(id).await.0);
+        assert!(since.elapsed().as_secs() < 2, "{:?}", since.elapsed());
+    }
+    let endless = namespace.call("spins", vec![]);
+    namespace.runtime.interrupt(endless);
+    assert!(matches!(
+        namespace.called(endless).await.0,
+        CallOutcome::Interrupted { .. }
+    ));
+}
+
+#[tokio::test]
 async fn without_a_copy_the_loss_is_told() {
     let mut namespace = Namespace::start().await;
     namespace.fill().await;
