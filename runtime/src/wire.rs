@@ -420,8 +420,7 @@ impl<M: DeserializeOwned> Received<M> {
 /// Puts packets together again.
 #[derive(Debug, Default)]
 pub(crate) struct Assembler {
-    /// Whether a message's first packet came and not its last.
-    open: bool,
+    /// Not empty between a message's first packet and its last.
     body: Vec<u8>,
     passed: Option<OwnedFd>,
 }
@@ -437,16 +436,13 @@ impl Assembler {
             return Ok(None);
         };
         if flags & FIRST != 0 {
-            self.open = true;
             self.body.clear();
             self.passed = passed;
-        }
-        if !self.open {
+        } else if self.body.is_empty() {
             // Its first packet went to a reader that died.
             return Ok(None);
         }
-        self.open = flags & LAST == 0;
-        if self.open {
+        if flags & LAST == 0 {
             self.body.extend_from_slice(piece);
             return Ok(None);
         }

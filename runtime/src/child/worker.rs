@@ -145,9 +145,7 @@ pub(super) fn main(inheritance: Inheritance) -> ! {
 impl Worker {
     /// Waits for a request and answers it; meanwhile reaps copies that were dismissed.
     fn step(&mut self) {
-        if self.control.has_more() {
-            self.leaving.retain(|leaving| !leaving.reap());
-        } else if !self.leaving.is_empty() && !self.wait_for_request() {
+        if !self.leaving.is_empty() && !self.wait_for_request() {
             return;
         }
         match self.control.receive() {
@@ -163,11 +161,12 @@ impl Worker {
             .chain(self.leaving.iter().map(Leaving::raw))
             .map(system::pollfd)
             .collect();
-        system::wait_readable_in(&mut polled, -1);
+        let has_more = self.control.has_more();
+        system::wait_readable_in(&mut polled, if has_more { 0 } else { -1 });
         if polled.iter().skip(1).any(|leaving| leaving.revents != 0) {
             self.leaving.retain(|leaving| !leaving.reap());
         }
-        polled.first().is_some_and(|control| control.revents != 0)
+        has_more || polled.first().is_some_and(|control| control.revents != 0)
     }
 
     fn on_request(&mut self, received: Received<ToWorker>) {

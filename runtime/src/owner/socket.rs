@@ -152,13 +152,9 @@ impl Socket {
         send_queued(self.fd.get_ref(), &mut self.outbox)
     }
 
-    /// As [`Self::send`], but with other messages in one packet, which is sent when it is full, by [`Self::send_joined`], or before a message that goes
-    /// alone. Only for messages that name their turn: a copy of their reader may have them a second time.
+    /// As [`Self::send`], but with other messages in one packet, which is sent by [`Self::send_joined`], or before a message that goes alone, as does
+    /// one that finds no room. Only for messages that name their turn: a copy of their reader may have them a second time.
     pub(super) fn join<M: Serialize>(&mut self, message: &M, payload: &[u8]) -> io::Result<()> {
-        if self.joined.push(message, payload)? {
-            return Ok(());
-        }
-        self.send_joined()?;
         if self.joined.push(message, payload)? {
             return Ok(());
         }
@@ -172,10 +168,7 @@ impl Socket {
 
     /// Sends what was joined, or queues what does not fit.
     pub(super) fn send_joined(&mut self) -> io::Result<()> {
-        match self.joined.take() {
-            Some(packet) => self.outbox.push_back(Packet::plain(packet)),
-            None => return Ok(()),
-        }
+        self.outbox.extend(self.joined.take().map(Packet::plain));
         send_queued(self.fd.get_ref(), &mut self.outbox)
     }
 
