@@ -47,6 +47,13 @@ panic = 'unwind'
 incremental = true
 overflow-checks = true
 
+[profile.dev.package.chorus]
+opt-level = 3
+codegen-units = 1
+incremental = false
+debug-assertions = false
+overflow-checks = false
+
 [dependencies]
 chorus = { path = "../chorus" }
 serde = { version = "1", features = ["derive"] }

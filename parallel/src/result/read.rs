@@ -7,7 +7,7 @@ use crate::error::{Error, Location, TaskError};
 use crate::function::{Code, Mark};
 use crate::link::{Link, Session};
 use crate::portable::Portable;
-use crate::tally::{Encoded, EncodedVec, Tally};
+use crate::tally::{self, Tally};
 use crate::wire::{Answer, Failure, FailureKind, Place, Question};
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -540,10 +540,9 @@ pub(super) fn counts<C: Tally>(handle: &Handle, kind: Kind) -> Result<C, Error> 
         handle,
         &mut |index, ended| raw(handle, index, ended, kind, &mut places),
         &mut |pieces| {
-            pieces.iter().try_for_each(|(_, bytes)| match kind {
-                Kind::Each => codec::decode_with(bytes, Encoded(&mut all)),
-                _ => codec::decode_with(bytes, EncodedVec(&mut all)),
-            })
+            pieces
+                .iter()
+                .try_for_each(|(_, bytes)| tally::add(&mut all, bytes, kind != Kind::Each))
         },
     )?;
     match errors.is_empty() {

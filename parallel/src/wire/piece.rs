@@ -4,7 +4,7 @@ use crate::codec::Encoded;
 use serde::{Deserialize, Serialize};
 use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
+use std::io::{self, Read};
 use std::ops::RangeInclusive;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
@@ -17,6 +17,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub const LARGE: usize = 32 * 1024;
 /// How the files' names begin; the process id of the maker and a `-` follow.
 pub const FILES: &str = "chorus-piece-";
+
+/// Files of up to so many bytes are read and not mapped: reading is one run through memory that another processor has just written, while a decoder
+/// would wait for each line of it, and a mapping is made and undone at the price of reading as much.
+const READ: u64 = 256 << 10;
 
 /// Files of so many bytes are worth being used again.
 pub const SPARE: RangeInclusive<u64> = 1 << 20..=64 << 20;
@@ -98,19 +102,19 @@ impl Piece {
         Ok(Piece::File { path, length })
     }
 
-    /// Takes the bytes. A file is mapped, not copied, and removed: its memory is free when the bytes are dropped.
+    /// Takes the bytes. A file is removed; a large one is mapped before, not copied, and its memory is free when the bytes are dropped.
     ///
     /// # Errors
-    /// When the file can't be mapped, or the piece is of a shared value.
+    /// When the file can't be read or mapped, or the piece is of a shared value.
     pub fn take(self) -> io::Result<Bytes> {
         match self {
             Piece::Inline(bytes) => Ok(Bytes::Owned(bytes)),
             Piece::File { path, length } => {
-                let mapped = Mapping::of(&path, length);
+                let bytes = Bytes::of_file(&path, length);
                 let removed = std::fs::remove_file(&path);
-                let mapped = mapped?;
+                let bytes = bytes?;
                 removed?;
-                Ok(Bytes::Mapped(mapped))
+                Ok(bytes)
             }
             Piece::Shared { id } | Piece::Part { id, .. } => Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -224,6 +228,28 @@ pub enum Bytes {
     Mapped(Mapping),
 }
 
+impl Bytes {
+    fn of_file(path: &Path, length: u64) -> io::Result<Bytes> {
+        let file = File::open(path)?;
+        if length > READ {
+            return Mapping::of(&file, length).map(Bytes::Mapped);
+        }
+        let mut bytes = Vec::with_capacity(length as usize);
+        file.take(length).read_to_end(&mut bytes)?;
+        match bytes.len() as u64 == length {
+            true => Ok(Bytes::Owned(bytes)),
+            false => Err(cut()),
+        }
+    }
+}
+
+fn cut() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::UnexpectedEof,
+        "a piece's file is shorter than was said",
+    )
+}
+
 impl std::ops::Deref for Bytes {
     type Target = [u8];
 
@@ -248,8 +274,7 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    fn of(path: &Path, length: u64) -> io::Result<Mapping> {
-        let file = File::open(path)?;
+    fn of(file: &File, length: u64) -> io::Result<Mapping> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
         if length == 0 {
             return Ok(Mapping {
@@ -258,10 +283,7 @@ impl Mapping {
             });
         }
         if file.metadata()?.len() < length as u64 {
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "a piece's file is shorter than was said",
-            ));
+            return Err(cut());
         }
         // SAFETY: a new mapping of a file that is as long, at a place that the system chooses.
         let start = unsafe {
