@@ -13,9 +13,9 @@ pub enum HighWater {
     Fixed(usize),
 }
 
-/// A task that takes this long is long: waiting for the next one costs it little.
-const LONG: Duration = Duration::from_millis(1);
-/// Work that an engine may hold in advance, going by what the last tasks took.
+/// A task that takes this long is long: the way to the controller and back, 0.2 to 0.4 ms between two tasks, costs it little.
+const LONG: Duration = Duration::from_millis(4);
+/// Work that an engine may hold, going by what the last tasks took, if it holds more than one task in advance.
 const AHEAD: Duration = Duration::from_millis(2);
 /// Tasks in a row that must be short before any is given in advance, and again for each step up.
 const TRUST: u32 = 16;
@@ -74,7 +74,8 @@ impl Prefetch {
         let mut depth = 1;
         while depth < DEEPEST
             && u32::try_from(2 * depth).is_ok_and(|next| {
-                next <= earned && f64::from(next) * self.average <= AHEAD.as_secs_f64() * 1e9
+                let ahead = f64::from(next) * self.average;
+                next <= earned && (next == 2 || ahead <= AHEAD.as_secs_f64() * 1e9)
             })
         {
             depth *= 2;
@@ -109,12 +110,16 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_given_than_two_milliseconds_take() {
+    fn no_more_than_two_milliseconds_of_work_is_given_at_a_time() {
         let mut prefetch = Prefetch::new(HighWater::Auto);
         for _ in 0..2000 {
             prefetch.observe(Duration::from_micros(300));
         }
         assert_eq!(prefetch.depth(), 4);
+        for _ in 0..2000 {
+            prefetch.observe(Duration::from_millis(3));
+        }
+        assert_eq!(prefetch.depth(), 2, "one in advance");
     }
 
     #[test]
