@@ -1,6 +1,7 @@
 //! A view on which each task runs on the engine that has least to do.
 
 use super::imap::Imap;
+use super::remote::{ParallelFunction, RemoteFunction};
 use super::shared::Shared;
 use super::split::{self, Deal, Dealt};
 use crate::codec::Encoded;
@@ -234,7 +235,15 @@ impl LoadBalancedView {
         R: Portable,
     {
         Code::take(function);
-        let tasks = self.several(function::apply::<F, A, R>, submit::encode(&argument), 1);
+        self.call(function::apply::<F, A, R>, &argument)
+    }
+
+    pub(super) fn call<A: Portable, R: Portable>(
+        &self,
+        trampoline: Trampoline,
+        argument: &A,
+    ) -> AsyncResult<R> {
+        let tasks = self.several(trampoline, submit::encode(argument), 1);
         AsyncResult::new("apply", tasks, Kind::One, result::one)
     }
 
@@ -345,6 +354,28 @@ impl LoadBalancedView {
             );
             Some((count, tasks))
         })
+    }
+
+    /// Makes a function that runs on one engine whenever it is called (as ipyparallel's `@remote`).
+    pub fn remote<F, A, R>(&self, function: F) -> RemoteFunction<A, R, LoadBalancedView>
+    where
+        F: Fn(A) -> R,
+        A: Portable, // borrows nothing: a `String`, no `&str`
+        R: Portable,
+    {
+        Code::take(function);
+        RemoteFunction::new(self.clone(), function::apply::<F, A, R>)
+    }
+
+    /// Makes a function of items, whose calls go to whichever engines are free, in chunks (as ipyparallel's `@parallel`).
+    pub fn parallel<F, A, R>(&self, function: F) -> ParallelFunction<A, R>
+    where
+        F: Fn(A) -> R,
+        A: Portable, // borrows nothing: a `String`, no `&str`
+        R: Portable,
+    {
+        Code::take(function);
+        ParallelFunction::new(self.clone(), function::map::<F, A, R>)
     }
 
     /// How many engines may run its tasks now; at least one.

@@ -108,15 +108,6 @@ impl DirectView {
         split::map(self, items, function)
     }
 
-    pub(super) fn call_parts<I: Items, R: Portable>(
-        &self,
-        trampoline: Trampoline,
-        items: I,
-    ) -> AsyncResult<Vec<R>> {
-        let tasks = split::split(self, trampoline, Ok(None), items);
-        AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
-    }
-
     /// As [`map`](DirectView::map), and waits.
     ///
     /// # Errors

@@ -1,6 +1,8 @@
 //! Functions that remember where they run.
 
+use super::balanced::LoadBalancedView;
 use super::direct::DirectView;
+use super::split::{self, Deal};
 use crate::error::Error;
 use crate::function::Trampoline;
 use crate::items::Items;
@@ -8,28 +10,29 @@ use crate::portable::Portable;
 use crate::result::AsyncResult;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-/// A function that runs on each engine of a view; [`DirectView::remote`] makes it.
-pub struct RemoteFunction<A, R> {
-    view: DirectView,
+/// A function that runs on each engine of a view, made by [`DirectView::remote`], or on any one of them, made by [`LoadBalancedView::remote`].
+pub struct RemoteFunction<A, R, V = DirectView> {
+    view: V,
     trampoline: Trampoline,
     function: PhantomData<fn(A) -> R>,
 }
 
-impl<A, R> fmt::Debug for RemoteFunction<A, R> {
+impl<A, R, V: fmt::Debug> fmt::Debug for RemoteFunction<A, R, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RemoteFunction(on {:?})", self.view)
     }
 }
 
-impl<A, R> Clone for RemoteFunction<A, R> {
+impl<A, R, V: Clone> Clone for RemoteFunction<A, R, V> {
     fn clone(&self) -> Self {
         RemoteFunction::new(self.view.clone(), self.trampoline)
     }
 }
 
-impl<A, R> RemoteFunction<A, R> {
-    pub(super) fn new(view: DirectView, trampoline: Trampoline) -> RemoteFunction<A, R> {
+impl<A, R, V> RemoteFunction<A, R, V> {
+    pub(super) fn new(view: V, trampoline: Trampoline) -> RemoteFunction<A, R, V> {
         RemoteFunction {
             view,
             trampoline,
@@ -53,9 +56,24 @@ impl<A: Portable, R: Portable> RemoteFunction<A, R> {
     }
 }
 
-/// A function of single items that is called for many, spread over a view's engines; [`DirectView::parallel`] makes it.
+impl<A: Portable, R: Portable> RemoteFunction<A, R, LoadBalancedView> {
+    /// Calls it on one engine.
+    pub fn call(&self, argument: A) -> AsyncResult<R> {
+        self.view.call(self.trampoline, &argument)
+    }
+
+    /// Calls it on one engine and waits.
+    ///
+    /// # Errors
+    /// When the call could not be made or failed.
+    pub fn call_sync(&self, argument: A) -> Result<R, Error> {
+        self.call(argument).get()
+    }
+}
+
+/// A function of single items that is called for many, in its view's way; [`DirectView::parallel`] and [`LoadBalancedView::parallel`] make it.
 pub struct ParallelFunction<A, R> {
-    view: DirectView,
+    view: Arc<dyn Deal + Send + Sync>,
     trampoline: Trampoline,
     function: PhantomData<fn(A) -> R>,
 }
@@ -68,14 +86,20 @@ impl<A, R> fmt::Debug for ParallelFunction<A, R> {
 
 impl<A, R> Clone for ParallelFunction<A, R> {
     fn clone(&self) -> Self {
-        ParallelFunction::new(self.view.clone(), self.trampoline)
+        ParallelFunction {
+            view: self.view.clone(),
+            ..*self
+        }
     }
 }
 
 impl<A, R> ParallelFunction<A, R> {
-    pub(super) fn new(view: DirectView, trampoline: Trampoline) -> ParallelFunction<A, R> {
+    pub(super) fn new(
+        view: impl Deal + Send + Sync + 'static,
+        trampoline: Trampoline,
+    ) -> ParallelFunction<A, R> {
         ParallelFunction {
-            view,
+            view: Arc::new(view),
             trampoline,
             function: PhantomData,
         }
@@ -85,7 +109,7 @@ impl<A, R> ParallelFunction<A, R> {
 impl<A: Portable, R: Portable> ParallelFunction<A, R> {
     /// Calls it for each item.
     pub fn map<I: Items<Item = A>>(&self, items: I) -> AsyncResult<Vec<R>> {
-        self.view.call_parts(self.trampoline, items)
+        split::call_parts(&*self.view, self.trampoline, items)
     }
 
     /// Calls it for each item and waits.

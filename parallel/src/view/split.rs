@@ -10,6 +10,7 @@ use crate::result::{self, AsyncResult, Handle, Kind};
 use crate::submit::{self, Arguments, Job, Sent};
 use crate::view::Shared;
 use crate::wire::Piece;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ use std::sync::Arc;
 pub(crate) type Dealt = (Option<u32>, Range<usize>);
 
 /// A view, as far as it decides what runs where.
-pub(crate) trait Deal {
+pub(crate) trait Deal: fmt::Debug {
     fn link(&self) -> &Arc<Link>;
 
     /// A call in the view's way.
@@ -79,7 +80,7 @@ pub(crate) fn split_into(
 }
 
 /// One task a part of the items.
-pub(super) fn split<I: Items>(
+fn split<I: Items>(
     view: &dyn Deal,
     trampoline: Trampoline,
     shared: Result<Option<Common<'_>>, Error>,
@@ -107,7 +108,16 @@ where
     R: Portable,
 {
     Code::take(function);
-    let tasks = split(view, function::map::<F, I::Item, R>, Ok(None), items);
+    call_parts(view, function::map::<F, I::Item, R>, items)
+}
+
+/// `map` of a function that was taken before.
+pub(super) fn call_parts<I: Items, R: Portable>(
+    view: &dyn Deal,
+    trampoline: Trampoline,
+    items: I,
+) -> AsyncResult<Vec<R>> {
+    let tasks = split(view, trampoline, Ok(None), items);
     AsyncResult::new("map", tasks, Kind::Chunks, result::chunks)
 }
 

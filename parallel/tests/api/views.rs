@@ -402,6 +402,17 @@ fn functions_that_remember_where_they_run() {
         format!("{parallel:?}"),
         "ParallelFunction(on DirectView(all: engines [0, 1]))"
     );
+    let view = client.load_balanced_view().chunk_size(2);
+    let remote = view.remote(|x: u8| x + 1);
+    assert_eq!(remote.clone().call_sync(1).unwrap(), 2);
+    assert_eq!(remote.call(5).get().unwrap(), 6);
+    let parallel = view.parallel(|x: u8| x * 2).clone();
+    assert_eq!(parallel.map_sync([1, 2, 3]).unwrap(), [2, 4, 6]);
+    assert_eq!(parallel.map([1, 2, 3]).metadata().len(), 2, "chunks of two");
+    assert_eq!(
+        format!("{remote:?} {parallel:?}"),
+        "RemoteFunction(on LoadBalancedView(engines [0, 1])) ParallelFunction(on LoadBalancedView(engines [0, 1]))"
+    );
 }
 
 #[test]
