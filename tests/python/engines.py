@@ -1,13 +1,14 @@
 """Kernels with engines, for the tests of magics: start one, read what it shows as a page would, look at its processes.
 
 Every kernel started here has a data folder of its own (`XDG_DATA_HOME`), so that its cluster is not another test's, and so that its
-processes can be told from all others: they have that folder in their environment. Nothing sleeps.
+processes can be told from all others: they have that folder in their environment. Nothing sleeps but `until`.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,14 @@ def seen_by_others(process: psutil.Process) -> str:
     with suppress(psutil.NoSuchProcess):
         return "\0".join(process.cmdline()) + str(process.environ())
     return ""
+
+
+def until(holds: Callable[[], bool], within: float = 20, otherwise: Callable[[], str] = lambda: "it never came to hold") -> None:
+    """For what nobody tells: looks again and again."""
+    deadline = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < deadline, otherwise()
+        time.sleep(0.02)
 
 
 def ended(data: Path, within: float = 5) -> list[str]:

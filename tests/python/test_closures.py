@@ -20,7 +20,7 @@ from jupyter_client.kernelspec import KernelSpecManager
 
 import engines
 from chorus_client import Kernel
-from engines import Flag, said, until_shown
+from engines import Flag, said, until, until_shown
 from live import Live
 
 SETUP = "use chorus::{Client, AsyncResult};\nuse std::time::Duration;\nlet client = Client::connect()?;"
@@ -57,10 +57,7 @@ def files(kernel: Kernel) -> list[str]:
 
 def until_no_files(kernel: Kernel, within: float = 10) -> None:
     """Files go soon after they aren't needed any more."""
-    deadline = time.monotonic() + within
-    while left := files(kernel):
-        assert time.monotonic() < deadline, f"left in memory: {left}"
-        kernel.run("0").expect_ok()
+    until(lambda: not files(kernel), within, lambda: f"left in memory: {files(kernel)}")
 
 
 def test_apply_runs_on_each_engine(kernel: Kernel) -> None:
@@ -84,6 +81,14 @@ def test_the_notebooks_functions_and_types(kernel: Kernel) -> None:
     assert kernel.run("client.all().map_sync(vec![1u8, 2, 3], twice::<u8>)?").expect_ok().text == "[2, 4, 6]"
     result = kernel.run("let shapes = vec![Shape::Circle { radius: 1.0 }, Shape::Square(2.0), Shape::Nothing];\nclient.load_balanced_view().map_sync(&shapes, |shape| (shape.area(), shape))?").expect_ok()
     assert result.text == "[(3.0, Circle { radius: 1.0 }), (4.0, Square(2.0)), (0.0, Nothing)]"
+
+
+def test_functions_that_remember_where_they_run(kernel: Kernel) -> None:
+    kernel.run("let everywhere = client.all().remote(|x: u32| x + 1);\nlet anywhere = client.load_balanced_view().remote(|x: u32| x + 1);").expect_ok()
+    assert kernel.run("(everywhere.call_sync(1)?, anywhere.call_sync(1)?)").expect_ok().text == "([2, 2], 2)"
+    for view in ("all", "load_balanced_view"):
+        kernel.run(f"let spread = client.{view}().parallel(|x: u32| x * 2);").expect_ok()
+        assert kernel.run("spread.map_sync(0..100u32)?.iter().sum::<u32>()").expect_ok().text == "9900"
 
 
 def test_a_capture_is_a_compile_error_that_says_what_to_do(kernel: Kernel) -> None:
@@ -290,6 +295,19 @@ def test_a_cell_that_dies_loses_no_tasks(kernel: Kernel, flag: Flag) -> None:
     assert kernel.run("client.all().apply_sync(|x: u32| x, 9)?").expect_ok().text == "[9, 9]"
 
 
+def test_a_cell_that_dies_while_it_submits(kernel: Kernel) -> None:
+    """What it had written for the engines goes with it, the task that was half written too."""
+    kernel.run("#[derive(Clone, serde::Deserialize)]\nstruct Deadly(u32, Vec<u8>);\nimpl serde::Serialize for Deadly {\n    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {\n"
+               "        if self.0 == 3 { std::process::abort() }\n        (self.0, &self.1).serialize(to)\n    }\n}").expect_ok()
+    pid = kernel.run("std::process::id()").expect_ok().text
+    for view in ("load_balanced_view()", "load_balanced_view().chunk_size(1)", "all()"):
+        result = kernel.run(f"client.{view}.map_sync((0..6).map(|n| Deadly(n, vec![1; 1_000_000])).collect::<Vec<_>>(), |it| it.0)")
+        assert result.status == "error" and "SIGABRT" in said(result), said(result)
+    assert kernel.run("client.all().apply_sync(|x: u32| x, 9)?").expect_ok().text == "[9, 9]"
+    until(lambda: not list(Path("/dev/shm").glob(f"chorus-piece-{pid}-*")))
+    until_no_files(kernel)
+
+
 def test_two_clients(kernel: Kernel) -> None:
     assert kernel.run("let other = Client::connect()?;\nlet a = client.load_balanced_view().chunk_size(1).map(0..100u32, |x| x);\nlet b = other.load_balanced_view().chunk_size(1).map(0..100u32, |x| x + 1000);\n"
                       "(a.get()?.iter().sum::<u32>(), b.get()?.iter().sum::<u32>())").expect_ok().text == "(4950, 104950)"
@@ -306,9 +324,7 @@ def test_purge(kernel: Kernel, flag: Flag) -> None:
 
 def test_a_program_that_goes_away_has_its_tasks_aborted(kernel: Kernel, flag: Flag) -> None:
     kernel.run(f"{{\n    let gone = Client::connect()?;\n    let _ = gone.load_balanced_view().chunk_size(1).map(0..50u32, |x| {{ {flag.wait()} x }});\n    let _ = gone.all().push(\"unused\", &vec![0u8; 1_000_000]);\n}}").expect_ok()
-    deadline = time.monotonic() + 15
-    while kernel.run("client.queue_status(..)?.unassigned").expect_ok().text != "0":
-        assert time.monotonic() < deadline
+    until(lambda: kernel.run("client.queue_status(..)?.unassigned").expect_ok().text == "0")
     flag.raise_()
     assert kernel.run("client.all().apply_sync(|x: u32| x, 1)?").expect_ok().text == "[1, 1]"
     until_no_files(kernel)
@@ -331,9 +347,7 @@ def test_an_engine_that_is_killed(fresh: Kernel, tmp_path: Path) -> None:
     # Each run leaves a mark with the engine's process, and waits on its first engine.
     task = f'|x: u32| {{ let pid = std::process::id(); std::fs::write(format!("{marks}/{{x}}-{{pid}}"), "").unwrap(); while std::fs::read_dir("{marks}").unwrap().count() < 2 || !std::path::Path::new("{tmp_path}/go").exists() {{ std::thread::sleep(Duration::from_millis(5)); }} x }}'
     kernel.run(f"let kept = client.load_balanced_view().retries(2).chunk_size(1).map(0..2u32, {task});").expect_ok()
-    deadline = time.monotonic() + 20
-    while len(list(marks.iterdir())) < 2:
-        assert time.monotonic() < deadline
+    until(lambda: len(list(marks.iterdir())) == 2)
     # The engine above the runtime that made a mark.
     runtime = psutil.Process(int(next(marks.iterdir()).name.split("-")[1]))
     [engine] = [parent for parent in runtime.parents() if engines.role(parent) == "engine"]
@@ -349,9 +363,8 @@ def test_an_engine_that_is_killed(fresh: Kernel, tmp_path: Path) -> None:
     for mark in marks.iterdir():
         mark.unlink()
     kernel.run(f"let lost = client.load_balanced_view().apply({task}, 7);\nlet direct = client.all().apply({task}, 8);").expect_ok()
-    while not (found := list(marks.iterdir())):
-        assert time.monotonic() < deadline + 30
-    runtime = psutil.Process(int(found[0].name.split("-")[1]))
+    until(lambda: any(marks.iterdir()))
+    runtime = psutil.Process(int(next(marks.iterdir()).name.split("-")[1]))
     [engine] = [parent for parent in runtime.parents() if engines.role(parent) == "engine"]
     engine.kill()
     for name in ("lost", "direct"):
@@ -373,6 +386,18 @@ def test_shutdown_and_waiting_for_engines(fresh: Kernel) -> None:
     kernel.run("client.shutdown_cluster()?;").expect_ok()
     result = kernel.run("client.all().apply_sync(|x: u32| x, 1)?")
     assert "lost the connection" in said(result) and "Client::connect()" in said(result), said(result)
+
+
+def test_an_engine_that_joins_takes_part_in_what_runs(fresh: Kernel, flag: Flag) -> None:
+    kernel = fresh
+    assert kernel.run("client.shutdown(0)?;\nclient.ids()?").expect_ok().text == "[1]"
+    kernel.run(f"let shared_out = client.load_balanced_view().chunk_size(1).map(0..40u32, |x| {{ if x == 0 {{ {flag.wait()} }} std::env::var(\"CHORUS_ENGINE_ID\").unwrap() }});").expect_ok()
+    kernel.run("%cluster scale 2").expect_ok()
+    until(lambda: kernel.run("shared_out.progress()").expect_ok().text == "(39, 40)", otherwise=lambda: kernel.run("(shared_out.progress(), client.queue_status(..)?)").text)
+    flag.raise_()
+    by = json.loads(kernel.run("shared_out.get()?").expect_ok().text)
+    [newcomer] = set(by[1:])
+    assert by[0] == "1" and newcomer != "1", "the first engine was busy with the first task"
 
 
 def test_the_first_client_starts_a_cluster_and_says_so(kernel_name: str, tmp_path: Path) -> None:
@@ -437,11 +462,12 @@ def test_when_the_shared_memory_is_full(small_memory: Kernel) -> None:
         text = said(kernel.run(call))
         assert "shared memory of the engine's machine is full" in text and "--shm-size" in text and "`large`" in text, text
     assert engines.results(kernel.run("%px large.len()").expect_ok()) == {0: "4000000", 1: "4000000"}
-    deadline = time.monotonic() + 10
     elsewhere = Path(tempfile.gettempdir())
-    while left := [path.name for path in [*memory.glob("chorus-piece-*"), *elsewhere.glob(f"chorus-piece-{kernel.pid}-*")] if not path.is_dir()]:
-        assert time.monotonic() < deadline, f"left in memory: {left}"
-        kernel.run("0").expect_ok()
+
+    def left() -> list[Path]:
+        return [path for path in [*memory.glob("chorus-piece-*"), *elsewhere.glob(f"chorus-piece-{kernel.pid}-*")] if not path.is_dir()]
+
+    until(lambda: not left(), otherwise=lambda: f"left in memory: {left()}")
     assert kernel.run("client.all().map_sync(0..4u32, |x| x)?").expect_ok().text == "[0, 1, 2, 3]"
 
 

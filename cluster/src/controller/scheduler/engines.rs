@@ -18,10 +18,23 @@ pub(super) struct Engine {
     /// Its ROUTER identity, which is its uuid.
     pub(super) identity: Bytes,
     pub(super) running: BTreeSet<TaskNumber>,
-    /// When it ended a task last.
-    pub(super) ended: Duration,
+    /// Since when it is at the task that it runs: it was given that one, or ended the one before.
+    since: Duration,
+    /// That task is long: none is given in advance, to wait behind it, before it has ended.
+    slow: bool,
     /// When it was given its last task, in tasks: engines are used in turn by this.
     used: u64,
+}
+
+impl Engine {
+    fn has_room(&self, depth: usize) -> bool {
+        self.running.len() < depth && !self.slow
+    }
+
+    fn is_at_long_task(&self, long: Option<Duration>, now: Duration) -> bool {
+        let long = long.is_some_and(|long| now.saturating_sub(self.since) >= long);
+        long && !self.running.is_empty()
+    }
 }
 
 /// The place of an engine among those with room: the load where the scheme goes by it, then who was used longest ago.
@@ -37,12 +50,19 @@ pub(super) struct Engines {
     /// Those with room, in the order in which they are used.
     free: BTreeSet<Place>,
     depth: usize,
+    /// From when on a task is long, if that matters.
+    long: Option<Duration>,
     given: u64,
     next: u32,
 }
 
 impl Engines {
-    pub(super) fn new(scheme: Scheme, depth: usize, generator: fastrand::Rng) -> Self {
+    pub(super) fn new(
+        scheme: Scheme,
+        depth: usize,
+        long: Option<Duration>,
+        generator: fastrand::Rng,
+    ) -> Self {
         Self {
             scheme,
             generator,
@@ -50,6 +70,7 @@ impl Engines {
             by_identity: HashMap::new(),
             free: BTreeSet::new(),
             depth,
+            long,
             given: 0,
             next: 0,
         }
@@ -81,7 +102,8 @@ impl Engines {
         let engine = Engine {
             identity: identity.clone(),
             running: BTreeSet::new(),
-            ended: now,
+            since: now,
+            slow: false,
             used: 0,
         };
         self.free.insert(place(self.scheme, key, &engine));
@@ -99,43 +121,57 @@ impl Engines {
 
     pub(super) fn has_room(&self, key: EngineKey) -> bool {
         let engine = self.all.get(&key);
-        engine.is_some_and(|engine| engine.running.len() < self.depth)
+        engine.is_some_and(|engine| engine.has_room(self.depth))
     }
 
-    pub(super) fn give(&mut self, key: EngineKey, task: TaskNumber) {
+    pub(super) fn give(&mut self, key: EngineKey, task: TaskNumber, now: Duration) {
         self.given += 1;
         let given = self.given;
         self.change(key, |engine| {
             engine.used = given;
+            if engine.running.is_empty() {
+                engine.since = now;
+            }
             engine.running.insert(task);
         });
     }
 
-    /// An engine has ended one of its tasks. Gives when it ended the one before.
+    /// An engine has ended one of its tasks. Gives since when it was at it.
     pub(super) fn take(&mut self, key: EngineKey, task: TaskNumber, now: Duration) -> Duration {
-        let mut before = now;
+        let mut since = now;
         self.change(key, |engine| {
             engine.running.remove(&task);
-            before = std::mem::replace(&mut engine.ended, now);
+            engine.slow = false;
+            since = std::mem::replace(&mut engine.since, now);
         });
-        before
+        since
     }
 
     /// Engines may hold so many tasks now. Gives those that have room.
-    pub(super) fn set_depth(&mut self, depth: usize) -> Vec<EngineKey> {
+    pub(super) fn set_depth(&mut self, depth: usize, now: Duration) -> Vec<EngineKey> {
         self.depth = depth;
-        let free = self
-            .all
-            .iter()
-            .filter(|(_, engine)| engine.running.len() < depth);
-        self.free = free
-            .map(|(key, engine)| place(self.scheme, *key, engine))
-            .collect();
+        self.free.clear();
+        for (key, engine) in &mut self.all {
+            engine.slow = engine.is_at_long_task(self.long, now);
+            if engine.has_room(depth) {
+                self.free.insert(place(self.scheme, *key, engine));
+            }
+        }
         self.free.iter().map(|(_, _, key)| *key).collect()
     }
 
     /// The next engine by the scheme, of those with room.
-    pub(super) fn choose(&mut self) -> Option<EngineKey> {
+    pub(super) fn choose(&mut self, now: Duration) -> Option<EngineKey> {
+        loop {
+            let key = self.choose_free()?;
+            self.look(key, now);
+            if self.has_room(key) {
+                return Some(key);
+            }
+        }
+    }
+
+    fn choose_free(&mut self) -> Option<EngineKey> {
         let count = self.free.len();
         let (_, _, key) = match self.scheme {
             _ if count <= 1 => self.free.first(),
@@ -155,10 +191,17 @@ impl Engines {
     }
 
     /// The same of some engines; those without room, or that are gone, do not count.
-    pub(super) fn choose_among(&mut self, some: &BTreeSet<EngineKey>) -> Option<EngineKey> {
+    pub(super) fn choose_among(
+        &mut self,
+        some: &BTreeSet<EngineKey>,
+        now: Duration,
+    ) -> Option<EngineKey> {
+        for key in some {
+            self.look(*key, now);
+        }
         let with_room = some.iter().filter_map(|key| {
             let engine = self.all.get(key)?;
-            let has_room = engine.running.len() < self.depth;
+            let has_room = engine.has_room(self.depth);
             has_room.then(|| place(self.scheme, *key, engine))
         });
         let mut among: Vec<Place> = with_room.collect();
@@ -201,13 +244,21 @@ impl Engines {
         among.get(at).map(|(_, _, key)| *key)
     }
 
+    /// Notices that an engine is at a long task.
+    fn look(&mut self, key: EngineKey, now: Duration) {
+        let engine = self.all.get(&key);
+        if engine.is_some_and(|engine| engine.is_at_long_task(self.long, now)) {
+            self.change(key, |engine| engine.slow = true);
+        }
+    }
+
     fn change(&mut self, key: EngineKey, change: impl FnOnce(&mut Engine)) {
         let Some(engine) = self.all.get_mut(&key) else {
             return;
         };
         self.free.remove(&place(self.scheme, key, engine));
         change(engine);
-        if engine.running.len() < self.depth {
+        if engine.has_room(self.depth) {
             self.free.insert(place(self.scheme, key, engine));
         }
     }

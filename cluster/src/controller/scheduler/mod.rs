@@ -85,7 +85,7 @@ impl<P: Clone> Scheduler<P> {
         let prefetch = Prefetch::new(config.high_water);
         Self {
             limit: config.limit,
-            engines: Engines::new(config.scheme, prefetch.depth(), generator),
+            engines: Engines::new(config.scheme, prefetch.depth(), prefetch.long(), generator),
             prefetch,
             queues: Queues::default(),
             tasks: HashMap::new(),
@@ -252,7 +252,7 @@ impl<P: Clone> Scheduler<P> {
             // It may have waited there for the one before.
             let took = took.unwrap_or_else(|| now.saturating_sub(since.max(before)));
             if self.prefetch.observe(took) {
-                for free in self.engines.set_depth(self.prefetch.depth()) {
+                for free in self.engines.set_depth(self.prefetch.depth(), now) {
                     self.pull(now, free, out);
                 }
             }
@@ -415,8 +415,8 @@ impl<P: Clone> Scheduler<P> {
             Chance::Wait => self.queues.block(task.client, number),
             Chance::Go(places) => {
                 let engine = match &places {
-                    Where::Anywhere => self.engines.choose(),
-                    Where::Among(some) => self.engines.choose_among(some),
+                    Where::Anywhere => self.engines.choose(now),
+                    Where::Among(some) => self.engines.choose_among(some, now),
                 };
                 if let Some(engine) = engine {
                     return self.run(now, number, engine, out);
@@ -470,7 +470,7 @@ impl<P: Clone> Scheduler<P> {
         });
         task.attempts = task.attempts.saturating_add(1);
         task.state = State::Running { engine, since: now };
-        self.engines.give(engine, number);
+        self.engines.give(engine, number, now);
         self.queues.serve(task.client);
         self.running += 1;
     }

@@ -25,7 +25,8 @@ const DEEPEST: usize = 64;
 /// The mark now.
 ///
 /// A task that was given in advance waits behind the one that its engine is busy with, while other engines may be idle. So one long
-/// task ends all advances, and short ones earn them back slowly: only where nearly all are short are many on their way.
+/// task ends all advances, and short ones earn them back slowly: only where nearly all are short are many on their way. And an engine that is
+/// at a long one gets none, however short those of the others are.
 #[derive(Debug)]
 pub(super) struct Prefetch {
     mark: HighWater,
@@ -52,6 +53,11 @@ impl Prefetch {
 
     pub(super) fn depth(&self) -> usize {
         self.depth
+    }
+
+    /// From when on a task that an engine is at is so long that none is to wait behind it; nothing where that doesn't matter.
+    pub(super) fn long(&self) -> Option<Duration> {
+        (self.mark == HighWater::Auto).then_some(LONG)
     }
 
     /// A task took so long. Says whether the mark has changed.

@@ -651,6 +651,42 @@ fn short_tasks_are_given_in_advance_and_long_ones_are_not() {
 }
 
 #[test]
+fn nothing_is_to_wait_behind_a_long_task() {
+    let mut world = World::new(HighWater::Auto);
+    for engine in ["x", "y"] {
+        world.join(engine);
+    }
+    assert_eq!(world.task("long"), "long>x");
+    for number in 0..200 {
+        let id = number.to_string();
+        assert_eq!(world.task(&id), format!("{id}>y"));
+        assert_eq!(world.done("y", &id), "");
+    }
+    // Two may be held now, and it isn't known yet that the one is long.
+    assert_eq!(world.task("a"), "a>y");
+    assert_eq!(world.task("b"), "b>x");
+    world.pass(Duration::from_millis(3));
+    assert_eq!(world.done("y", "a"), "");
+    assert_eq!(world.task("c") + " " + &world.task("d"), "c>y d>y");
+    world.pass(Duration::from_millis(1));
+    for id in ["e", "f", "g"] {
+        world.task(id);
+    }
+    let loads = ["x", "y"].map(|engine| world.scheduler.load(engine.as_bytes()));
+    assert_eq!(loads, [2, 5], "all that came later went to the other");
+    let to_x = Submission {
+        conditions: Some(Box::new(Conditions {
+            targets: vec![Bytes::from("x")],
+            ..Conditions::default()
+        })),
+        ..task("only x")
+    };
+    assert_eq!(world.submit(to_x), "", "it waits here and not there");
+    assert_eq!(world.done("x", "long"), "", "long ones are not seldom");
+    assert_eq!(world.done("x", "b"), "only x>x");
+}
+
+#[test]
 fn schemes_choose_as_ipyparallel_does() {
     // Of four engines, the first has two tasks, the second one, the others none, and the last was used longest ago.
     let chosen = |scheme| {
