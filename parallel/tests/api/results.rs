@@ -198,14 +198,46 @@ fn many_threads_wait_for_many_results() {
 }
 
 /// A display is printed, so another process does it: this test's program, told so by an argument that runs only the test below.
-#[test]
-fn a_display_waits_and_shows_what_ran_where() {
+/// What an ignored test prints: displays go to the process's own output.
+fn printed(test: &str) -> String {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["results::shown", "--exact", "--ignored", "--nocapture"])
+        .args([test, "--exact", "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");
+    text
+}
+
+#[test]
+fn thousands_of_failures_make_a_short_list() {
+    let text = printed("results::shown_failures");
+    assert!(
+        text.contains("map: 5000 items in 5 tasks done, 5000 failed"),
+        "{text}"
+    );
+    let (_, last) = text.rsplit_once("text/plain").unwrap();
+    let listed: Vec<&str> = last.lines().filter(|it| it.contains("bad ")).collect();
+    assert!(
+        listed.len() == 8 && listed[0].contains("item 0, "),
+        "{last}"
+    );
+    assert!(last.contains("and 4992 others"), "{last}");
+}
+
+#[test]
+#[ignore = "prints what the test above looks at"]
+fn shown_failures() {
+    let (_carrier, client) = cluster(2);
+    let view = client.load_balanced_view().chunk_size(1000);
+    let result = view.map(0..5000u32, |x| -> u32 { panic!("bad {x}") });
+    result.wait();
+    result.evcxr_display();
+}
+
+#[test]
+fn a_display_waits_and_shows_what_ran_where() {
+    let text = printed("results::shown");
     let displays: Vec<&str> = text
         .split("EVCXR_BEGIN_CONTENT application/x.chorus.display+json\n")
         .collect();
