@@ -234,19 +234,23 @@ fn in_options(command: &Command, upto: &str, known: Known<'_>) -> (usize, Vec<It
         .last()
         .filter(|word| word.text.starts_with('-') && needs_value(command, &word.text));
     if let Some(option) = option {
-        let argument = argument(command, &option.text);
-        let items = argument.map_or_else(Vec::new, |argument| values(argument, known));
-        let (at, text) = last_of_list(argument, at, &text);
-        return (at, beginning(items, text));
+        let Some(argument) = argument(command, &option.text) else {
+            return (at, Vec::new());
+        };
+        return in_value(argument, at, &text, known);
     }
     if let Some((option, value)) = text.split_once('=')
         && let Some(argument) = argument(command, option)
     {
-        let (at, value) = last_of_list(Some(argument), at + option.len() + 1, value);
-        return (at, beginning(values(argument, known), value));
+        return in_value(argument, at + option.len() + 1, value, known);
     }
     let positional = command.get_positionals().next();
-    let (at, text) = last_of_list(positional, at, &text);
+    if let Some(positional) = positional
+        && text.contains(',')
+        && is_list(positional)
+    {
+        return in_value(positional, at, &text, known);
+    }
     let mut items = Vec::new();
     if before.is_empty() {
         items.extend(command.get_subcommands().map(|sub| {
@@ -284,21 +288,31 @@ fn in_options(command: &Command, upto: &str, known: Known<'_>) -> (usize, Vec<It
             });
         }
     }
-    (at, beginning(items, text))
+    (at, beginning(items, &text))
 }
 
-/// Of names with commas between them, the one that is begun.
-fn last_of_list<'a>(argument: Option<&Arg>, at: usize, text: &'a str) -> (usize, &'a str) {
-    let is_list = argument.is_some_and(|argument| {
-        matches!(
-            argument.get_id().as_str(),
-            "with" | "variables" | "engine_variables"
-        )
+/// Targets that stand alone and not in a list.
+const WHOLE_TARGETS: [(&str, &str); 2] = [("all", "every engine"), ("::2", "every second engine")];
+
+/// What may stand at the end of an argument's value, which begins at `at` with `text`. Of a list it is one that isn't there yet.
+fn in_value(argument: &Arg, at: usize, text: &str, known: Known<'_>) -> (usize, Vec<Item>) {
+    let mut items = values(argument, known);
+    let Some((before, begun)) = text.rsplit_once(',').filter(|_| is_list(argument)) else {
+        return (at, beginning(items, text));
+    };
+    items.retain(|item| {
+        let is_whole = WHOLE_TARGETS.iter().any(|(text, _)| *text == item.text);
+        !is_whole && before.split(',').all(|other| other.trim() != item.text)
     });
-    match text.rfind(',').filter(|_| is_list) {
-        Some(comma) => (at + comma + 1, text.get(comma + 1..).unwrap_or_default()),
-        None => (at, text),
-    }
+    (at + before.len() + 1, beginning(items, begun))
+}
+
+/// Whether its value is a list with commas.
+fn is_list(argument: &Arg) -> bool {
+    matches!(
+        argument.get_id().as_str(),
+        "with" | "variables" | "engine_variables" | "targets"
+    )
 }
 
 fn flags(command: &Command) -> impl Iterator<Item = &Arg> {
@@ -326,9 +340,9 @@ fn values(argument: &Arg, known: Known<'_>) -> Vec<Item> {
         about: about.to_owned(),
     };
     match argument.get_id().as_str() {
-        "targets" => [("all", "every engine"), ("::2", "every second engine")]
-            .into_iter()
-            .map(|(text, about)| item(text.to_owned(), about))
+        "targets" => WHOLE_TARGETS
+            .iter()
+            .map(|(text, about)| item((*text).to_owned(), about))
             .chain(known.ids.iter().map(|id| item(id.to_string(), "engine")))
             .collect(),
         "over" | "with" | "into" | "variables" => known

@@ -62,6 +62,8 @@ fn options_and_their_values() {
         ("%%px -t |", 8, &["all", "::2", "0", "1"]),
         ("%px --targets |", 14, &["all", "::2", "0", "1"]),
         ("%px --targets=a|", 14, &["all"]),
+        ("%px -t 0,|", 9, &["1"]),
+        ("%px --targets=1,|", 16, &["0"]),
         ("%px -t a|", 7, &["all"]),
         ("%%px --group-outputs |", 21, &["type", "engine", "order"]),
         ("%%px --signal-on-interrupt SIGK|", 27, &["SIGKILL"]),
