@@ -93,7 +93,7 @@ fn decoded<C: Tally>(all: &mut C, encoded: &[u8], vector: bool) -> Result<(), Co
     }
 }
 
-/// The same for counted words, if these are: compiled with this crate, optimised as such, and not again with each cell that counts words.
+/// The same for counted words, if these are, by code that was optimised with this crate. What a cell compiles of it besides is not run.
 fn add_words(all: &mut dyn Any, encoded: &[u8], vector: bool) -> Option<Result<(), CodecError>> {
     macro_rules! among {
         ($($number:ty),*) => {$(

@@ -75,6 +75,13 @@ def test_maps_of_all_kinds(kernel: Kernel) -> None:
     assert kernel.run("let mut seen: Vec<u32> = client.load_balanced_view().imap(0..20u32, |x| x).unordered().collect::<Result<_, _>>()?;\nseen.sort();\nseen.len()").expect_ok().text == "20"
 
 
+def test_counts_overflow_as_any_sum_does(kernel: Kernel) -> None:
+    counted = "client.all().apply(|_: ()| std::collections::HashMap::from([(\"a\".to_owned(), {})]), ()).counts()?"
+    assert kernel.run(counted.format("1i32")).expect_ok().text == '{"a": 2}'
+    text = said(kernel.run(counted.format("i32::MAX")))
+    assert "attempt to add with overflow" in text, text
+
+
 def test_the_notebooks_functions_and_types(kernel: Kernel) -> None:
     kernel.run("fn twice<T: std::ops::Add<Output = T> + Copy>(x: T) -> T { x + x }\n#[derive(serde::Serialize, serde::Deserialize, Debug, Clone, PartialEq)]\n"
                "enum Shape { Circle { radius: f64 }, Square(f64), Nothing }\nimpl Shape { fn area(&self) -> f64 { match self { Shape::Circle { radius } => 3.0 * radius * radius, Shape::Square(a) => a * a, Shape::Nothing => 0.0 } } }").expect_ok()
@@ -296,15 +303,15 @@ def test_a_cell_that_dies_loses_no_tasks(kernel: Kernel, flag: Flag) -> None:
 
 
 def test_a_cell_that_dies_while_it_submits(kernel: Kernel) -> None:
-    """What it had written for the engines goes with it, the task that was half written too."""
+    """What it had written for the engines goes with it."""
     kernel.run("#[derive(Clone, serde::Deserialize)]\nstruct Deadly(u32, Vec<u8>);\nimpl serde::Serialize for Deadly {\n    fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {\n"
                "        if self.0 == 3 { std::process::abort() }\n        (self.0, &self.1).serialize(to)\n    }\n}").expect_ok()
-    pid = kernel.run("std::process::id()").expect_ok().text
-    for view in ("load_balanced_view()", "load_balanced_view().chunk_size(1)", "all()"):
+    for view in ("load_balanced_view().chunk_size(1)", "load_balanced_view().chunk_size(2)", "all()"):
+        pid = kernel.run("std::process::id()").expect_ok().text
         result = kernel.run(f"client.{view}.map_sync((0..6).map(|n| Deadly(n, vec![1; 1_000_000])).collect::<Vec<_>>(), |it| it.0)")
         assert result.status == "error" and "SIGABRT" in said(result), said(result)
-    assert kernel.run("client.all().apply_sync(|x: u32| x, 9)?").expect_ok().text == "[9, 9]"
-    until(lambda: not list(Path("/dev/shm").glob(f"chorus-piece-{pid}-*")))
+        assert kernel.run("client.all().apply_sync(|x: u32| x, 9)?").expect_ok().text == "[9, 9]"
+        until(lambda: not list(Path("/dev/shm").glob(f"chorus-piece-{pid}-*")), otherwise=lambda: view)
     until_no_files(kernel)
 
 

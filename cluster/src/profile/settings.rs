@@ -35,8 +35,8 @@ misses = 10
 # How load-balanced tasks find their engine: "leastload" (the one that has least to do), "lru" (the one used longest ago),
 # "plainrandom", "twobin" (the one used longer ago of two at random), "weighted" (the less loaded of two at random).
 scheme = "leastload"
-# How many tasks an engine is given before it has answered the first. "auto": one while tasks are long, more while they take
-# less than a millisecond. 0: no limit.
+# How many tasks an engine is given before it has answered the first. "auto": two while tasks take less than 4 ms, more while
+# they are shorter still, and one while some take longer; no further one while the engine is at such a long task. 0: no limit.
 hwm = "auto"
 
 [limits]

@@ -26,7 +26,7 @@ typeid = "1"
 [workspace]
 "#;
 
-/// As evcxr writes it, so that cargo compiles the dependencies in the same way.
+/// As evcxr writes it, so that cargo compiles the dependencies in the same way; only the crate for cells itself is optimised as a program is.
 const BUILD: &str = r#"[package]
 name = "ctx"
 version = "1.0.0"
@@ -52,7 +52,6 @@ opt-level = 3
 codegen-units = 1
 incremental = false
 debug-assertions = false
-overflow-checks = false
 
 [dependencies]
 chorus = { path = "../chorus" }

@@ -20,7 +20,7 @@
 //! 4. Every submitted task ends in exactly one [`Done`], whatever happens: a lost engine, an abort, a refusal of the controller are
 //!    failures. Only `Down::Gone` or the end of the connection spares the carrier from it.
 //! 5. A [`Piece::File`] belongs to whoever receives it: a carrier removes it when the task that it came with is done, or the shared
-//!    value dropped; the program when it has mapped it. A file's name begins with [`FILES`], the process id of its maker and a `-`, so
+//!    value dropped; the program when it has taken it. A file's name begins with [`FILES`], the process id of its maker and a `-`, so
 //!    that those of the dead can be found. The arguments of a call's many tasks are stretches of a file ([`Piece::Part`]), which is a shared
 //!    value: the program sends it before it has written anything, a task when its stretch is written, and `Unshare` behind the last of them. The
 //!    carrier may rename it meanwhile. Instead of removing a file that nobody reads any more, a carrier may give it the name `Welcome::spare`; a

@@ -274,14 +274,9 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
+    /// Not of length 0, of which there are no mappings.
     fn of(file: &File, length: u64) -> io::Result<Mapping> {
         let length = usize::try_from(length).unwrap_or(usize::MAX);
-        if length == 0 {
-            return Ok(Mapping {
-                start: NonNull::dangling(),
-                length,
-            });
-        }
         if file.metadata()?.len() < length as u64 {
             return Err(cut());
         }
@@ -305,17 +300,15 @@ impl Mapping {
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: mapped as long as this lives (or of length 0); by the protocol its maker writes no more while it is read.
+        // SAFETY: mapped as long as this lives; by the protocol its maker writes no more while it is read.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.length) }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        if self.length > 0 {
-            // SAFETY: mapped by `of` with this length; nobody has a reference any more.
-            unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
-        }
+        // SAFETY: mapped by `of` with this length; nobody has a reference any more.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }
 
@@ -333,16 +326,19 @@ mod tests {
 
     #[test]
     fn large_values_lie_in_a_private_file_until_they_are_taken() {
-        let value: Vec<f64> = (0..100_000).map(f64::from).collect();
-        let piece = Piece::of(codec::encode(&value).unwrap());
-        let Piece::File { path, length } = piece.clone() else {
-            panic!("{piece:?}");
-        };
-        let metadata = std::fs::metadata(&path).unwrap();
-        assert_eq!((metadata.mode() & 0o777, metadata.len()), (0o600, length));
-        let bytes = piece.take().unwrap();
-        assert!(!path.exists());
-        assert_eq!(codec::decode::<Vec<f64>>(&bytes).unwrap(), value);
+        for (count, is_mapped) in [(8_000, false), (100_000, true)] {
+            let value: Vec<f64> = (0..count).map(f64::from).collect();
+            let piece = Piece::of(codec::encode(&value).unwrap());
+            let Piece::File { path, length } = piece.clone() else {
+                panic!("{piece:?}");
+            };
+            let metadata = std::fs::metadata(&path).unwrap();
+            assert_eq!((metadata.mode() & 0o777, metadata.len()), (0o600, length));
+            let bytes = piece.take().unwrap();
+            assert!(!path.exists());
+            assert_eq!(matches!(bytes, Bytes::Mapped(_)), is_mapped);
+            assert_eq!(codec::decode::<Vec<f64>>(&bytes).unwrap(), value);
+        }
     }
 
     #[test]
@@ -427,15 +423,18 @@ mod tests {
 
     #[test]
     fn a_file_that_is_cut_or_gone_is_an_error() {
-        let value = vec![0u8; 2 * LARGE];
-        let Piece::File { path, length } = Piece::of(codec::encode(&value).unwrap()) else {
-            panic!("not in a file");
-        };
-        let longer = Piece::File {
-            path,
-            length: length + 1,
-        };
-        assert!(longer.clone().take().is_err());
-        assert!(longer.take().is_err());
+        for bytes in [2 * LARGE, 2 * READ as usize] {
+            let value = vec![0u8; bytes];
+            let Piece::File { path, length } = Piece::of(codec::encode(&value).unwrap()) else {
+                panic!("not in a file");
+            };
+            let longer = Piece::File {
+                path,
+                length: length + 1,
+            };
+            for kind in [io::ErrorKind::UnexpectedEof, io::ErrorKind::NotFound] {
+                assert_eq!(longer.clone().take().unwrap_err().kind(), kind);
+            }
+        }
     }
 }

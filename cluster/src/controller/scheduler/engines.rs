@@ -136,13 +136,22 @@ impl Engines {
         });
     }
 
-    /// An engine has ended one of its tasks. Gives since when it was at it.
-    pub(super) fn take(&mut self, key: EngineKey, task: TaskNumber, now: Duration) -> Duration {
+    /// An engine has ended one of its tasks; `ran`: not one that it dropped while it was at another. Gives since when it was at one.
+    pub(super) fn take(
+        &mut self,
+        key: EngineKey,
+        task: TaskNumber,
+        ran: bool,
+        now: Duration,
+    ) -> Duration {
         let mut since = now;
         self.change(key, |engine| {
             engine.running.remove(&task);
-            engine.slow = false;
-            since = std::mem::replace(&mut engine.since, now);
+            since = engine.since;
+            if ran || engine.running.is_empty() {
+                engine.since = now;
+                engine.slow = false;
+            }
         });
         since
     }
@@ -162,6 +171,12 @@ impl Engines {
 
     /// The next engine by the scheme, of those with room.
     pub(super) fn choose(&mut self, now: Duration) -> Option<EngineKey> {
+        if !matches!(self.scheme, Scheme::Leastload | Scheme::Lru) {
+            // These look at all of them anyway.
+            for (_, _, key) in self.free.clone() {
+                self.look(key, now);
+            }
+        }
         loop {
             let key = self.choose_free()?;
             self.look(key, now);
@@ -271,6 +286,9 @@ impl Engines {
             .map(|(key, engine)| place(self.scheme, *key, engine))
             .collect();
         assert_eq!(free, self.free);
+        for engine in self.all.values().filter(|engine| engine.slow) {
+            assert!(self.long.is_some() && !engine.running.is_empty());
+        }
     }
 }
 

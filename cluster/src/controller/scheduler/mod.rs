@@ -4,7 +4,7 @@
 //! wait is `queue`, how engines are chosen `engines`, how many tasks an engine holds `prefetch`, what restricts a task `limits`,
 //! what it waits for `dependency`, what is remembered of those that ended `done`. Here are the events and what holds between them:
 //!
-//! - no engine has room while a task is ready that it may run;
+//! - no engine has room while a task is ready that it may run (one that was seen to be at a long task has none);
 //! - a step costs at most the logarithm of the number of tasks, plus what it changes: a task's own engines and dependents.
 //!
 //! Source: <https://ipyparallel.readthedocs.io/en/stable/tutorial/task.html>. It differs from ipyparallel's in this: a task that
@@ -230,7 +230,8 @@ impl<P: Clone> Scheduler<P> {
         };
         task.state = State::Blocked;
         self.running -= 1;
-        let before = self.engines.take(key, number, now);
+        let ran = matches!(answer, Answer::Succeeded | Answer::Failed);
+        let began = self.engines.take(key, number, ran, now);
         let tried_again = match answer {
             Answer::Succeeded => false,
             _ if task.aborted => false,
@@ -248,9 +249,9 @@ impl<P: Clone> Scheduler<P> {
             }
             Answer::Aborted => true,
         };
-        if matches!(answer, Answer::Succeeded | Answer::Failed) {
+        if ran {
             // It may have waited there for the one before.
-            let took = took.unwrap_or_else(|| now.saturating_sub(since.max(before)));
+            let took = took.unwrap_or_else(|| now.saturating_sub(since.max(began)));
             if self.prefetch.observe(took) {
                 for free in self.engines.set_depth(self.prefetch.depth(), now) {
                     self.pull(now, free, out);

@@ -15,7 +15,7 @@ pub enum HighWater {
 
 /// A task that takes this long is long: the way to the controller and back, 0.2 to 0.4 ms between two tasks, costs it little.
 const LONG: Duration = Duration::from_millis(4);
-/// Work that an engine may hold, going by what the last tasks took, if it holds more than one task in advance.
+/// All the work that an engine may hold if it holds more than two tasks, going by what the last ones took.
 const AHEAD: Duration = Duration::from_millis(2);
 /// Tasks in a row that must be short before any is given in advance, and again for each step up.
 const TRUST: u32 = 16;
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_two_milliseconds_of_work_is_given_at_a_time() {
+    fn beyond_one_in_advance_no_more_than_two_milliseconds_of_work_are_held() {
         let mut prefetch = Prefetch::new(HighWater::Auto);
         for _ in 0..2000 {
             prefetch.observe(Duration::from_micros(300));

@@ -650,21 +650,25 @@ fn short_tasks_are_given_in_advance_and_long_ones_are_not() {
     assert_eq!(world.scheduler.load(b"y"), 1);
 }
 
-#[test]
-fn nothing_is_to_wait_behind_a_long_task() {
+/// Two engines, each of which may hold eight tasks.
+fn warm() -> World {
     let mut world = World::new(HighWater::Auto);
-    for engine in ["x", "y"] {
-        world.join(engine);
-    }
-    assert_eq!(world.task("long"), "long>x");
+    assert_eq!(world.join("y"), "");
     for number in 0..200 {
         let id = number.to_string();
         assert_eq!(world.task(&id), format!("{id}>y"));
         assert_eq!(world.done("y", &id), "");
     }
-    // Two may be held now, and it isn't known yet that the one is long.
-    assert_eq!(world.task("a"), "a>y");
-    assert_eq!(world.task("b"), "b>x");
+    assert_eq!(world.join("x"), "");
+    world
+}
+
+#[test]
+fn nothing_is_given_to_an_engine_that_is_at_a_long_task() {
+    let mut world = warm();
+    let loads = |world: &World| ["x", "y"].map(|engine| world.scheduler.load(engine.as_bytes()));
+    assert_eq!(world.task("long"), "long>x");
+    assert_eq!(world.task("a") + " " + &world.task("b"), "a>y b>x");
     world.pass(Duration::from_millis(3));
     assert_eq!(world.done("y", "a"), "");
     assert_eq!(world.task("c") + " " + &world.task("d"), "c>y d>y");
@@ -672,8 +676,11 @@ fn nothing_is_to_wait_behind_a_long_task() {
     for id in ["e", "f", "g"] {
         world.task(id);
     }
-    let loads = ["x", "y"].map(|engine| world.scheduler.load(engine.as_bytes()));
-    assert_eq!(loads, [2, 5], "all that came later went to the other");
+    assert_eq!(
+        loads(&world),
+        [2, 5],
+        "all that came later went to the other"
+    );
     let to_x = Submission {
         conditions: Some(Box::new(Conditions {
             targets: vec![Bytes::from("x")],
@@ -682,8 +689,38 @@ fn nothing_is_to_wait_behind_a_long_task() {
         ..task("only x")
     };
     assert_eq!(world.submit(to_x), "", "it waits here and not there");
-    assert_eq!(world.done("x", "long"), "", "long ones are not seldom");
-    assert_eq!(world.done("x", "b"), "only x>x");
+    let (verdict, shown) = world.answer("x", "b", Answer::Aborted);
+    assert_eq!(
+        (verdict, shown.as_str()),
+        (Verdict::Again, "b>y"),
+        "dropped, and x is at the long one still"
+    );
+    assert_eq!(world.done("x", "long"), "only x>x", "which is told now");
+}
+
+#[test]
+fn an_engine_is_slow_for_as_long_as_its_task_takes() {
+    let mut world = warm();
+    // To be idle is not to be at a long task.
+    world.pass(Duration::from_millis(10));
+    for id in ["a", "b", "c", "d"] {
+        world.task(id);
+    }
+    assert_eq!(
+        ["x", "y"].map(|engine| world.scheduler.load(engine.as_bytes())),
+        [2, 2]
+    );
+    world.pass(Duration::from_millis(5));
+    assert_eq!(world.task("e"), "", "both are at one for long");
+    // The engine says that it was a short one, which waited for something else.
+    let mut out = Vec::new();
+    let took = Some(Duration::from_micros(3));
+    let verdict = world
+        .scheduler
+        .finish(world.now, b"x", "a", Answer::Succeeded, took, &mut out);
+    assert_eq!(verdict, Verdict::Deliver);
+    assert_eq!(world.shown(&out), "e>x");
+    assert_eq!(world.task("f"), "f>x");
 }
 
 #[test]
