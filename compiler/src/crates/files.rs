@@ -50,7 +50,6 @@ overflow-checks = true
 [profile.dev.package.chorus]
 opt-level = 3
 codegen-units = 1
-incremental = false
 debug-assertions = false
 
 [dependencies]
