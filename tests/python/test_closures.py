@@ -331,7 +331,7 @@ def test_purge(kernel: Kernel, flag: Flag) -> None:
 
 def test_a_program_that_goes_away_has_its_tasks_aborted(kernel: Kernel, flag: Flag) -> None:
     kernel.run(f"{{\n    let gone = Client::connect()?;\n    let _ = gone.load_balanced_view().chunk_size(1).map(0..50u32, |x| {{ {flag.wait()} x }});\n    let _ = gone.all().push(\"unused\", &vec![0u8; 1_000_000]);\n}}").expect_ok()
-    until(lambda: kernel.run("client.queue_status(..)?.unassigned").expect_ok().text == "0")
+    until(lambda: kernel.run("client.queue_status(..)?.unassigned").expect_ok().text == "0", within=15)
     flag.raise_()
     assert kernel.run("client.all().apply_sync(|x: u32| x, 1)?").expect_ok().text == "[1, 1]"
     until_no_files(kernel)
@@ -354,7 +354,7 @@ def test_an_engine_that_is_killed(fresh: Kernel, tmp_path: Path) -> None:
     # Each run leaves a mark with the engine's process, and waits on its first engine.
     task = f'|x: u32| {{ let pid = std::process::id(); std::fs::write(format!("{marks}/{{x}}-{{pid}}"), "").unwrap(); while std::fs::read_dir("{marks}").unwrap().count() < 2 || !std::path::Path::new("{tmp_path}/go").exists() {{ std::thread::sleep(Duration::from_millis(5)); }} x }}'
     kernel.run(f"let kept = client.load_balanced_view().retries(2).chunk_size(1).map(0..2u32, {task});").expect_ok()
-    until(lambda: len(list(marks.iterdir())) == 2)
+    until(lambda: len(list(marks.iterdir())) >= 2)
     # The engine above the runtime that made a mark.
     runtime = psutil.Process(int(next(marks.iterdir()).name.split("-")[1]))
     [engine] = [parent for parent in runtime.parents() if engines.role(parent) == "engine"]
@@ -474,7 +474,7 @@ def test_when_the_shared_memory_is_full(small_memory: Kernel) -> None:
     def left() -> list[Path]:
         return [path for path in [*memory.glob("chorus-piece-*"), *elsewhere.glob(f"chorus-piece-{kernel.pid}-*")] if not path.is_dir()]
 
-    until(lambda: not left(), otherwise=lambda: f"left in memory: {left()}")
+    until(lambda: not left(), 10, lambda: f"left in memory: {left()}")
     assert kernel.run("client.all().map_sync(0..4u32, |x| x)?").expect_ok().text == "[0, 1, 2, 3]"
 
 

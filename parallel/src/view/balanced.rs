@@ -363,8 +363,7 @@ impl LoadBalancedView {
         A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
-        Code::take(function);
-        RemoteFunction::new(self.clone(), function::apply::<F, A, R>)
+        RemoteFunction::new(self.clone(), function)
     }
 
     /// Makes a function of items, whose calls go to whichever engines are free, in chunks (as ipyparallel's `@parallel`).
@@ -374,8 +373,7 @@ impl LoadBalancedView {
         A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
-        Code::take(function);
-        ParallelFunction::new(self.clone(), function::map::<F, A, R>)
+        ParallelFunction::new(self.clone(), function)
     }
 
     /// How many engines may run its tasks now; at least one.

@@ -224,8 +224,7 @@ impl DirectView {
         A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
-        Code::take(function);
-        RemoteFunction::new(self.clone(), function::apply::<F, A, R>)
+        RemoteFunction::new(self.clone(), function)
     }
 
     /// Makes a function of items, whose calls are spread over the view's engines (as ipyparallel's `@parallel`).
@@ -235,8 +234,7 @@ impl DirectView {
         A: Portable, // borrows nothing: a `String`, no `&str`
         R: Portable,
     {
-        Code::take(function);
-        ParallelFunction::new(self.clone(), function::map::<F, A, R>)
+        ParallelFunction::new(self.clone(), function)
     }
 
     fn snippet(&self, code: String, takes: Option<String>, gives: Option<String>) -> Job {

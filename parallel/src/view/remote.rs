@@ -4,7 +4,7 @@ use super::balanced::LoadBalancedView;
 use super::direct::DirectView;
 use super::split::{self, Deal};
 use crate::error::Error;
-use crate::function::Trampoline;
+use crate::function::{self, Code, Trampoline};
 use crate::items::Items;
 use crate::portable::Portable;
 use crate::result::AsyncResult;
@@ -27,15 +27,19 @@ impl<A, R, V: fmt::Debug> fmt::Debug for RemoteFunction<A, R, V> {
 
 impl<A, R, V: Clone> Clone for RemoteFunction<A, R, V> {
     fn clone(&self) -> Self {
-        RemoteFunction::new(self.view.clone(), self.trampoline)
+        RemoteFunction {
+            view: self.view.clone(),
+            ..*self
+        }
     }
 }
 
-impl<A, R, V> RemoteFunction<A, R, V> {
-    pub(super) fn new(view: V, trampoline: Trampoline) -> RemoteFunction<A, R, V> {
+impl<A: Portable, R: Portable, V> RemoteFunction<A, R, V> {
+    pub(super) fn new<F: Fn(A) -> R>(view: V, function: F) -> RemoteFunction<A, R, V> {
+        Code::take(function);
         RemoteFunction {
             view,
-            trampoline,
+            trampoline: function::apply::<F, A, R>,
             function: PhantomData,
         }
     }
@@ -93,20 +97,19 @@ impl<A, R> Clone for ParallelFunction<A, R> {
     }
 }
 
-impl<A, R> ParallelFunction<A, R> {
-    pub(super) fn new(
+impl<A: Portable, R: Portable> ParallelFunction<A, R> {
+    pub(super) fn new<F: Fn(A) -> R>(
         view: impl Deal + Send + Sync + 'static,
-        trampoline: Trampoline,
+        function: F,
     ) -> ParallelFunction<A, R> {
+        Code::take(function);
         ParallelFunction {
             view: Arc::new(view),
-            trampoline,
+            trampoline: function::map::<F, A, R>,
             function: PhantomData,
         }
     }
-}
 
-impl<A: Portable, R: Portable> ParallelFunction<A, R> {
     /// Calls it for each item.
     pub fn map<I: Items<Item = A>>(&self, items: I) -> AsyncResult<Vec<R>> {
         split::call_parts(&*self.view, self.trampoline, items)

@@ -197,8 +197,7 @@ fn many_threads_wait_for_many_results() {
     });
 }
 
-/// A display is printed, so another process does it: this test's program, told so by an argument that runs only the test below.
-/// What an ignored test prints: displays go to the process's own output.
+/// What an ignored test prints. A display goes to its process's output, so another process shows it: this program, told to run only that test.
 fn printed(test: &str) -> String {
     let output = std::process::Command::new(std::env::current_exe().unwrap())
         .args([test, "--exact", "--ignored", "--nocapture"])

@@ -172,10 +172,13 @@ impl Engines {
     /// The next engine by the scheme, of those with room.
     pub(super) fn choose(&mut self, now: Duration) -> Option<EngineKey> {
         if !matches!(self.scheme, Scheme::Leastload | Scheme::Lru) {
-            // These look at all of them anyway.
-            for (_, _, key) in self.free.clone() {
+            // These schemes go through all of them anyway.
+            let keys = self.free.iter().map(|(_, _, key)| *key);
+            let slow: Vec<_> = keys.filter(|key| self.is_at_long_task(*key, now)).collect();
+            for key in slow {
                 self.look(key, now);
             }
+            return self.choose_free();
         }
         loop {
             let key = self.choose_free()?;
@@ -261,10 +264,14 @@ impl Engines {
 
     /// Notices that an engine is at a long task.
     fn look(&mut self, key: EngineKey, now: Duration) {
-        let engine = self.all.get(&key);
-        if engine.is_some_and(|engine| engine.is_at_long_task(self.long, now)) {
+        if self.is_at_long_task(key, now) {
             self.change(key, |engine| engine.slow = true);
         }
+    }
+
+    fn is_at_long_task(&self, key: EngineKey, now: Duration) -> bool {
+        let engine = self.all.get(&key);
+        engine.is_some_and(|engine| engine.is_at_long_task(self.long, now))
     }
 
     fn change(&mut self, key: EngineKey, change: impl FnOnce(&mut Engine)) {
