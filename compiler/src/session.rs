@@ -48,6 +48,7 @@ impl Session {
                         Err(TryRecvError::Empty) if !warm.load(Ordering::Relaxed) => {
                             notebook.warm_up_completion();
                             warm.store(true, Ordering::Relaxed);
+                            tracing::info!("the compiler is warm");
                             continue;
                         }
                         Err(TryRecvError::Empty) => queue.recv().ok(),

@@ -125,6 +125,7 @@ INTERRUPTED = {
 }
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("what", INTERRUPTED)
 def test_interrupt_takes_effect_within_200_ms(kernel: Kernel, what: str) -> None:
     live = Live(kernel)

@@ -173,6 +173,7 @@ QUICK = [
 ]
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind, content, key, wanted", QUICK)
 def test_answers_within_300_ms_while_a_cell_runs(busy: tuple[Live, Request], kind: str, content: dict, key: str, wanted: str) -> None:
     live, _ = busy
@@ -185,6 +186,7 @@ def test_answers_within_300_ms_while_a_cell_runs(busy: tuple[Live, Request], kin
     assert statistics.median(times) < 0.3, times
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("kind, content, key, wanted", QUICK)
 def test_answers_within_300_ms_when_idle(kernel: Kernel, kind: str, content: dict, key: str, wanted: str) -> None:
     live = Live(kernel)
@@ -193,6 +195,7 @@ def test_answers_within_300_ms_when_idle(kernel: Kernel, kind: str, content: dic
     live.settle()
 
 
+@pytest.mark.alone
 def test_the_first_completion_after_a_new_cell_is_quick_too(kernel: Kernel) -> None:
     """Each cell changes the state that rust-analyzer must know."""
     live = Live(kernel)

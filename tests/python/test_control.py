@@ -45,6 +45,7 @@ def test_kernel_info_on_control_while_a_cell_runs(busy: tuple[Live, Request]) ->
     check_states(info)
 
 
+@pytest.mark.alone
 def test_control_is_fast_while_a_cell_runs(busy: tuple[Live, Request]) -> None:
     live, _ = busy
     assert statistics.median(live.ask("kernel_info_request", channel="control").seconds for _ in range(7)) < 0.1

@@ -101,7 +101,7 @@ def test_committed_without_outputs(path: Path) -> None:
         assert cell.outputs == [] and cell.execution_count is None, cell.source
 
 
-@pytest.mark.parametrize("name", ["forestfire", "tour", "wordcount"])
+@pytest.mark.parametrize("name", [pytest.param("forestfire", marks=pytest.mark.alone), "tour", "wordcount"])
 def test_runs_from_top_to_bottom(request: pytest.FixtureRequest, name: str) -> None:
     notebook = request.getfixturevalue(name)
     check_errors(notebook)
@@ -165,6 +165,7 @@ def test_wordcount_shows_what_ran_where(wordcount: NotebookNode) -> None:
     assert html.count("<rect") >= tasks
 
 
+@pytest.mark.alone
 def test_forestfire_balances_what_equal_shares_do_not(forestfire: NotebookNode) -> None:
     """Most of the work is in the dense half: with equal shares one engine has nearly all of it."""
     if len(os.sched_getaffinity(0)) != 2:

@@ -110,6 +110,7 @@ def test_a_debug_value_of_10_mb_arrives_whole(kernel: Kernel) -> None:
     assert result.text.strip() == '"' + "v" * 10_000_000 + '"'
 
 
+@pytest.mark.alone
 def test_first_line_of_a_long_cell_within_100_ms(kernel: Kernel) -> None:
     live = Live(kernel)
     delays = []
@@ -123,6 +124,7 @@ def test_first_line_of_a_long_cell_within_100_ms(kernel: Kernel) -> None:
     assert statistics.median(delays) < 0.1, delays
 
 
+@pytest.mark.alone
 def test_output_streams_while_the_cell_runs(kernel: Kernel) -> None:
     """Each of ten lines arrives soon after it was printed, also without a newline."""
     live = Live(kernel)
@@ -133,6 +135,7 @@ def test_output_streams_while_the_cell_runs(kernel: Kernel) -> None:
     assert statistics.median(delays) < 0.1, delays
 
 
+@pytest.mark.alone
 def test_large_output_streams_while_the_cell_runs(kernel: Kernel) -> None:
     live = Live(kernel)
     cell = live.submit(f'print!("{{}}", "q".repeat(5_000_000)); println!("end"); {nap(1500)}')

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import statistics
 
+import pytest
+
 from chorus_client import Kernel
 from live import Live
+
+pytestmark = pytest.mark.alone
 
 # Generic code in plenty: seconds for rustc, nothing for the processor.
 HEAVY = "\n".join(

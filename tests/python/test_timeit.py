@@ -12,6 +12,8 @@ import engines
 from chorus_client import Kernel, Result
 from engines import results, said, shown
 
+pytestmark = pytest.mark.alone
+
 # What IPython prints: three significant digits and a unit.
 TIME = r"(?:(?:\d+(?:\.\d+)?|\d(?:\.\d+)?e[+-]\d+) (?:ns|[µμ]s|ms|s)|(?:\d+(?:d|h|min|s) ?)+)"
 LINE = rf"({TIME}) ± ({TIME}) per loop \(mean ± std\. dev\. of (\d+) runs?, ([\d,]+) loops? each\)"

@@ -4,7 +4,7 @@
 
 #[cfg(test)]
 mod house {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::path::{Path, PathBuf};
 
     fn root() -> PathBuf {
@@ -79,9 +79,9 @@ mod house {
     #[test]
     fn arrows_point_one_way() {
         let allowed = |from: &str, to: &str| match from {
-            "protocol" | "runtime" | "compiler" | "kernelspec" | "tests" => false,
+            "protocol" | "runtime" | "compiler" | "kernelspec" | "magics" => false,
             "cluster" | "chorus" => ["protocol", "runtime"].contains(&to),
-            "magics" | "examples" => to == "chorus",
+            "examples" | "tests" => to == "chorus",
             "kernel" => true,
             _ => panic!("{from} is a new crate: give it a line here and in ARCHITECTURE.md"),
         };
@@ -98,6 +98,46 @@ mod house {
             let manifest = std::fs::read_to_string(folder(&name).join("Cargo.toml")).unwrap();
             assert_eq!(manifest.contains("evcxr"), name == "compiler", "{name}");
         }
+    }
+
+    /// What cargo compiles for these arguments: each package with its features.
+    fn packages(arguments: &[&str]) -> BTreeSet<String> {
+        let output = std::process::Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--offline",
+                "--prefix",
+                "none",
+                "--format",
+                "{p} [{f}]",
+            ])
+            .args(arguments)
+            .current_dir(root())
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        let found: BTreeSet<String> = text
+            .lines()
+            .map(|line| line.trim_end_matches(" (*)").to_owned())
+            .filter(|line| !line.is_empty())
+            .collect();
+        assert!(
+            found.len() > 100,
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        found
+    }
+
+    #[test]
+    fn tests_compile_no_dependency_anew() {
+        let program = packages(&["--package", "kernel", "--edges", "normal,build"]);
+        let tests = packages(&["--workspace", "--edges", "normal,build,dev"]);
+        let twice: Vec<&String> = program.difference(&tests).collect();
+        assert!(
+            twice.is_empty(),
+            "tests want other features of these, so they are compiled twice; kernel/Cargo.toml says what to do: {twice:#?}"
+        );
     }
 
     #[test]
