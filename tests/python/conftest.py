@@ -18,6 +18,15 @@ from chorus_client import Kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 
+# Two processes take files in this order: a long one at the end would have one of them wait.
+LONGEST_FIRST = ["browser", "notebooks", "crate", "lifecycle", "px_clusters", "commands", "closures", "compile_service", "checkpoint", "cli", "px_failures",
+                 "ipyparallel", "history", "cluster_cli", "px", "parallel", "output", "errors"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {f"test_{name}.py": rank for rank, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(scope="session")
 def chorus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
