@@ -15,6 +15,7 @@ from typing import Callable, Iterator
 import pytest
 
 from chorus_client import Kernel
+from engines import Flag
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -87,6 +88,12 @@ def start_kernel(kernel_name: str, tmp_path: Path) -> Iterator[Callable[..., Ker
     yield start
     for kernel in kernels:
         kernel.kill()
+
+
+@pytest.fixture
+def flag(tmp_path: Path) -> Flag:
+    """Not raised yet."""
+    return Flag(tmp_path / "flag")
 
 
 @pytest.fixture

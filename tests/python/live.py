@@ -188,6 +188,13 @@ class Live:
         """A barrier on the control channel alone, for while a cell runs."""
         self.ask("kernel_info_request", channel="control")
 
+    def settle_queue(self) -> None:
+        """A barrier for while a cell runs, after which the kernel has read what was sent before, on both channels: a subshell answers
+        what comes behind it on the shell's socket."""
+        subshell = self.ask("create_subshell_request", channel="control").reply["subshell_id"]
+        self.ask("kernel_info_request", subshell=subshell)
+        self.ask("delete_subshell_request", {"subshell_id": subshell}, channel="control")
+
     def settle(self) -> None:
         """A barrier on both channels, after which every message of the requests before it has been filed."""
         self.settle_control()

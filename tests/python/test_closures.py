@@ -38,11 +38,6 @@ def module_kernel(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) ->
         until_no_files(kernel)
 
 
-@pytest.fixture
-def flag(tmp_path: Path) -> Flag:
-    return Flag(tmp_path / "flag")
-
-
 def files(kernel: Kernel) -> list[str]:
     """Files in memory of this kernel's processes that are still alive, but for the folders of engines."""
     data = psutil.Process(kernel.pid).environ()["XDG_DATA_HOME"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from chorus_client import Kernel
+from engines import Flag
 from live import Live, check_states, error_text
 
 
@@ -131,11 +132,13 @@ def test_interrupt_while_asking(kernel: Kernel, with_input: None) -> None:
     assert kernel.run('ask("Again?")', answers=["yes"]).expect_ok().text.strip() == '"yes"'
 
 
-def test_stop_on_error_aborts_what_is_queued(kernel: Kernel) -> None:
+def test_stop_on_error_aborts_what_is_queued(kernel: Kernel, flag: Flag) -> None:
     live = Live(kernel)
-    failing = live.submit('std::thread::sleep(std::time::Duration::from_millis(500)); panic!("stop here")')
+    failing = live.submit(f'{flag.wait()} panic!("stop here")')
     queued = [live.submit(f'println!("must not run {n}");') for n in range(3)]
     between = live.send("kernel_info_request")
+    live.settle_queue()
+    flag.raise_()
     live.settle()
     assert failing.reply["status"] == "error"
     for cell in queued:
@@ -146,22 +149,26 @@ def test_stop_on_error_aborts_what_is_queued(kernel: Kernel) -> None:
     assert live.run('println!("on we go");').stdout == "on we go\n"
 
 
-def test_without_stop_on_error_what_is_queued_runs(kernel: Kernel) -> None:
+def test_without_stop_on_error_what_is_queued_runs(kernel: Kernel, flag: Flag) -> None:
     live = Live(kernel)
-    failing = live.submit('std::thread::sleep(std::time::Duration::from_millis(500)); panic!("go on")', stop_on_error=False)
+    failing = live.submit(f'{flag.wait()} panic!("go on")', stop_on_error=False)
     queued = [live.submit(f"{n} + 1") for n in range(3)]
+    live.settle_queue()
+    flag.raise_()
     live.settle()
     assert failing.reply["status"] == "error"
     assert [cell.text.strip() for cell in queued] == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("code", ['let x: i32 = "no";', "std::process::exit(3)", "no_such_thing()", ":no_such_command"])
-def test_every_kind_of_error_stops(kernel: Kernel, code: str) -> None:
+def test_every_kind_of_error_stops(kernel: Kernel, flag: Flag, code: str) -> None:
     live = Live(kernel)
-    # The first cell holds the shell until the other two are queued for certain.
-    holding = live.submit('println!("held"); std::thread::sleep(std::time::Duration::from_millis(500));')
+    # The first cell holds the shell until the other two are queued.
+    holding = live.submit(f'println!("held"); {flag.wait()}')
     failing, queued = live.submit(code), live.submit('println!("must not run");')
     holding.until_output("held")
+    live.settle_queue()
+    flag.raise_()
     live.settle()
     assert failing.reply["status"] == "error"
     assert queued.reply["status"] == "aborted"

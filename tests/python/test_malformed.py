@@ -14,6 +14,7 @@ import os
 import pytest
 
 from chorus_client import Kernel
+from engines import Flag
 from live import Live
 
 DELIMITER = b"<IDS|MSG>"
@@ -137,14 +138,16 @@ def test_noise_on_the_other_sockets(kernel: Kernel) -> None:
     assert kernel.run("1 + 1").expect_ok().text.strip() == "2"
 
 
-def test_noise_while_a_cell_runs(kernel: Kernel) -> None:
+def test_noise_while_a_cell_runs(kernel: Kernel, flag: Flag) -> None:
     live = Live(kernel)
-    cell = live.submit('println!("on"); std::thread::sleep(std::time::Duration::from_secs(2)); println!("off");')
+    cell = live.submit(f'println!("on"); {flag.wait()} println!("off");')
     cell.until_output("on")
     for name, attempt in ATTEMPTS.items():
         if "100 MB" not in name:
             live.sockets["shell"].send_multipart(attempt(live))
             live.sockets["control"].send_multipart(attempt(live))
+    live.settle_queue()
+    flag.raise_()
     cell.done()
     assert cell.reply["status"] == "ok"
     assert cell.stdout == "on\noff\n"

@@ -26,11 +26,6 @@ def module_kernel(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) ->
         yield kernel
 
 
-@pytest.fixture
-def flag(tmp_path: Path) -> Flag:
-    return Flag(tmp_path / "flag")
-
-
 def test_text_and_results_are_labelled(kernel: Kernel) -> None:
     result = kernel.run('%px println!("to stdout"); eprintln!("to stderr"); 6 * 7').expect_ok()
     # Text comes as it comes, results in the order of the engines.

@@ -50,11 +50,6 @@ def joined_kernel(kernel_name: str, chorus: Path, tmp_path: Path) -> Iterator[Ke
             cluster("stop")
 
 
-@pytest.fixture
-def flag(tmp_path: Path) -> Flag:
-    return Flag(tmp_path / "flag")
-
-
 @pytest.mark.parametrize("code, ename, parts", [
     ("%px -t 9 1", "bad target", ["no engine 9", "0,1"]),
     ("%px -t foo 1", "bad target", ["`foo`", "::2", "all"]),
