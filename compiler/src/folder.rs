@@ -62,6 +62,20 @@ impl Folder {
     }
 }
 
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // evcxr's thread may be in the middle of something. It names files by the folder's old name, so nothing is added to what is
+        // removed here; what it makes anew under that name goes with `directory`.
+        let mut ended = self.path().as_os_str().to_owned();
+        ended.push("-ended");
+        if fs::rename(self.path(), &ended).is_ok()
+            && let Err(error) = fs::remove_dir_all(&ended)
+        {
+            tracing::debug!(%error, "a later session removes the folder");
+        }
+    }
+}
+
 /// Removes the folders whose owner is gone. What can't be removed is another's, and stays.
 fn remove_left(parent: &Path) {
     let Ok(entries) = fs::read_dir(parent) else {
@@ -89,6 +103,25 @@ fn remove_left(parent: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ended_session_leaves_nothing() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::create_in(parent.path()).unwrap();
+        let source = folder.path().join("src");
+        fs::create_dir(&source).unwrap();
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = fs::write(source.join("lib.rs"), "// still at it");
+                }
+            });
+            drop(folder);
+            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
+    }
 
     #[test]
     fn a_left_folder_goes_and_a_used_one_stays() {

@@ -184,6 +184,7 @@ def test_interrupt_of_an_idle_kernel_does_nothing(kernel: Kernel) -> None:
     kernel.run("let idle_value = 8;").expect_ok()
     for _ in range(3):
         assert live.interrupt().done().reply["status"] == "ok"
+    # Long enough for one that is late.
     cell = live.run("std::thread::sleep(std::time::Duration::from_millis(300)); idle_value")
     assert cell.text.strip() == "8", "an old interrupt does not hit a new cell"
 

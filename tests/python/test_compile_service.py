@@ -17,6 +17,7 @@ import pytest
 import zmq
 from jupyter_client.session import Session
 
+from engines import until
 from live import plain
 
 PATIENCE = 60
@@ -274,10 +275,7 @@ def test_a_request_does_not_wait_for_the_warm_up(start: Callable[..., Service], 
     warm = service.log.find("the compiler is warm")
     assert warm < 0 or service.log.find("compiled a snippet") < warm
     # And it is no reason to leave that.
-    deadline = time.monotonic() + PATIENCE
-    while "the compiler is warm" not in service.log and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert "the compiler is warm" in service.log
+    until(lambda: "the compiler is warm" in service.log, within=PATIENCE, otherwise=lambda: service.log)
     began = time.perf_counter()
     service.compile("let x = 1;")
     print(f"a fresh snippet, warm: {(time.perf_counter() - began) * 1000:.0f} ms")

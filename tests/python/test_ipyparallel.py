@@ -225,9 +225,18 @@ def counted(path: str, good_after: int) -> int:
     return count
 
 
-def occupy(view: ipp.LoadBalancedView, seconds: float) -> ipp.AsyncResult:
-    """Long tasks for both engines, which they have when this returns."""
-    tasks = view.map_async(time.sleep, [seconds] * 2, chunksize=1)
+def hold(path: str) -> None:
+    """Runs until there is a file."""
+    import os
+    import time
+
+    while not os.path.exists(path):
+        time.sleep(0.01)
+
+
+def occupy(view: ipp.LoadBalancedView, until: Path) -> ipp.AsyncResult:
+    """Tasks for both engines that run until the file `until` is there. The engines have them when this returns."""
+    tasks = view.map_async(hold, [str(until)] * 2, chunksize=1)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         status = view.client.queue_status(targets=view.targets)
@@ -308,19 +317,22 @@ def test_engines_may_refuse_tasks(balanced: ipp.LoadBalancedView) -> None:
     assert error(balanced.apply(lost)) == "ImpossibleDependency"
 
 
-def test_waiting_tasks_time_out(balanced: ipp.LoadBalancedView) -> None:
-    busy = occupy(balanced, 1.5)
+def test_waiting_tasks_time_out(balanced: ipp.LoadBalancedView, tmp_path: Path) -> None:
+    free = tmp_path / "free"
+    busy = occupy(balanced, free)
     began = time.monotonic()
     with balanced.temp_flags(timeout=0.3):
         waits = balanced.apply(getpid)
     assert error(waits) == "TaskTimeout"
-    assert 0.25 < time.monotonic() - began < 1.4
+    assert time.monotonic() - began > 0.25
+    assert not busy.ready()
+    free.touch()
     busy.get(timeout=PATIENCE)
 
 
 def test_waiting_tasks_are_aborted(balanced: ipp.LoadBalancedView, client: ipp.Client, tmp_path: Path) -> None:
-    path = tmp_path / "ran"
-    busy = occupy(balanced, 1.0)
+    path, free = tmp_path / "ran", tmp_path / "free"
+    busy = occupy(balanced, free)
     one, two, three = (balanced.apply(counted, str(path), 0) for _ in range(3))
     two.abort()
     with pytest.raises(ipp.error.TaskAborted):
@@ -329,6 +341,7 @@ def test_waiting_tasks_are_aborted(balanced: ipp.LoadBalancedView, client: ipp.C
     with pytest.raises(ipp.error.TaskAborted):
         one.get(timeout=PATIENCE)
     assert not busy.ready()
+    free.touch()
     assert three.get(timeout=PATIENCE) == 1
     assert len(path.read_text().splitlines()) == 1
 
@@ -340,7 +353,7 @@ def test_a_killed_engines_task_runs_elsewhere(balanced: ipp.LoadBalancedView, cl
     try:
         client.wait_for_engines(len(before) + 1, timeout=PATIENCE, interactive=False)
         mortal = (set(client.ids) - before).pop()
-        path = tmp_path / "pids"
+        path, free = tmp_path / "pids", tmp_path / "free"
 
         def dies_there(path: str, victim: int) -> int:
             with open(path, "a") as file:
@@ -351,7 +364,7 @@ def test_a_killed_engines_task_runs_elsewhere(balanced: ipp.LoadBalancedView, cl
         pid = client[mortal].apply_sync(getpid)
         view = client.load_balanced_view(targets=[mortal, *balanced.targets])
         alone = client.load_balanced_view(targets=[mortal])
-        occupied = occupy(balanced, 0.5)
+        occupied = occupy(balanced, free)
         with view.temp_flags(retries=1):
             task = view.apply(dies_there, str(path), pid)
         hopeless = alone.apply(getpid)
@@ -359,6 +372,7 @@ def test_a_killed_engines_task_runs_elsewhere(balanced: ipp.LoadBalancedView, cl
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         engine.kill()
+        free.touch()
         assert task.get(timeout=PATIENCE) != pid
         assert path.read_text().split()[0] == str(pid)
         assert len(path.read_text().split()) == 2
