@@ -20,8 +20,8 @@ from engines import Flag
 ROOT = Path(__file__).resolve().parents[2]
 
 # Two processes take files in this order: a long one at the end would have one of them wait.
-LONGEST_FIRST = ["browser", "notebooks", "crate", "lifecycle", "px_clusters", "commands", "closures", "compile_service", "checkpoint", "cli", "px_failures",
-                 "ipyparallel", "history", "cluster_cli", "px", "parallel", "output", "errors"]
+LONGEST_FIRST = ["closures", "browser", "notebooks", "crate", "lifecycle", "px_clusters", "commands", "checkpoint", "compile_service", "px_failures",
+                 "cli", "cluster_cli", "parallel", "history", "output", "control", "px"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
