@@ -71,14 +71,16 @@ def warm_kernel(start_kernel: Callable[..., Kernel]) -> Kernel:
 
 @pytest.mark.alone
 def test_a_first_let_in_an_idle_kernel_is_no_slower_than_a_later_one(start_kernel: Callable[..., Kernel]) -> None:
+    # A quarter of a second is what noise on two shared cores may add; a cold evaluator adds 1.8 s, each time.
     excess = []
     for attempt in range(3):
         live = Live(warm_kernel(start_kernel))
         first = live.run(f"let first_{attempt} = vec![1, 2, 3];").seconds
         later = statistics.median(live.run(f"let later_{attempt}_{n} = vec![{n}, 2, 3];").seconds for n in range(5))
         excess.append((first - later, first, later))
-    # A quarter of a second is what noise on two shared cores may add; a cold evaluator adds 1.8 s.
-    assert min(excess)[0] < 0.25, excess
+        if first - later < 0.25:
+            return
+    pytest.fail(str(excess))
 
 
 def spawn_all_kinds(kernel: Kernel) -> list[psutil.Process]:
