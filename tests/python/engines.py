@@ -71,7 +71,7 @@ def until(holds: Callable[[], bool], within: float = 20, otherwise: Callable[[],
         time.sleep(0.02)
 
 
-def ended(data: Path, within: float = 5) -> list[str]:
+def ended(data: Path, within: float = 15) -> list[str]:
     """Waits for all of them to end, and ends those that don't; says which these were."""
     left = still_there(processes(data), within)
     names = [f"{role(process)} {process.pid}" for process in left]

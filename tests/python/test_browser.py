@@ -29,7 +29,7 @@ ARTIFACTS = Path(os.environ.get("CHORUS_ARTIFACTS", ROOT / "target" / "test-arti
 BOOK = ROOT / "LICENSE-APACHE"
 KERNEL = "Rust (Chorus)"
 # Seconds: a page, and work (the first %px of a notebook starts a cluster and compiles).
-PAGE, WORK = 60, 120
+PAGE, WORK = 120, 240
 # What JupyterLab shows an error as.
 ERROR = '[data-mime-type="application/vnd.jupyter.stderr"], [data-mime-type="application/vnd.jupyter.error"]'
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

@@ -22,7 +22,7 @@ import pytest
 import engines
 from engines import role, still_there
 
-PATIENCE = 60
+PATIENCE = 120
 
 
 @dataclass

@@ -20,7 +20,7 @@ from jupyter_client.session import Session
 from engines import until
 from live import plain
 
-PATIENCE = 60
+PATIENCE = 120
 KEY = "a key of this test"
 ROOT = "root"
 

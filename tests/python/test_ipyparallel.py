@@ -16,7 +16,7 @@ import pytest
 
 ipp = pytest.importorskip("ipyparallel")
 
-PATIENCE = 60
+PATIENCE = 120
 
 
 @pytest.fixture(scope="module")

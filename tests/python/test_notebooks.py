@@ -25,7 +25,7 @@ def execute(path: Path, kernel_name: str, folder: Path = EXAMPLES) -> NotebookNo
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     # Generous for the cells that download and compile crates.
-    client = NotebookClient(notebook, kernel_name=kernel_name, resources={"metadata": {"path": str(folder)}}, timeout=240)
+    client = NotebookClient(notebook, kernel_name=kernel_name, resources={"metadata": {"path": str(folder)}}, timeout=480)
     return client.execute()
 
 
