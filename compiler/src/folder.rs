@@ -65,7 +65,7 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         // evcxr's thread may be in the middle of something. It names files by the folder's old name, so nothing is added to what is
-        // removed here; what it makes anew under that name goes with `directory`.
+        // removed here; what it makes anew under that name until then goes with `directory`.
         let mut ended = self.path().as_os_str().to_owned();
         ended.push("-ended");
         if fs::rename(self.path(), &ended).is_ok()
@@ -117,6 +117,9 @@ mod tests {
                     let _ = fs::write(source.join("lib.rs"), "// still at it");
                 }
             });
+            while !source.join("lib.rs").exists() {
+                std::thread::yield_now();
+            }
             drop(folder);
             ended.store(true, std::sync::atomic::Ordering::Relaxed);
         });

@@ -91,9 +91,11 @@ def start_kernel(kernel_name: str, tmp_path: Path) -> Iterator[Callable[..., Ker
 
 
 @pytest.fixture
-def flag(tmp_path: Path) -> Flag:
-    """Not raised yet."""
-    return Flag(tmp_path / "flag")
+def flag(tmp_path: Path) -> Iterator[Flag]:
+    """Not raised yet; raised at the end of the test, so that nothing is held by one that failed."""
+    made = Flag(tmp_path / "flag")
+    yield made
+    made.raise_()
 
 
 @pytest.fixture

@@ -278,7 +278,7 @@ def test_an_interrupt_ends_the_cell_and_its_tasks(kernel: Kernel) -> None:
     start = time.monotonic()
     live.interrupt().until_reply()
     request.done()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     live.settle()
     assert kernel.run("before").expect_ok().text == "17"
     assert kernel.run("client.all().apply_sync(|x: u32| x + 1, 1)?", timeout=20).expect_ok().text == "[2, 2]", "engines are usable"

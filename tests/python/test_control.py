@@ -131,6 +131,7 @@ def test_shutdown_while_a_cell_runs(fresh_kernel: Kernel, restart: bool) -> None
     assert not alive_after(processes, within=10)
 
 
+@pytest.mark.alone
 def test_heartbeat_echoes_also_while_a_cell_runs(busy: tuple[Live, Request], kernel: Kernel) -> None:
     socket = kernel.client.connect_hb()
     try:

@@ -14,6 +14,8 @@ from typing import Iterator
 
 import pytest
 
+from engines import Flag
+
 ipp = pytest.importorskip("ipyparallel")
 
 PATIENCE = 120
@@ -173,8 +175,8 @@ def test_engines_come_and_go(program: Path, client: ipp.Client) -> None:
     with pytest.raises(ipp.RemoteError) as raised:
         sleeping.get(timeout=PATIENCE)
     assert raised.value.ename == "EngineError"
-    assert time.monotonic() - began < 5
-    while last in client.ids and time.monotonic() - began < 5:
+    assert time.monotonic() - began < 30
+    while last in client.ids and time.monotonic() - began < 30:
         time.sleep(0.01)  # the news comes on another socket than the reply
     assert last not in client.ids
 
@@ -234,9 +236,9 @@ def hold(path: str) -> None:
         time.sleep(0.01)
 
 
-def occupy(view: ipp.LoadBalancedView, until: Path) -> ipp.AsyncResult:
-    """Tasks for both engines that run until the file `until` is there. The engines have them when this returns."""
-    tasks = view.map_async(hold, [str(until)] * 2, chunksize=1)
+def occupy(view: ipp.LoadBalancedView, until: Flag) -> ipp.AsyncResult:
+    """Tasks for both engines that run until the flag is raised. The engines have them when this returns."""
+    tasks = view.map_async(hold, [str(until.path)] * 2, chunksize=1)
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         status = view.client.queue_status(targets=view.targets)
@@ -317,22 +319,21 @@ def test_engines_may_refuse_tasks(balanced: ipp.LoadBalancedView) -> None:
     assert error(balanced.apply(lost)) == "ImpossibleDependency"
 
 
-def test_waiting_tasks_time_out(balanced: ipp.LoadBalancedView, tmp_path: Path) -> None:
-    free = tmp_path / "free"
-    busy = occupy(balanced, free)
+def test_waiting_tasks_time_out(balanced: ipp.LoadBalancedView, flag: Flag) -> None:
+    busy = occupy(balanced, flag)
     began = time.monotonic()
     with balanced.temp_flags(timeout=0.3):
         waits = balanced.apply(getpid)
     assert error(waits) == "TaskTimeout"
-    assert time.monotonic() - began > 0.25
+    assert 0.25 < time.monotonic() - began < 30
     assert not busy.ready()
-    free.touch()
+    flag.raise_()
     busy.get(timeout=PATIENCE)
 
 
-def test_waiting_tasks_are_aborted(balanced: ipp.LoadBalancedView, client: ipp.Client, tmp_path: Path) -> None:
-    path, free = tmp_path / "ran", tmp_path / "free"
-    busy = occupy(balanced, free)
+def test_waiting_tasks_are_aborted(balanced: ipp.LoadBalancedView, client: ipp.Client, flag: Flag, tmp_path: Path) -> None:
+    path = tmp_path / "ran"
+    busy = occupy(balanced, flag)
     one, two, three = (balanced.apply(counted, str(path), 0) for _ in range(3))
     two.abort()
     with pytest.raises(ipp.error.TaskAborted):
@@ -341,19 +342,19 @@ def test_waiting_tasks_are_aborted(balanced: ipp.LoadBalancedView, client: ipp.C
     with pytest.raises(ipp.error.TaskAborted):
         one.get(timeout=PATIENCE)
     assert not busy.ready()
-    free.touch()
+    flag.raise_()
     assert three.get(timeout=PATIENCE) == 1
     assert len(path.read_text().splitlines()) == 1
 
 
-def test_a_killed_engines_task_runs_elsewhere(balanced: ipp.LoadBalancedView, client: ipp.Client, cluster: Path, tmp_path: Path) -> None:
+def test_a_killed_engines_task_runs_elsewhere(balanced: ipp.LoadBalancedView, client: ipp.Client, cluster: Path, flag: Flag, tmp_path: Path) -> None:
     before = set(client.ids)
     file = cluster.with_name("ipcontroller-engine.json")
     engine = subprocess.Popen([sys.executable, "-m", "ipyparallel.engine", f"--file={file}"], stderr=subprocess.DEVNULL)
     try:
         client.wait_for_engines(len(before) + 1, timeout=PATIENCE, interactive=False)
         mortal = (set(client.ids) - before).pop()
-        path, free = tmp_path / "pids", tmp_path / "free"
+        path = tmp_path / "pids"
 
         def dies_there(path: str, victim: int) -> int:
             with open(path, "a") as file:
@@ -364,7 +365,7 @@ def test_a_killed_engines_task_runs_elsewhere(balanced: ipp.LoadBalancedView, cl
         pid = client[mortal].apply_sync(getpid)
         view = client.load_balanced_view(targets=[mortal, *balanced.targets])
         alone = client.load_balanced_view(targets=[mortal])
-        occupied = occupy(balanced, free)
+        occupied = occupy(balanced, flag)
         with view.temp_flags(retries=1):
             task = view.apply(dies_there, str(path), pid)
         hopeless = alone.apply(getpid)
@@ -372,7 +373,7 @@ def test_a_killed_engines_task_runs_elsewhere(balanced: ipp.LoadBalancedView, cl
         while not path.exists() and time.monotonic() < deadline:
             time.sleep(0.01)
         engine.kill()
-        free.touch()
+        flag.raise_()
         assert task.get(timeout=PATIENCE) != pid
         assert path.read_text().split()[0] == str(pid)
         assert len(path.read_text().split()) == 2

@@ -18,7 +18,7 @@ import zmq
 from jupyter_client.connect import write_connection_file
 from jupyter_client.session import Session
 
-from chorus_client import DEADLINE, Kernel
+from chorus_client import Kernel
 from engines import seen_by_others, until
 from live import Live, alive_after, family
 
@@ -65,7 +65,7 @@ def test_kernel_info_within_300_ms_of_the_start(chorus: Path, jupyter_home: Path
 def warm_kernel(start_kernel: Callable[..., Kernel]) -> Kernel:
     """A kernel that has done beside what the first cell would otherwise wait for."""
     kernel = start_kernel(env={"CHORUS_LOG": "info"})
-    until(lambda: "the compiler is warm" in kernel.log(), within=DEADLINE, otherwise=kernel.log)
+    until(lambda: "the compiler is warm" in kernel.log(), within=60, otherwise=kernel.log)
     return kernel
 
 

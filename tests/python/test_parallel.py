@@ -135,7 +135,7 @@ def test_progress_and_interrupts(kernel: Kernel) -> None:
     live.interrupt()
     assert cell.until_reply()["ename"] == "interrupted"
     cell.until_idle()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert value(kernel, "%%parallel --over n=0..4u64 --merge sum\nn.sum::<u64>()") == "6", "the engines are free again"
 
 

