@@ -269,6 +269,7 @@ def test_a_label_is_shown(kernel: Kernel) -> None:
     assert shown["text/plain"].startswith("sweep <1> (map): 4 items in") and "<p>sweep &lt;1&gt; (map): 4 items in" in shown["text/html"]
 
 
+@pytest.mark.alone
 def test_an_interrupt_ends_the_cell_and_its_tasks(kernel: Kernel) -> None:
     kernel.run("let before = 17;").expect_ok()
     live = Live(kernel)
@@ -278,7 +279,7 @@ def test_an_interrupt_ends_the_cell_and_its_tasks(kernel: Kernel) -> None:
     start = time.monotonic()
     live.interrupt().until_reply()
     request.done()
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 5
     live.settle()
     assert kernel.run("before").expect_ok().text == "17"
     assert kernel.run("client.all().apply_sync(|x: u32| x + 1, 1)?", timeout=20).expect_ok().text == "[2, 2]", "engines are usable"

@@ -165,6 +165,7 @@ def test_a_python_engine_joins(client: ipp.Client, cluster: Path) -> None:
         engine.wait(PATIENCE)
 
 
+@pytest.mark.alone
 def test_engines_come_and_go(program: Path, client: ipp.Client) -> None:
     call(program, "cluster", *(["add", "-n", "1"] if "CHORUS_CLUSTER" in os.environ else ["engines", "add", "1"]))
     client.wait_for_engines(3, timeout=PATIENCE, interactive=False)
@@ -175,8 +176,8 @@ def test_engines_come_and_go(program: Path, client: ipp.Client) -> None:
     with pytest.raises(ipp.RemoteError) as raised:
         sleeping.get(timeout=PATIENCE)
     assert raised.value.ename == "EngineError"
-    assert time.monotonic() - began < 30
-    while last in client.ids and time.monotonic() - began < 30:
+    assert time.monotonic() - began < 5
+    while last in client.ids and time.monotonic() - began < 5:
         time.sleep(0.01)  # the news comes on another socket than the reply
     assert last not in client.ids
 
@@ -319,13 +320,14 @@ def test_engines_may_refuse_tasks(balanced: ipp.LoadBalancedView) -> None:
     assert error(balanced.apply(lost)) == "ImpossibleDependency"
 
 
+@pytest.mark.alone
 def test_waiting_tasks_time_out(balanced: ipp.LoadBalancedView, flag: Flag) -> None:
     busy = occupy(balanced, flag)
     began = time.monotonic()
     with balanced.temp_flags(timeout=0.3):
         waits = balanced.apply(getpid)
     assert error(waits) == "TaskTimeout"
-    assert 0.25 < time.monotonic() - began < 30
+    assert 0.25 < time.monotonic() - began < 1.4
     assert not busy.ready()
     flag.raise_()
     busy.get(timeout=PATIENCE)

@@ -123,6 +123,7 @@ def test_a_panic_tells_part_engine_and_line(kernel: Kernel) -> None:
     assert value(kernel, "factor") == "3"
 
 
+@pytest.mark.alone
 def test_progress_and_interrupts(kernel: Kernel) -> None:
     live = Live(kernel)
     cell = live.send("execute_request", {"code":
@@ -135,7 +136,7 @@ def test_progress_and_interrupts(kernel: Kernel) -> None:
     live.interrupt()
     assert cell.until_reply()["ename"] == "interrupted"
     cell.until_idle()
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 5
     assert value(kernel, "%%parallel --over n=0..4u64 --merge sum\nn.sum::<u64>()") == "6", "the engines are free again"
 
 
