@@ -243,6 +243,7 @@ impl Compiler for Rustc {
             shown: serde_json::Map::new(),
             ends_in_expression: is_expression,
             lost: Vec::new(),
+            reads: false,
         };
         self.compiled.insert(request.clone(), artifact.clone());
         Ok(artifact)

@@ -3,10 +3,14 @@
 //! What a notebook and a cluster's compiler have in common. Which state is compiled in is theirs.
 
 use crate::crates::{Crates, CratesError, Sources};
-use crate::stub::{Link, Load};
+use crate::reach::{Added, After, Preceded, Reach};
+use crate::statements::Statement;
+use crate::stub::Link;
+use crate::summary::{Found, Summary};
 use crate::support::Support;
-use crate::wrapper::{self, Effort, Plan};
+use crate::wrapper::{self, Effort, Kept, Plan};
 use evcxr::{EvalContext, EvalOutputs};
+use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
@@ -18,6 +22,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What evcxr's subprocess prints when user code unwound.
 pub(crate) const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
+
+/// A crate's name and what Cargo.toml says of it.
+type Dependency = (&'static str, &'static str);
+
+/// The dependency that evcxr adds for `.await`. Adding it beforehand saves rust-analyzer one reload of the crate.
+const TOKIO: Dependency = (
+    "tokio",
+    "{version=\"1.34.0\", features=[\"rt\", \"rt-multi-thread\"]}",
+);
 
 /// A snippet of which nobody needs more than that evcxr and its compilers have been through it.
 const WARM_UP: &str =
@@ -74,12 +87,64 @@ impl From<evcxr::Error> for Trouble {
     }
 }
 
-/// What one go through evcxr gave.
+/// A snippet that was compiled.
 #[derive(Debug)]
-pub(crate) struct Pressed {
-    pub(crate) outputs: EvalOutputs,
-    /// What is to be run; nothing if it was for the books only.
-    pub(crate) loads: Vec<Load>,
+pub(crate) struct Product {
+    /// The shared object, if there was something to compile.
+    pub(crate) kept: Option<Kept>,
+    /// The source that evcxr generated, as the wrapper left it.
+    pub(crate) source: String,
+    pub(crate) after: After,
+}
+
+/// A snippet that was not compiled.
+#[derive(Debug)]
+pub(crate) struct NotCompiled {
+    pub(crate) trouble: Trouble,
+    /// The lines in front of the snippet's own, which evcxr's errors count.
+    pub(crate) added: Added,
+}
+
+impl From<Trouble> for NotCompiled {
+    fn from(trouble: Trouble) -> NotCompiled {
+        NotCompiled {
+            trouble,
+            added: Added::default(),
+        }
+    }
+}
+
+/// rustc's error code for an unknown name of a value.
+const UNKNOWN_VALUE: &str = "E0425";
+
+/// Errors of rustc's borrow checker. It runs only after all names have been resolved.
+const CERTAIN: &[&str] = &[
+    "E0373", "E0381", "E0382", "E0384", "E0499", "E0502", "E0503", "E0505", "E0506", "E0507",
+    "E0509", "E0515", "E0521", "E0594", "E0596", "E0597", "E0713", "E0716",
+];
+
+/// Whether a larger selection could compile, or change the error's text.
+fn may_lack_something(trouble: &Trouble, reach: &Reach<'_>) -> bool {
+    let Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) = trouble else {
+        return !reach.everything;
+    };
+    let any = |codes: &[&str]| {
+        let mut found = errors.iter().filter_map(|error| error.code());
+        found.any(|code| codes.contains(&code))
+    };
+    match (reach.everything, reach.all_items) {
+        (true, _) => false,
+        (false, true) => errors
+            .iter()
+            .filter(|error| error.code() == Some(UNKNOWN_VALUE))
+            .any(|error| reach.hides_one_like(quoted(&error.message()))),
+        (false, false) => !any(CERTAIN),
+    }
+}
+
+/// The first name in a message of rustc's.
+fn quoted(message: &str) -> &str {
+    message.split('`').nth(1).unwrap_or_default()
 }
 
 /// See the module's page.
@@ -117,18 +182,22 @@ impl Bench {
         drop(outputs);
         let Toolchain { rustc, support } = toolchain.recv().map_err(|_| OpenError::Toolchain)?;
         let plan_path = folder.join("plan.json");
-        let plan = Plan {
-            effort: Effort::Pretend,
+        let mut plan = Plan {
+            effort: Effort::DryRun,
+            product: folder.join("product"),
             cache: folder.join("cache"),
             support: support.folder,
             rustc,
             support_source: source,
             ..Plan::default()
         };
-        plan.write(&plan_path)?;
         let mut state = evcxr.state();
+        plan.catches = state.preserve_vars_on_panic();
         state.set_build_env("RUSTC_WORKSPACE_WRAPPER", &wrapper.to_string_lossy());
         state.set_build_env(wrapper::PLAN, &plan_path.to_string_lossy());
+        // evcxr repeats cargo's lines on this process's stderr, which is Jupyter's terminal.
+        state.set_build_env("CARGO_TERM_QUIET", "true");
+        plan.write(&plan_path)?;
         evcxr.eval_with_state("", state)?;
         let bench = Bench {
             link,
@@ -140,13 +209,67 @@ impl Bench {
         Ok((evcxr, bench))
     }
 
-    /// Has evcxr do something that compiles at most one snippet. `answers` are the control lines that the stub gives, load by load.
-    pub(crate) fn press<E: Into<Trouble>>(
+    /// Compiles a snippet in a namespace. `evaluate` passes its argument to evcxr, whose state stays unchanged.
+    pub(crate) fn compile<E: Into<Trouble>>(
+        &mut self,
+        summary: &Summary,
+        snippet: &str,
+        statements: &[Statement],
+        mut evaluate: impl FnMut(&str) -> Result<EvalOutputs, E>,
+    ) -> Result<Product, NotCompiled> {
+        let mut reach = Reach::of(summary, statements, []);
+        loop {
+            let Preceded { text, added } = reach.before(snippet, statements);
+            self.plan.decisive = reach.all_items;
+            self.plan.macros = reach.macros(statements);
+            match self.compile_text(|| evaluate(&text)) {
+                Ok(kept) => {
+                    let source = kept.as_ref().map(|_| self.generated()).unwrap_or_default();
+                    return Ok(Product {
+                        after: reach.after(summary, &source),
+                        kept,
+                        source,
+                    });
+                }
+                Err(trouble) if !may_lack_something(&trouble, &reach) => {
+                    return Err(NotCompiled { trouble, added });
+                }
+                Err(_) => reach = Reach::everything(summary, statements),
+            }
+        }
+    }
+
+    /// Compiles one text; `None` if it has nothing to compile.
+    fn compile_text<E: Into<Trouble>>(
+        &mut self,
+        work: impl FnOnce() -> Result<EvalOutputs, E>,
+    ) -> Result<Option<Kept>, Trouble> {
+        // cargo would not compile a source that it finds unchanged.
+        for file in [&self.plan.product, &self.generated] {
+            match std::fs::remove_file(file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(Trouble::Evcxr(error.into()));
+                }
+                _ => {}
+            }
+        }
+        let outcome = self.tell_evcxr(Effort::Compile, Vec::new(), work);
+        match std::fs::read(&self.plan.product) {
+            Ok(kept) => match serde_json::from_slice(&kept) {
+                Ok(kept) => Ok(Some(kept)),
+                Err(error) => Err(Trouble::Evcxr(std::io::Error::from(error).into())),
+            },
+            Err(_) => outcome.map(|_| None),
+        }
+    }
+
+    /// Runs `work`, which changes evcxr's state: commands, or a snippet. `answers` are the control lines that the stub prints for it.
+    pub(crate) fn tell_evcxr<T, E: Into<Trouble>>(
         &mut self,
         effort: Effort,
         answers: Vec<Vec<String>>,
-        work: impl FnOnce() -> Result<EvalOutputs, E>,
-    ) -> Result<Pressed, Trouble> {
+        work: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Trouble> {
         self.plan.effort = effort;
         self.link.take();
         self.link.answer_with(answers);
@@ -154,18 +277,12 @@ impl Bench {
             return Err(Trouble::Evcxr(error.into()));
         }
         let outcome = catch_unwind(AssertUnwindSafe(work));
-        let (nothing, loads): (Vec<Load>, Vec<Load>) = self
-            .link
-            .take()
-            .loads
-            .into_iter()
-            .partition(|load| load.answered || effort != Effort::Compile);
-        remove(&nothing);
+        for load in self.link.take().loads {
+            // The session's folder goes anyway.
+            let _ = std::fs::remove_file(load);
+        }
         match outcome {
-            Ok(outcome) => Ok(Pressed {
-                outputs: outcome.map_err(Into::into)?,
-                loads,
-            }),
+            Ok(outcome) => outcome.map_err(Into::into),
             Err(payload) => Err(Trouble::Panicked(panic_message(&*payload))),
         }
     }
@@ -194,24 +311,44 @@ impl Bench {
         }
     }
 
-    /// Has evcxr go through a snippet for its books only. It is to be one that compiles.
-    pub(crate) fn pretend<E: Into<Trouble>>(
-        &mut self,
-        answers: Vec<Vec<String>>,
-        work: impl FnOnce() -> Result<EvalOutputs, E>,
-    ) {
-        if let Err(trouble) = self.press(Effort::Pretend, answers, work) {
-            tracing::error!(?trouble, "evcxr's state may differ from the runtime's");
-        }
-    }
-
     /// Has rust-analyzer load the standard library and cargo build with the wrapper once, which the first snippet would wait for.
-    /// `work` is to evaluate what it is given, and to leave no trace of it in a state.
+    /// `work` is to evaluate what it is given.
     pub(crate) fn warm_up<E: Into<Trouble>>(
         &mut self,
         work: impl FnOnce(&str) -> Result<EvalOutputs, E>,
     ) {
-        self.pretend(panics(), || work(WARM_UP));
+        if let Err(trouble) = self.tell_evcxr(Effort::DryRun, panics(), || work(WARM_UP)) {
+            tracing::warn!(?trouble, "the compiler is not warm");
+        }
+    }
+
+    /// Sets evcxr's modes for `?` and `.await`, which it otherwise enters by a failed compile in every cell. `evaluate` takes a
+    /// state, a dependency to add, and a snippet, and returns the next state.
+    pub(crate) fn teach<S: Clone, E: Into<Trouble>>(
+        &mut self,
+        found: Found,
+        mut state: S,
+        mut evaluate: impl FnMut(S, Option<Dependency>, &str) -> Result<S, E>,
+    ) -> S {
+        for (is_found, dependency, snippet) in [
+            (
+                found.question_mark,
+                None,
+                "Err::<(), String>(String::new())?;",
+            ),
+            (found.asynchronous, Some(TOKIO), "async {}.await;"),
+        ] {
+            if !is_found {
+                continue;
+            }
+            let before = state.clone();
+            let work = || evaluate(before, dependency, snippet);
+            match self.tell_evcxr(Effort::Check, panics(), work) {
+                Ok(next) => state = next,
+                Err(trouble) => tracing::warn!(?trouble, "evcxr will find it out again"),
+            }
+        }
+        state
     }
 
     /// The source that evcxr generated last.
@@ -220,27 +357,9 @@ impl Bench {
     }
 }
 
-/// Removes what nobody will run.
-pub(crate) fn remove(loads: &[Load]) -> Vec<Load> {
-    for load in loads {
-        // The session's folder goes anyway.
-        let _ = std::fs::remove_file(&load.artifact);
-    }
-    Vec::new()
-}
-
 /// The stub's answer by which a snippet stores nothing new.
-pub(crate) fn panics() -> Vec<Vec<String>> {
+fn panics() -> Vec<Vec<String>> {
     vec![vec![PANICKED.to_owned()]]
-}
-
-/// A snippet that leaves none of these variables if it [`panics`].
-pub(crate) fn forgetting(names: &[String]) -> String {
-    let lets: Vec<String> = names
-        .iter()
-        .map(|name| format!("let {name} = 0;"))
-        .collect();
-    lets.join("\n")
 }
 
 fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {

@@ -1,5 +1,6 @@
 //! Compile errors as a person wants them: rustc's words and colours, lines and columns of the cells.
 
+use crate::reach::Added;
 use crate::sources::{Cell, Seen, offset, origin};
 use crate::statements::statements;
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
@@ -26,6 +27,8 @@ pub(crate) struct Context<'a> {
     pub(crate) cell: &'a Cell,
     /// What evcxr made of it.
     pub(crate) generated: &'a str,
+    /// What evcxr counts as lines of the cell.
+    pub(crate) added: Added,
     /// The cells before it, the latest first.
     pub(crate) earlier: Vec<&'a Cell>,
 }
@@ -175,8 +178,9 @@ fn marks<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Mark<'a>> {
         .filter_map(|spanned| {
             let span = spanned.span?;
             let source = &context.cell.source;
-            let range = offset(source, span.start_line, span.start_column)?
-                ..offset(source, span.end_line, span.end_column)?;
+            let line = |line| context.added.own_line(line);
+            let range = offset(source, line(span.start_line)?, span.start_column)?
+                ..offset(source, line(span.end_line)?, span.end_column)?;
             Some(Mark {
                 cell: context.cell,
                 range: context.cell.seen(range).range,

@@ -3,7 +3,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 const PREFIX: &str = "chorus-session-";
@@ -26,6 +26,8 @@ pub fn cache() -> PathBuf {
 #[derive(Debug)]
 pub struct Folder {
     directory: tempfile::TempDir,
+    /// Where evcxr works. What is above it configures cargo.
+    work: PathBuf,
     /// Locked while the session lives; the system unlocks it however the session ends.
     _lock: File,
 }
@@ -48,17 +50,24 @@ impl Folder {
             lock.lock()?;
             // Between its creation and the lock the folder looked like a dead session's.
             if directory.path().join(LOCK).exists() {
+                let work = directory.path().join("evcxr");
+                // What makes a socket in it checks that nobody else could have.
+                fs::DirBuilder::new().mode(0o700).create(&work)?;
+                let configuration = directory.path().join(".cargo");
+                fs::create_dir(&configuration)?;
+                fs::write(configuration.join("config.toml"), crate::crates::PROFILE)?;
                 return Ok(Folder {
                     directory,
+                    work,
                     _lock: lock,
                 });
             }
         }
     }
 
-    /// Its path.
+    /// The path of the folder in it that is the session's to fill.
     pub fn path(&self) -> &Path {
-        self.directory.path()
+        &self.work
     }
 }
 
@@ -66,9 +75,9 @@ impl Drop for Folder {
     fn drop(&mut self) {
         // evcxr's thread may be in the middle of something. It names files by the folder's old name, so nothing is added to what is
         // removed here; what it makes anew under that name until then goes with `directory`.
-        let mut ended = self.path().as_os_str().to_owned();
+        let mut ended = self.directory.path().as_os_str().to_owned();
         ended.push("-ended");
-        if fs::rename(self.path(), &ended).is_ok()
+        if fs::rename(self.directory.path(), &ended).is_ok()
             && let Err(error) = fs::remove_dir_all(&ended)
         {
             tracing::debug!(%error, "a later session removes the folder");

@@ -1,15 +1,18 @@
 //! What Chorus changes in the source that evcxr generates for a cell, as a pure function on text.
 //!
-//! evcxr repeats a variable store in every cell, moves every variable of the notebook out of it and back
-//! in, and lets the cell print control lines to stdout. Compiling that costs more than compiling what
-//! the user wrote. Here the store becomes a crate that was compiled once (`chorus_support`, see the
-//! `runtime` crate), variables that the cell doesn't mention stay where they are, and control lines
-//! become calls. No line is added or removed and no user's line is touched, because evcxr
-//! finds the origin of an error by its line.
+//! evcxr repeats a variable store in every cell and lets the cell print control lines to stdout. Compiling that costs more than
+//! compiling what the user wrote. Here the store becomes a crate that was compiled once (`chorus_support`, see the `runtime`
+//! crate), control lines become calls, and the markers of [`reach`](crate::reach) become loads of variables: before the closure
+//! that catches panics, and stores after it. No line is added or removed and no user's line is touched, because evcxr finds the
+//! origin of an error by its line. A store that moved has the line of its old place in errors ([`Rewritten::relocate`]).
 //!
 //! The shapes matched here are those of evcxr 0.22.0; Cargo.lock and the `=` in Cargo.toml pin it.
 
+use crate::reach::{CARRIED, REBOUND};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// The crate that takes the place of evcxr's own runtime module.
 const SUPPORT: &str = "chorus_support";
@@ -20,9 +23,22 @@ pub const ENTRY: &str = "chorus_entry";
 const MODULE_START: &str = "mod evcxr_internal_runtime {";
 const MODULE_LAST_FN: &str = "pub fn create_variable_store()";
 const ENTRY_PREFIX: &str = "pub extern \"C\" fn run_user_code_";
+const EMPTY_PREFIX: &str = "mut x: *mut std::os::raw::c_void)";
 const NO_MANGLE: &str = "#[unsafe(no_mangle)]";
 const PANIC_LINE: &str = "    println!(\"EVCXR_PANIC_NOTIFICATION\");";
 const ERROR_LINE: &str = "println!(\"{}\", evcxr_internal_runtime::USER_ERROR_OCCURRED);";
+const CHECK_LINE: &str = "{let mut vars_ok = true;";
+pub(crate) const CHECKED_LINE: &str = "if !vars_ok {return evcxr_variable_store;}}";
+/// Without a store.
+const BARE_LINE: &str = "evcxr_variable_store: *mut u8) -> *mut u8 {";
+const BARE_CATCH: &str = "if std::panic::catch_unwind(||{";
+const BARE_CATCH_END: &str = "}).is_err() {";
+const STORE_LINES: &str = "mut evcxr_variable_store: *mut evcxr_internal_runtime::VariableStore) \
+    -> *mut evcxr_internal_runtime::VariableStore { \
+    if evcxr_variable_store.is_null() { evcxr_variable_store = evcxr_internal_runtime::create_variable_store(); } \
+    let evcxr_variable_store = unsafe {&mut *evcxr_variable_store}; ";
+const PUT_PREFIX: &str = "evcxr_variable_store.put_variable::<";
+const RETURN_LINE: &str = "evcxr_variable_store";
 const SEND_TEXT: &str = "evcxr_send_text_plain(&format!(";
 
 /// A method for all that can be shown with `{:?}`. It is no part of the support library, since rustc would suggest it
@@ -31,48 +47,64 @@ const DISPLAY: &str = "trait ChorusDisplay { fn evcxr_display(&self); } \
     impl<T: ::std::fmt::Debug + ?Sized> ChorusDisplay for T { \
     fn evcxr_display(&self) { ::chorus_support::display(&self, ::std::any::type_name::<T>()) } }";
 
-/// What to do besides the usual.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Options {
-    /// Give every `Debug` value an `evcxr_display` method, so that evcxr's first try at showing a last
-    /// expression compiles. Not with `:fmt` or `:types`, which act on evcxr's second try only.
-    pub(crate) display: bool,
-    /// Move even those variables that the cell doesn't mention.
-    pub(crate) all_variables: bool,
-}
-
-/// The rewritten source and what was left out.
+/// The rewritten source, and which statements moved.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Rewritten {
     pub(crate) source: String,
-    /// Whether some variables were left in the store.
-    pub(crate) left_out: bool,
+    moved: Vec<Moved>,
+    pub(crate) body: Body,
 }
 
-/// Rewrites evcxr's generated `source`; `None` when it isn't the source of something to run.
-pub(crate) fn rewrite(source: &str, options: Options) -> Option<Rewritten> {
+/// What the entry function does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Body {
+    /// Nothing: there are only items.
+    Empty,
+    Runs {
+        /// Whether panics are caught.
+        catches: bool,
+    },
+}
+
+/// A statement that is in another line than evcxr put it.
+#[derive(Debug, PartialEq, Eq)]
+struct Moved {
+    from_line: usize,
+    line: usize,
+    /// Characters of that line, from 1.
+    columns: Range<usize>,
+}
+
+/// Rewrites evcxr's generated `source`; `None` when it isn't the source of something to run. With `display`, every `Debug` value gets
+/// an `evcxr_display` method, so that evcxr's first try at showing a last expression compiles. Not with `:fmt` or `:types`, which act
+/// on evcxr's second try only.
+///
+/// The `macros` can be used before the lines that define them, since evcxr puts items in no order.
+pub(crate) fn rewrite(source: &str, display: bool, macros: &[Macro]) -> Option<Rewritten> {
+    let source = &importing(source, macros);
     let lines: Vec<&str> = source.split('\n').collect();
     let entry = lines
         .iter()
         .rposition(|line| line.starts_with(ENTRY_PREFIX))?;
     let module = module_lines(&lines[..entry]);
     let body = &lines[entry + 1..];
-    let mentioned = if options.all_variables {
-        None
-    } else {
-        Some(words(
-            body.iter()
-                .copied()
-                .filter(|line| generated(line).is_none()),
-        ))
+    let last = |text: &str| {
+        let index = body.iter().rposition(|line| *line == text)?;
+        Some(index + entry + 1)
     };
-    let panic_line = body
-        .iter()
-        .rposition(|line| *line == PANIC_LINE)
-        .map(|index| index + entry + 1);
+    let panic_line = last(PANIC_LINE);
+    let return_line = last(RETURN_LINE);
+    let variables: Vec<Variable<'_>> = body.iter().filter_map(|line| variable(line)).collect();
+    let bare_end = last(BARE_CATCH_END).filter(|_| !variables.is_empty());
     let returned = returned_lines(&lines[..entry]);
+    let carried: HashSet<&str> = variables
+        .iter()
+        .filter(|variable| variable.is_carried)
+        .map(|variable| variable.name)
+        .collect();
 
-    let mut left_out = false;
+    let mut puts: Vec<(usize, &str)> = Vec::new();
+    let mut moved = Vec::new();
     let mut out = String::with_capacity(source.len());
     for (index, line) in lines.iter().enumerate() {
         if index > 0 {
@@ -86,7 +118,7 @@ pub(crate) fn rewrite(source: &str, options: Options) -> Option<Rewritten> {
         }
         if index + 1 == entry && line.ends_with(NO_MANGLE) {
             out.push_str(&format!("use ::{SUPPORT} as evcxr_internal_runtime; "));
-            if options.display {
+            if display {
                 out.push_str(DISPLAY);
                 out.push(' ');
             }
@@ -106,13 +138,44 @@ pub(crate) fn rewrite(source: &str, options: Options) -> Option<Rewritten> {
             out.push_str(format);
             out.push_str(");");
         } else if Some(index) == returned.map(|(_, mark)| mark) {
-        } else if index > entry
-            && let Some(name) = generated(line)
-        {
-            match &mentioned {
-                Some(words) if !words.contains(name) => left_out = true,
-                _ => out.push_str(line),
+        } else if index <= entry {
+            out.push_str(line);
+        } else if *line == BARE_LINE && !variables.is_empty() {
+            // evcxr sees no need for a store when the cell moves all variables out of it.
+            out.push_str(STORE_LINES);
+            out.push_str(CHECK_LINE);
+            out.push(' ');
+            push_checks(&mut out, &variables);
+            out.push_str(CHECKED_LINE);
+            push_loads(&mut out, &variables);
+        } else if *line == BARE_CATCH && !variables.is_empty() {
+            out.push_str("if std::panic::catch_unwind(::std::panic::AssertUnwindSafe(||{");
+        } else if Some(index) == bare_end {
+            out.push_str("})).is_err() {");
+        } else if *line == CHECK_LINE {
+            out.push_str(line);
+            out.push(' ');
+            push_checks(&mut out, &variables);
+        } else if *line == CHECKED_LINE {
+            out.push_str(line);
+            push_loads(&mut out, &variables);
+        } else if variable(line).is_some() {
+        } else if put_name(line).is_some_and(|name| carried.contains(name)) {
+            puts.push((index + 1, line));
+        } else if Some(index) == return_line {
+            let mut column = 1;
+            for (from_line, put) in &puts {
+                let end = column + put.chars().count();
+                moved.push(Moved {
+                    from_line: *from_line,
+                    line: index + 1,
+                    columns: column..end + 1,
+                });
+                out.push_str(put);
+                out.push(' ');
+                column = end + 1;
             }
+            out.push_str(line);
         } else if let Some(rest) = line.strip_prefix(SEND_TEXT) {
             out.push_str("evcxr_internal_runtime::send_text_plain(&format!(");
             out.push_str(rest);
@@ -122,7 +185,150 @@ pub(crate) fn rewrite(source: &str, options: Options) -> Option<Rewritten> {
     }
     Some(Rewritten {
         source: out,
-        left_out,
+        moved,
+        body: match body.first() {
+            Some(line) if line.starts_with(EMPTY_PREFIX) => Body::Empty,
+            _ => Body::Runs {
+                catches: panic_line.is_some(),
+            },
+        },
+    })
+}
+
+fn push_checks(out: &mut String, variables: &[Variable<'_>]) {
+    for Variable { name, kind, .. } in variables {
+        out.push_str(&format!(
+            "vars_ok &= evcxr_variable_store.check_variable::<{kind}>(stringify!({name})); "
+        ));
+    }
+}
+
+fn push_loads(out: &mut String, variables: &[Variable<'_>]) {
+    for Variable {
+        name,
+        kind,
+        mutability,
+        ..
+    } in variables
+    {
+        out.push_str(&format!(
+            " let {mutability}{name} = evcxr_variable_store.take_variable::<{kind}>(stringify!({name}));"
+        ));
+    }
+}
+
+/// A macro by example that is defined at the top.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Macro {
+    pub(crate) name: String,
+    pub(crate) text: String,
+}
+
+/// The source with macros that are known by their path as well.
+pub(crate) fn importing(source: &str, macros: &[Macro]) -> String {
+    let mut source = source.to_owned();
+    for Macro { name, text } in macros {
+        // An exported one is already.
+        if text.contains("macro_export") {
+            continue;
+        }
+        let found = source
+            .match_indices(&**text)
+            .map(|(at, _)| at)
+            .find(|at| *at == 0 || source.as_bytes().get(at - 1) == Some(&b'\n'));
+        if let Some(at) = found {
+            source.insert_str(at + text.len(), &format!(" pub(crate) use {name};"));
+        }
+    }
+    source
+}
+
+impl Rewritten {
+    /// One line of rustc's errors, with the lines that evcxr knows.
+    pub(crate) fn relocate(&self, error: &str) -> String {
+        if self.moved.is_empty() {
+            return error.to_owned();
+        }
+        match serde_json::from_str::<Value>(error) {
+            Ok(mut error) => {
+                self.relocate_spans(&mut error);
+                error.to_string()
+            }
+            Err(_) => error.to_owned(),
+        }
+    }
+
+    fn relocate_spans(&self, message: &mut Value) {
+        let spans = message["spans"].as_array_mut().into_iter().flatten();
+        for span in spans {
+            let number = |key: &str| span[key].as_u64().and_then(|n| usize::try_from(n).ok());
+            let found = self.moved.iter().find(|moved| {
+                number("line_start") == Some(moved.line)
+                    && number("column_start").is_some_and(|at| moved.columns.contains(&at))
+            });
+            if let Some(moved) = found {
+                span["line_start"] = moved.from_line.into();
+                span["line_end"] = moved.from_line.into();
+            }
+        }
+        for child in message["children"].as_array_mut().into_iter().flatten() {
+            self.relocate_spans(child);
+        }
+    }
+}
+
+/// A variable that a marker declares.
+struct Variable<'a> {
+    name: &'a str,
+    kind: &'a str,
+    mutability: &'a str,
+    is_carried: bool,
+}
+
+fn variable(line: &str) -> Option<Variable<'_>> {
+    let rest = line.strip_prefix("let ")?;
+    let (declared, is_carried) = match rest.strip_suffix(CARRIED) {
+        Some(declared) => (declared, true),
+        None => (rest.strip_suffix(REBOUND)?, false),
+    };
+    let (mutability, declared) = match declared.strip_prefix("mut ") {
+        Some(declared) => ("mut ", declared),
+        None => ("", declared),
+    };
+    let (name, kind) = declared.split_once(": ")?;
+    Some(Variable {
+        name,
+        kind,
+        mutability,
+        is_carried,
+    })
+}
+
+/// A variable that a snippet stores.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Stored<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) kind: &'a str,
+    /// Whether it was there before, and is stored however the snippet ends.
+    pub(crate) is_carried: bool,
+}
+
+/// The variables that a rewritten source stores.
+pub(crate) fn stored(rewritten: &str) -> impl Iterator<Item = Stored<'_>> {
+    let entry = rewritten.rfind(&format!(" fn {ENTRY}("));
+    let body = &rewritten[entry.unwrap_or(rewritten.len())..];
+    let lines = body.lines().filter(|line| line.starts_with(PUT_PREFIX));
+    lines.flat_map(|line| {
+        let is_carried = line.ends_with(RETURN_LINE);
+        line.split(PUT_PREFIX).filter_map(move |put| {
+            let (kind, rest) = put.rsplit_once(">(stringify!(")?;
+            let name = rest.split(')').next()?;
+            Some(Stored {
+                name,
+                kind,
+                is_carried,
+            })
+        })
     })
 }
 
@@ -153,35 +359,10 @@ fn returned_lines(lines: &[&str]) -> Option<(usize, usize)> {
         .then_some((print, mark))
 }
 
-/// The variable that a generated line loads, checks or stores, if it is such a line of a variable that
-/// existed before this cell.
-fn generated(line: &str) -> Option<&str> {
-    let is_check = line.starts_with("vars_ok &= evcxr_variable_store.check_variable::<");
-    let is_load =
-        line.starts_with("let ") && line.contains(" = evcxr_variable_store.take_variable::<");
-    if is_check || is_load {
-        return name(line);
-    }
-    // The store of an old variable stands after the call that catches panics, that of a new one inside
-    // it; keeping both for every mentioned name is right, since a new one's name is mentioned.
-    if line.starts_with("evcxr_variable_store.put_variable::<") {
-        return name(line);
-    }
-    None
-}
-
-/// The variable in `.. (stringify!(name) ..`, without the `r#` of a raw identifier.
-fn name(line: &str) -> Option<&str> {
-    let name = line.rsplit_once("(stringify!(")?.1.split(')').next()?;
-    Some(name.strip_prefix("r#").unwrap_or(name))
-}
-
-/// Every identifier in these lines, those inside strings included: `format!("{x}")` mentions `x`.
-fn words<'a>(lines: impl Iterator<Item = &'a str>) -> HashSet<&'a str> {
-    lines
-        .flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || c == '_')))
-        .filter(|word| !word.is_empty())
-        .collect()
+/// The variable that a generated line puts into the store.
+fn put_name(line: &str) -> Option<&str> {
+    let rest = line.strip_prefix(PUT_PREFIX)?;
+    rest.rsplit_once(">(stringify!(")?.1.split(')').next()
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! From generated source back to the cell that somebody wrote.
 
 use crate::statements::statements;
+use std::collections::HashMap;
+use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// A line of a cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,32 +59,48 @@ pub(crate) enum Label {
     EarlierSnippet,
 }
 
-/// The generated sources of a session, kept on disk, and the cells they were made of.
+/// The generated sources of a session, kept in one file, and the cells they were made of.
 #[derive(Debug)]
 pub(crate) struct Sources {
-    folder: PathBuf,
+    file: File,
     cells: Vec<Cell>,
+    /// Where each snippet's source is in the file, by its number.
+    stretches: HashMap<u64, Range<u64>>,
+    end: u64,
 }
 
 impl Sources {
-    pub(crate) fn new(folder: PathBuf) -> std::io::Result<Sources> {
-        std::fs::create_dir_all(&folder)?;
+    pub(crate) fn new(path: &Path) -> std::io::Result<Sources> {
         Ok(Sources {
-            folder,
+            file: File::options()
+                .read(true)
+                .write(true)
+                .create_new(true)
+                .open(path)?,
             cells: Vec::new(),
+            stretches: HashMap::new(),
+            end: 0,
         })
     }
 
-    /// Remembers a cell whose generated source is in `generated`.
-    pub(crate) fn add(&mut self, cell: Cell, generated: &Path) {
-        if let Err(error) = std::fs::copy(generated, self.path(cell.number)) {
-            tracing::debug!(%error, "locations in a snippet won't be found");
+    /// Remembers a cell and the source that was generated for it.
+    pub(crate) fn add(&mut self, cell: Cell, generated: &str) {
+        let start = self.end;
+        match self.file.write_all_at(generated.as_bytes(), start) {
+            Ok(()) => {
+                self.end += generated.len() as u64;
+                self.stretches.insert(cell.number, start..self.end);
+            }
+            Err(error) => tracing::debug!(%error, "locations in a snippet won't be found"),
         }
         self.cells.push(cell);
     }
 
-    fn path(&self, number: u64) -> PathBuf {
-        self.folder.join(format!("{number}.rs"))
+    fn generated(&self, number: u64) -> Option<String> {
+        let Range { start, end } = self.stretches.get(&number)?.clone();
+        let mut bytes = vec![0; usize::try_from(end - start).ok()?];
+        self.file.read_exact_at(&mut bytes, start).ok()?;
+        String::from_utf8(bytes).ok()
     }
 
     /// The line of a cell behind `line` (from 1) of a generated file, named as in a panic's location.
@@ -89,7 +108,7 @@ impl Sources {
     /// A snippet contains what its cell says and the items of earlier cells.
     pub(crate) fn locate(&self, file: &str, line: u32) -> Option<Place> {
         let number = number(file)?;
-        let generated = std::fs::read_to_string(self.path(number)).ok()?;
+        let generated = self.generated(number)?;
         let (cell, line, text) = place(&generated, line, self.latest_first(number))?;
         Some(Place {
             cell: self.count_of(cell, number)?,
@@ -335,17 +354,15 @@ mod tests {
     #[test]
     fn lines_of_this_cell_and_of_items_of_earlier_ones() {
         let folder = tempfile::tempdir().unwrap();
-        let mut sources = Sources::new(folder.path().join("sources")).unwrap();
-        let file = folder.path().join("lib.rs");
+        let mut sources = Sources::new(&folder.path().join("sources")).unwrap();
         let mut add = |number, count, source: &str, generated: &str| {
-            std::fs::write(&file, generated).unwrap();
             let cell = Cell {
                 number,
                 label: Label::In(count),
                 source: source.to_owned(),
                 shown: None,
             };
-            sources.add(cell, &file);
+            sources.add(cell, generated);
         };
         add(
             1,

@@ -1,5 +1,6 @@
 //! A cell's text seen as evcxr sees it: commands first, then statements, items and perhaps a last expression.
 
+use crate::facts::Facts;
 use ra_ap_syntax::ast::{self, AstNode, HasName};
 use ra_ap_syntax::{Edition, SourceFile, SyntaxNode};
 use std::ops::Range;
@@ -68,10 +69,13 @@ impl Statement {
         match ast::Item::cast(self.node.clone()) {
             None => Definition::None,
             Some(ast::Item::Use(item)) => {
-                let mut names = Vec::new();
+                let mut found = Vec::new();
                 match item.use_tree() {
-                    Some(tree) if imports(&tree, None, &mut names) => Definition::Imports(names),
-                    _ => Definition::Unnamed,
+                    Some(tree) => {
+                        imports(&tree, &[], &mut found);
+                        Definition::Imports(found)
+                    }
+                    None => Definition::Unnamed,
                 }
             }
             Some(ast::Item::ExternCrate(_)) => Definition::Attribute,
@@ -102,6 +106,11 @@ impl Statement {
         ast::Use::can_cast(self.node.kind())
     }
 
+    /// What it mentions.
+    pub(crate) fn facts(&self) -> Facts {
+        Facts::of(&self.node)
+    }
+
     /// Its text without the white space around it.
     pub(crate) fn text(&self) -> String {
         self.node.text().to_string()
@@ -122,36 +131,59 @@ pub(crate) enum Definition {
     Item(String),
     /// A macro of this name.
     Macro(String),
-    /// These names.
-    Imports(Vec<String>),
+    /// What it imports, each by a declaration of its own.
+    Imports(Vec<Import>),
     /// Something known by its own text: an attribute of the crate, an `extern crate`.
     Attribute,
-    /// An item without a name: an `impl`, an import of everything.
+    /// An item without a name: an `impl`.
     Unnamed,
 }
 
-/// Collects the names that a `use` declaration brings in; false if they are not known.
-fn imports(tree: &ast::UseTree, outer: Option<String>, names: &mut Vec<String>) -> bool {
-    let last = tree
-        .path()
-        .and_then(|path| path.segment())
-        .map(|segment| segment.syntax().text().to_string());
-    if tree.star_token().is_some() {
-        return false;
+/// One name that a `use` declaration brings in, or all names of a module.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Import {
+    /// `None` for `use a::*` and `use a::B as _`.
+    pub(crate) name: Option<String>,
+    /// The declaration of this import alone, as evcxr keeps it.
+    pub(crate) code: String,
+}
+
+/// Takes a `use` tree apart. `outer` are the segments around it.
+fn imports(tree: &ast::UseTree, outer: &[String], found: &mut Vec<Import>) {
+    let mut path = outer.to_vec();
+    let mut ends_in_self = false;
+    for segment in tree.path().iter().flat_map(ast::Path::segments) {
+        // Within a list it is the module itself.
+        ends_in_self = segment.self_token().is_some() && !path.is_empty();
+        if !ends_in_self {
+            path.push(segment.syntax().text().to_string());
+        }
     }
     if let Some(list) = tree.use_tree_list() {
-        let outer = last.or(outer);
-        return list
-            .use_trees()
-            .all(|tree| imports(&tree, outer.clone(), names));
+        for tree in list.use_trees() {
+            imports(&tree, &path, found);
+        }
+        return;
     }
-    let name = match tree.rename() {
-        Some(rename) => rename.name().map(|name| name.text().to_string()),
-        None => last.and_then(|last| if last == "self" { outer } else { Some(last) }),
+    let joined = path.join("::");
+    if tree.star_token().is_some() {
+        let code = format!("use {joined}::*;");
+        found.push(Import { name: None, code });
+        return;
+    }
+    let Some(last) = path.last() else { return };
+    // evcxr forgets a new name for `self`.
+    let rename = tree.rename().filter(|_| !ends_in_self);
+    let (name, code) = match rename.map(|rename| rename.name()) {
+        None => (Some(last.clone()), format!("use {joined};")),
+        Some(None) => (None, format!("use {joined} as _;")),
+        Some(Some(name)) => {
+            let name = name.text().to_string();
+            let code = format!("use {joined} as {name};");
+            (Some(name), code)
+        }
     };
-    let known = name.is_some();
-    names.extend(name);
-    known
+    found.push(Import { name, code });
 }
 
 /// A cell's statements, in order.
@@ -246,15 +278,25 @@ mod tests {
     #[test]
     fn what_a_cell_defines() {
         use Definition::{Attribute, Imports, Item, Macro, None, Unnamed};
-        let imports = |names: &[&str]| Imports(names.iter().map(|name| name.to_string()).collect());
+        let imports = |found: &[(&str, &str)]| {
+            let import = |(name, code): &(&str, &str)| super::Import {
+                name: (!name.is_empty()).then(|| name.to_string()),
+                code: code.to_string(),
+            };
+            Imports(found.iter().map(import).collect())
+        };
         for (cell, expected, runs) in [
             (
                 "use std::io::{self, Read, fmt::{Debug as D}};",
-                imports(&["io", "Read", "D"]),
+                imports(&[
+                    ("io", "use std::io;"),
+                    ("Read", "use std::io::Read;"),
+                    ("D", "use std::io::fmt::Debug as D;"),
+                ]),
                 false,
             ),
-            ("use a::*;", Unnamed, false),
-            ("use a::B as _;", Unnamed, false),
+            ("use a::*;", imports(&[("", "use a::*;")]), false),
+            ("use a::B as _;", imports(&[("", "use a::B as _;")]), false),
             ("impl A for B {}", Unnamed, false),
             ("struct A;", Item("A".into()), false),
             ("macro_rules! m { () => {} }", Macro("m".into()), false),

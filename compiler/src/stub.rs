@@ -20,21 +20,11 @@ const LINK: i32 = 3;
 /// What evcxr's subprocess prints when a snippet is over.
 const COMPLETE: &str = "EVCXR_EXECUTION_COMPLETE";
 
-/// One snippet that evcxr asked its subprocess to load and run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Load {
-    /// The shared object.
-    pub artifact: PathBuf,
-    /// The name of the function in it.
-    pub entry: String,
-    /// Whether the session answered with control lines of its own, so that nothing is to be run.
-    pub(crate) answered: bool,
-}
-
 /// What happened on the link since it was last looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
-    pub(crate) loads: Vec<Load>,
+    /// The shared objects that evcxr asked its subprocess to load and run.
+    pub(crate) loads: Vec<PathBuf>,
     /// Control lines for the next loads, first come first served. A load without one has gone well.
     pub(crate) answers: VecDeque<Vec<String>>,
 }
@@ -78,15 +68,10 @@ impl Link {
         for line in BufReader::new(stream).lines() {
             let line = line?;
             let mut traffic = self.traffic();
-            let Some((artifact, entry)) = line.rsplit_once(' ') else {
+            let Some((artifact, _entry)) = line.rsplit_once(' ') else {
                 continue;
             };
-            let answered = !traffic.answers.is_empty();
-            traffic.loads.push(Load {
-                artifact: artifact.into(),
-                entry: entry.into(),
-                answered,
-            });
+            traffic.loads.push(artifact.into());
             let lines = traffic.answers.pop_front().unwrap_or_default();
             drop(traffic);
             answers.write_all(format!("{}\n", lines.len()).as_bytes())?;

@@ -5,15 +5,17 @@
 //! [`Plan`], a small file that the session writes before each call, says what is wanted.
 
 use crate::crates::{self, Externs};
-use crate::rewrite::{self, Options};
+use crate::inputs::Inputs;
+use crate::rewrite::{self, Body, Macro};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::ffi::{OsStr, OsString};
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// The file name under which the binary acts as this wrapper.
 pub const NAME: &str = "chorus-rustc";
@@ -27,17 +29,19 @@ const CRATE: &str = "ctx";
 /// What cargo wants of it.
 const EMIT: &str = "--emit=dep-info,link";
 
+/// Nobody is shown warnings, and evcxr would take them for errors.
+const NO_WARNINGS: &str = "-Awarnings";
+
 /// How much of a compile is wanted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Effort {
-    /// All of it.
+    /// All of it. evcxr is told that it failed, so that its state stays what it was.
     #[default]
     Compile,
-    /// As far as rustc finds errors. For evcxr's books only, of a snippet that is to be compiled as it is: evcxr learns from the
-    /// errors which variables the snippet moves.
+    /// As far as rustc finds errors. evcxr is told how it went, and learns from errors what a snippet needs.
     Check,
-    /// Compile nothing and let cargo believe it. For evcxr's books only, of a snippet that is made to move them.
-    Pretend,
+    /// Compile nothing and tell evcxr that all is well.
+    DryRun,
 }
 
 /// What the session wants of the next compiles.
@@ -48,8 +52,16 @@ pub(crate) struct Plan {
     pub(crate) number: u64,
     /// How much of a compile it takes.
     pub(crate) effort: Effort,
-    /// See [`Options::display`].
+    /// See [`rewrite::rewrite`].
     pub(crate) display: bool,
+    /// Whether evcxr has panics caught.
+    pub(crate) catches: bool,
+    /// Whether an error is told to people. evcxr then compiles once more for the sake of its words.
+    pub(crate) decisive: bool,
+    /// The macros that the snippet and what it reaches define.
+    pub(crate) macros: Vec<Macro>,
+    /// Where [`Effort::Compile`] names the shared object that it has made.
+    pub(crate) product: PathBuf,
     /// Where compiled snippets are kept.
     pub(crate) cache: PathBuf,
     /// The folder of the support library for `rustc`.
@@ -69,6 +81,31 @@ impl Plan {
 
     fn read(path: &Path) -> io::Result<Plan> {
         Ok(serde_json::from_slice(&fs::read(path)?)?)
+    }
+}
+
+/// A shared object that was made.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) artifact: PathBuf,
+    /// What its compile read; `None` if that can't be told, so that it can't be used again.
+    pub(crate) inputs: Option<Inputs>,
+}
+
+impl Kept {
+    /// What a file says of one that can be used now.
+    fn read(path: &Path) -> io::Result<Option<Kept>> {
+        let bytes = match fs::read(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            bytes => bytes?,
+        };
+        let kept: Kept = serde_json::from_slice(&bytes)?;
+        let holds = kept.inputs.as_ref().is_some_and(Inputs::hold) && kept.artifact.exists();
+        Ok(holds.then_some(kept))
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        fs::write(path, serde_json::to_vec(self)?)
     }
 }
 
@@ -109,17 +146,12 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         .crates
         .as_ref()
         .filter(|_| Path::new(rustc) == plan.rustc);
-    if plan.effort == Effort::Pretend {
+    if plan.effort == Effort::DryRun {
         // Derives are expanded to find what the source depends on.
         let arguments = with_crates(arguments, &source, externs);
-        return pretend(rustc, &arguments, &call).map(Some);
+        return dry_run(rustc, &arguments, &call).map(Some);
     }
-    let check = plan.effort == Effort::Check;
-    let options = Options {
-        display: plan.display,
-        all_variables: false,
-    };
-    let Some(rewritten) = rewrite::rewrite(&source, options) else {
+    let Some(rewritten) = rewrite::rewrite(&source, plan.display, &plan.macros) else {
         return Ok(None);
     };
     let support = if Path::new(rustc) == plan.rustc {
@@ -132,56 +164,65 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
 
     let arguments = &with_crates(arguments, &rewritten.source, externs);
 
-    let kept = plan.cache.join(key(rustc, arguments, &rewritten.source));
-    let product = call.out_dir.join(format!("lib{CRATE}.so"));
-    if kept.with_extension("so").exists() && kept.with_extension("d").exists() {
-        replace(&kept.with_extension("so"), &product)?;
-        replace(
-            &kept.with_extension("d"),
-            &call.out_dir.join(format!("{CRATE}.d")),
-        )?;
+    fs::write(&call.source, &rewritten.source)?;
+    // Without the closure that catches panics evcxr compiles for the sake of the errors' words.
+    let uncaught = Body::Runs { catches: false };
+    let for_words = plan.catches && rewritten.body == uncaught;
+    let compiles = plan.effort == Effort::Compile && !for_words;
+    if plan.effort == Effort::Compile && for_words && !plan.decisive {
+        replace_by_nothing(&call.out_dir.join(format!("lib{CRATE}.so")))?;
         return Ok(Some(ExitCode::SUCCESS));
     }
-
-    fs::write(&call.source, &rewritten.source)?;
+    let record = plan.cache.join(key(rustc, arguments, &rewritten.source));
+    if compiles && let Some(kept) = Kept::read(&record)? {
+        kept.write(&plan.product)?;
+        return Ok(Some(ExitCode::FAILURE));
+    }
+    let began = SystemTime::now();
+    let product = call.out_dir.join(format!("lib{CRATE}.so"));
     // A runtime may have loaded what lies there, and linkers differ in whether they write into a file or make a new one.
     remove(&product)?;
     let checking;
-    let arguments = if check {
-        checking = without_link(arguments, "--emit=dep-info,metadata");
-        &checking
-    } else {
-        arguments
-    };
-    let mut output = call.command(rustc, arguments, &plan, &support).output()?;
-    let mut moves_all = false;
-    if !output.status.success() && rewritten.left_out && output.stderr_mentions("E0425") {
-        // A macro may have made a variable's name out of parts.
-        let options = Options {
-            all_variables: true,
-            ..options
-        };
-        if let Some(whole) = rewrite::rewrite(&source, options) {
-            moves_all = true;
-            fs::write(&call.source, &whole.source)?;
-            output = call.command(rustc, arguments, &plan, &support).output()?;
+    let arguments = match compiles {
+        true => arguments,
+        false => {
+            checking = without_link(arguments, "--emit=dep-info,metadata");
+            &checking
         }
-    }
-    io::Write::write_all(&mut io::stderr(), &output.stderr)?;
-    io::Write::write_all(&mut io::stdout(), &output.stdout)?;
-    if output.status.success() && check {
-        replace_by_nothing(&product)?;
-    } else if output.status.success() && !moves_all {
-        // One that moves all variables can't be kept: its key doesn't say which there were.
+    };
+    let output = call.command(rustc, arguments, &plan, &support).output()?;
+    if output.status.success() {
+        if !compiles {
+            replace_by_nothing(&product)?;
+            return Ok(Some(ExitCode::SUCCESS));
+        }
         fs::create_dir_all(&plan.cache)?;
-        replace(&product, &kept.with_extension("so"))?;
-        replace(
-            &call.out_dir.join(format!("{CRATE}.d")),
-            &kept.with_extension("d"),
-        )?;
+        let dep_info = fs::read_to_string(call.out_dir.join(format!("{CRATE}.d")))?;
+        let folder = std::env::current_dir()?;
+        // What can't be looked at can't be compared.
+        let inputs = Inputs::of_dep_info(&dep_info, &folder, &call.source, began)
+            .ok()
+            .flatten();
+        // The loader knows a file by its name, so what is made anew has another one.
+        let unique = began
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_nanos();
+        let kept = Kept {
+            artifact: record.with_extension(format!("{unique}.so")),
+            inputs,
+        };
+        fs::rename(&product, &kept.artifact)?;
+        kept.write(&plan.product)?;
+        kept.write(&record)?;
+        return Ok(Some(ExitCode::FAILURE));
+    }
+    let mut stderr = io::stderr().lock();
+    for line in String::from_utf8_lossy(&output.stderr).lines() {
+        writeln!(stderr, "{}", rewritten.relocate(line))?;
     }
     Ok(Some(match output.status.code() {
-        Some(code) => ExitCode::from(code.clamp(0, 255) as u8),
+        Some(code) => ExitCode::from(code.clamp(1, 255) as u8),
         None => ExitCode::FAILURE,
     }))
 }
@@ -193,22 +234,16 @@ fn checked(rustc: &OsStr, arguments: &[OsString]) -> Option<Vec<OsString>> {
     if after(arguments, "--crate-name")? != CRATE || Path::new(rustc) != plan.rustc {
         return None;
     }
-    let source = fs::read_to_string(source(arguments)?).ok()?;
-    Some(with_crates(arguments, &source, plan.crates.as_ref()))
-}
-
-trait Mentions {
-    fn stderr_mentions(&self, text: &str) -> bool;
-}
-
-impl Mentions for std::process::Output {
-    fn stderr_mentions(&self, text: &str) -> bool {
-        String::from_utf8_lossy(&self.stderr).contains(text)
-    }
+    let path = source(arguments)?;
+    let source = rewrite::importing(&fs::read_to_string(path).ok()?, &plan.macros);
+    fs::write(path, &source).ok()?;
+    let mut arguments = with_crates(arguments, &source, plan.crates.as_ref());
+    arguments.push(NO_WARNINGS.into());
+    Some(arguments)
 }
 
 /// Leaves an empty product and true dependency information.
-fn pretend(rustc: &OsStr, arguments: &[OsString], call: &Call) -> io::Result<ExitCode> {
+fn dry_run(rustc: &OsStr, arguments: &[OsString], call: &Call) -> io::Result<ExitCode> {
     replace_by_nothing(&call.out_dir.join(format!("lib{CRATE}.so")))?;
     let output = Command::new(rustc)
         .args(without_link(arguments, "--emit=dep-info"))
@@ -216,7 +251,7 @@ fn pretend(rustc: &OsStr, arguments: &[OsString], call: &Call) -> io::Result<Exi
     Ok(if output.status.success() {
         ExitCode::SUCCESS
     } else {
-        io::Write::write_all(&mut io::stderr(), &output.stderr)?;
+        io::stderr().write_all(&output.stderr)?;
         ExitCode::FAILURE
     })
 }
@@ -282,15 +317,6 @@ fn remove(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Puts a link to (or, across file systems, a copy of) `from` at `to`, whatever was there.
-fn replace(from: &Path, to: &Path) -> io::Result<()> {
-    remove(to)?;
-    match fs::hard_link(from, to) {
-        Ok(()) => Ok(()),
-        Err(_) => fs::copy(from, to).map(drop),
-    }
-}
-
 /// The identity of a compile: what is compiled, by what, and how. A dependency that was compiled anew keeps its path, not its time.
 fn key(rustc: &OsStr, arguments: &[OsString], source: &str) -> String {
     let mut hash = Sha256::new();
@@ -302,7 +328,9 @@ fn key(rustc: &OsStr, arguments: &[OsString], source: &str) -> String {
         hash.update([0]);
         let file = part.to_str().and_then(|part| part.split_once('='));
         if let Some((_, file)) = file
-            && file.ends_with(".rlib")
+            && [".rlib", ".rmeta", ".so"]
+                .iter()
+                .any(|end| file.ends_with(end))
             && let Ok(metadata) = fs::metadata(file)
             && let Ok(modified) = metadata.modified()
         {
@@ -310,7 +338,7 @@ fn key(rustc: &OsStr, arguments: &[OsString], source: &str) -> String {
         }
     }
     hash.update(source);
-    hex::encode(hash.finalize())
+    format!("{}.json", hex::encode(hash.finalize()))
 }
 
 /// What follows a flag.
@@ -385,8 +413,11 @@ impl Call {
         let mut external = OsString::from("chorus_support=");
         external.push(support.join("libchorus_support.so"));
         command
+            .arg(NO_WARNINGS)
             .arg("-Ccodegen-units=1")
             .arg("-Cmetadata=chorus")
+            // Three memory maps for each cell instead of five: a process may have 65,530 of them.
+            .args(["-Crelro-level=off", "-Clink-arg=-Wl,-z,noseparate-code"])
             // A panic's frames are to have lines, inlined ones too.
             .arg("-Cdebuginfo=line-tables-only")
             .arg("--extern")

@@ -128,6 +128,7 @@ impl compile::Compiler for Service {
                 .collect(),
             ends_in_expression: made.ends_in_expression,
             lost: made.lost,
+            reads: made.reads,
         })
     }
 

@@ -504,7 +504,7 @@ def test_engines_on_other_machines(kernel_name: str, tmp_path: Path, chorus: Pat
             assert engines.results(kernel.run("%px 1 + 1").expect_ok()) == {0: "2", 1: "2"}
             # Neither is the code of closures seen from there.
             notebook = kernel.run("std::process::id()").expect_ok().text
-            [code] = {str(Path(line.split()[-1]).parent) for line in Path(f"/proc/{notebook}/maps").read_text().splitlines() if "libcode_" in line}
+            [code] = {str(Path(line.split()[-1]).parent) for line in Path(f"/proc/{notebook}/maps").read_text().splitlines() if "/cache/" in line and line.endswith(".so")}
             there.append(engine_elsewhere(chorus, tmp_path / "data", "/dev/shm", code))
             kernel.run("client.wait_for_engines(3, Duration::from_secs(20))?;").expect_ok()
             text = said(kernel.run("client.all().map_sync(0..3u64, twice)?"))

@@ -151,6 +151,23 @@ def test_a_notebook_with_dependencies_has_one_serde(start_kernel: Callable[..., 
     assert kernel.run("p.n").expect_ok().text == "3"
 
 
+def test_dependencies_lose_no_variable(fresh_kernel: Kernel) -> None:
+    """The crate is the same with dependencies and without, whichever comes first, and is not compiled again."""
+    fresh_kernel.run("let targets = vec![chorus::Targets::from(1)];\n#[derive(Clone, serde::Serialize)]\nstruct P { x: u8 }\nlet p = P { x: 2 };").expect_ok()
+    added = Live(fresh_kernel).run(':dep smallvec = { version = "1", features = ["serde"] }\nlet few: smallvec::SmallVec<[u8; 4]> = smallvec::smallvec![1, 2];')
+    assert added.text is None and "lost" not in added.stream("stderr"), added.stream("stderr")
+    assert fresh_kernel.run("(targets.len(), p.x, few.len(), chorus::codec::encode(&few)?.head.len() > 0)").expect_ok().text == "(1, 2, 2, true)"
+    fresh_kernel.run(':dep itoa = "1"').expect_ok()
+    assert fresh_kernel.run("(targets.len(), p.x, few.len(), itoa::Buffer::new().format(7).len())").expect_ok().text == "(1, 2, 2, 1)"
+
+
+def test_the_crate_changes_no_dependency(fresh_kernel: Kernel) -> None:
+    fresh_kernel.run(':dep smallvec = { version = "1", features = ["serde"] }\nlet few: smallvec::SmallVec<[u8; 4]> = smallvec::smallvec![1, 2];').expect_ok()
+    used = Live(fresh_kernel).run("use chorus::codec;\nlet targets = chorus::Targets::from(1);\ncodec::encode(&few)?.head.len() > 0")
+    assert used.text == "true" and "lost" not in used.stream("stderr"), used.stream("stderr")
+    assert fresh_kernel.run("few.len()").expect_ok().text == "2"
+
+
 def test_equal_cells_and_redefined_functions(kernel: Kernel) -> None:
     """Engines load the file in which a cell's functions are, so it has to stay as it was; and a new definition is another file."""
     kernel.run("fn value() -> u64 { std::mem::size_of::<chorus::Targets>() as u64 * 0 + 1 }").expect_ok()
@@ -158,7 +175,7 @@ def test_equal_cells_and_redefined_functions(kernel: Kernel) -> None:
     code = """let before: std::collections::BTreeMap<String, u64> = {
     use std::hash::{DefaultHasher, Hash, Hasher};
     let maps = std::fs::read_to_string("/proc/self/maps")?;
-    let files: std::collections::BTreeSet<&str> = maps.lines().filter_map(|line| line.split(' ').last()).filter(|file| file.contains("libcode_")).collect();
+    let files: std::collections::BTreeSet<&str> = maps.lines().filter_map(|line| line.split(' ').last()).filter(|file| file.contains("/cache/") && file.ends_with(".so")).collect();
     files.into_iter().map(|file| { let mut hash = DefaultHasher::new(); std::fs::read(file)?.hash(&mut hash); Ok((file.to_owned(), hash.finish())) }).collect::<std::io::Result<_>>()?
 };
 value()"""

@@ -46,6 +46,9 @@ pub struct Artifact {
     /// Variables whose types it redefined, so that their values are gone.
     #[serde(default)]
     pub lost: Vec<String>,
+    /// Whether its compile read what may change (files, the environment), so that it has to be asked for each time.
+    #[serde(default)]
+    pub reads: bool,
 }
 
 /// A compile error.

@@ -366,6 +366,9 @@ impl Namespace {
             return Ok((request, artifact.clone()));
         }
         let artifact = self.compiler()?.compile(&request).await.map_err(trouble)?;
+        if artifact.reads {
+            return Ok((request, artifact));
+        }
         if self
             .known
             .insert(request.clone(), artifact.clone())

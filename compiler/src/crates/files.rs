@@ -26,7 +26,12 @@ typeid = "1"
 [workspace]
 "#;
 
-/// As evcxr writes it, so that cargo compiles the dependencies in the same way; only the crate for cells itself is optimised as a program is.
+/// cargo's configuration for the crate `chorus`, which is optimised as a program is. It goes to a folder above the packages that depend on the
+/// crate: evcxr writes its manifest itself. What is compiled under the same profile is the same crate to rustc.
+pub(crate) const PROFILE: &str =
+    "[profile.dev.package.chorus]\nopt-level = 3\ncodegen-units = 1\ndebug-assertions = false\n";
+
+/// As evcxr writes it, so that cargo compiles the dependencies in the same way.
 const BUILD: &str = r#"[package]
 name = "ctx"
 version = "1.0.0"
@@ -46,11 +51,6 @@ codegen-units = 16
 panic = 'unwind'
 incremental = true
 overflow-checks = true
-
-[profile.dev.package.chorus]
-opt-level = 3
-codegen-units = 1
-debug-assertions = false
 
 [dependencies]
 chorus = { path = "../chorus" }
@@ -90,6 +90,7 @@ fn dependency(name: &str, folder: &Path) -> String {
 /// All files with their paths in the folder.
 pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
     let mut files: Vec<(PathBuf, String)> = [
+        (".cargo/config.toml", PROFILE.to_owned()),
         ("chorus/Cargo.toml", CHORUS.to_owned()),
         ("build/Cargo.toml", BUILD.to_owned()),
         ("build/Cargo.lock", sources.lock.to_owned()),

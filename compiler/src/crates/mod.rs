@@ -6,7 +6,9 @@
 //! notebook has named one of them.
 //!
 //! A notebook with dependencies of its own is another case. Its crates may use serde as well, and there must be one serde for all. There
-//! both crates become ordinary dependencies, which cargo resolves together with the others.
+//! both crates become ordinary dependencies, which cargo resolves together with the others, and they do so with the first of these (if they
+//! have been compiled by then), whether they are named or not: added later they might ask for other features of what is compiled
+//! already, and what had been compiled would be another crate. cargo finds them compiled ([`Crates::seed`]), by the same profile.
 
 mod build;
 mod files;
@@ -20,7 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use build::CratesError;
-pub(crate) use files::SIGNPOST;
+pub(crate) use files::{PROFILE, SIGNPOST};
 pub(crate) use mention::{Mentioned, mentioned, words};
 
 /// The crate `chorus` as it goes with this program.
@@ -94,8 +96,15 @@ impl Crates {
         hex::encode(hash.finalize())
     }
 
+    /// Whether they have been compiled.
+    pub(crate) fn are_ready(&self) -> bool {
+        let version = self.version();
+        version.is_ok_and(|version| build::find(&self.home(&version)).is_some())
+    }
+
     /// What evcxr's crate is to depend on so that `mentioned` crates are known to rust-analyzer, and to cargo if need be: name and
-    /// configuration of each that is not among `present` already. Those that are the user's own stay as they are.
+    /// configuration of each that is not among `present` already. Those that are the user's own stay as they are. With dependencies of the
+    /// user's own, both are wanted as soon as they have been compiled.
     pub(crate) fn wanted(
         &self,
         mentioned: Mentioned,
@@ -103,11 +112,11 @@ impl Crates {
     ) -> Result<Vec<(&'static str, String)>, CratesError> {
         let own = |name: &str| present.own.contains(name);
         let missing = (mentioned.chorus && !own("chorus")) || (mentioned.serde && !own("serde"));
-        if !missing && present.ours.is_empty() {
+        let as_they_are = !present.own.is_empty();
+        if !missing && present.ours.is_empty() && !(as_they_are && self.are_ready()) {
             return Ok(Vec::new());
         }
         let folder = self.files()?;
-        let as_they_are = !present.own.is_empty();
         let all = if as_they_are {
             files::themselves(&folder)
         } else {

@@ -3,8 +3,8 @@
 //! Their names, arguments and words are evcxr 0.22's. Those that make no sense where a state is shared by many engines
 //! are refused with what to do instead.
 
-use super::summary::{Settings, Summary};
 use crate::statements::{code_start, is_command};
+use crate::summary::{Settings, Summary};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -24,6 +24,19 @@ pub(crate) enum Change {
     CodegenBackend(String),
     PreserveVarsOnPanic(bool),
     BuildEnv { key: String, value: String },
+}
+
+impl Change {
+    pub(crate) fn is_dependency(&self) -> bool {
+        matches!(self, Change::Dependency { .. } | Change::LocalDependency(_))
+    }
+
+    pub(crate) fn dependency((name, config): (&str, &str)) -> Change {
+        Change::Dependency {
+            name: name.to_owned(),
+            config: config.to_owned(),
+        }
+    }
 }
 
 /// What a snippet's commands come to.
@@ -244,9 +257,7 @@ impl Reading<'_> {
             "type" | "t" => match self.state.variables.get(arguments) {
                 Some(variable) => Ok(Said::Text(format!("{arguments}: {}", variable.kind))),
                 None if arguments.is_empty() => Err("`:type` takes a variable's name".to_owned()),
-                None => Err(format!(
-                    "there is no variable `{arguments}` on these engines"
-                )),
+                None => Err(format!("there is no variable `{arguments}`")),
             },
             "version" => Ok(Said::Text(format!("Chorus {}", env!("CARGO_PKG_VERSION")))),
             "help" => {
@@ -392,7 +403,7 @@ impl Reading<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lineages::summary::Variable;
+    use crate::summary::Variable;
 
     fn state() -> Summary {
         let mut state = Summary::root(Settings {

@@ -4,10 +4,11 @@
 //! changed it says `:dep` again, and gets it.
 
 use super::commands::Change;
-use super::summary::Summary;
+use crate::inputs::folder_contents;
+use crate::summary::{Settings, Summary};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
 /// Marks what stands for a crate's files.
 const FILES: &str = " # files ";
@@ -20,17 +21,32 @@ pub(super) fn note(changes: &[Change], summary: &mut Summary) {
                 let mut config = config.clone();
                 if let Some(path) = path_in(&config) {
                     config.push_str(FILES);
-                    config.push_str(&files(&path));
+                    config.push_str(&folder_contents(&path));
                 }
                 summary.dependencies.insert(name.clone(), config);
             }
             Change::LocalDependency(path) => {
-                let config = format!("{{ path = {path:?} }}{FILES}{}", files(Path::new(path)));
+                let config = format!(
+                    "{{ path = {path:?} }}{FILES}{}",
+                    folder_contents(Path::new(path))
+                );
                 summary.dependencies.insert(path.clone(), config);
             }
             Change::BuildEnv { key, value } => {
                 summary.environment.insert(key.clone(), value.clone());
             }
+            _ => {}
+        }
+    }
+}
+
+/// Takes in what changes say of the settings that act on how a snippet is compiled.
+pub(super) fn set(changes: &[Change], settings: &mut Settings) {
+    for change in changes {
+        match change {
+            Change::Format(format) => settings.format.clone_from(format),
+            Change::Types(on) => settings.types = *on,
+            Change::PreserveVarsOnPanic(on) => settings.preserve_vars_on_panic = *on,
             _ => {}
         }
     }
@@ -43,6 +59,15 @@ pub(super) fn is_local(change: &Change) -> bool {
         Change::LocalDependency(_) => true,
         _ => false,
     }
+}
+
+/// The folders of the local crates that a snippet may use, and what they were.
+pub(super) fn folders(summary: &Summary) -> BTreeMap<PathBuf, String> {
+    let folder = |config: &String| {
+        let (config, contents) = config.split_once(FILES)?;
+        Some((path_in(config)?, contents.to_owned()))
+    };
+    summary.dependencies.values().filter_map(folder).collect()
 }
 
 /// The part of the session's cache for snippets that may use these local crates.
@@ -67,31 +92,6 @@ fn path_in(config: &str) -> Option<PathBuf> {
         .strip_prefix('=')?;
     let path = rest.trim_start().strip_prefix('"')?.split('"').next()?;
     Some(path.into())
-}
-
-/// A name for the present contents of a crate's folder, by its files' sizes and times.
-fn files(folder: &Path) -> String {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.is_dir() {
-                if name != "target" && !name.to_string_lossy().starts_with('.') {
-                    folders.push(entry.path());
-                }
-            } else {
-                let modified = metadata.modified().ok();
-                let time = modified.and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-                found.push((entry.path(), metadata.len(), time));
-            }
-        }
-    }
-    found.sort();
-    hex::encode(&Sha256::digest(format!("{found:?}"))[..8])
 }
 
 #[cfg(test)]

@@ -4,18 +4,19 @@
 //! is found there without evcxr, by any process. Everything else goes to a thread with evcxr ([`workshop`]), where the states are that
 //! were needed last; one that is not is compiled again from the snippets that led to it.
 
-mod commands;
+pub(crate) mod commands;
 mod local;
 mod recent;
 mod state;
 mod store;
-mod summary;
 mod workshop;
 
 use crate::bench::{Settings, Toolchain};
 use crate::crates::{Crates, Sources};
 use crate::diagnostics::{self, Diagnostic};
+use crate::inputs;
 use crate::sources::{self, Cell, Label};
+pub use crate::summary::ROOT;
 use crate::support::{self, Support, SupportError};
 use crate::{rewrite, toolchain};
 use recent::Recent;
@@ -24,12 +25,21 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
+use std::time::{Duration, Instant};
 use store::{Ending, Record, Store};
-pub use summary::ROOT;
 use workshop::{Fresh, Job};
 
-/// Compile errors that are remembered: engines ask for the same snippet one after another.
+/// Compile errors that are remembered, and for how long: engines ask for the same snippet one after another.
 const FAILURES: usize = 32;
+/// Macros that read what may be there the next time.
+const READERS: &[&str] = &[
+    "include",
+    "include_str",
+    "include_bytes",
+    "env",
+    "option_env",
+];
+const FAILURES_KEPT: Duration = Duration::from_secs(1);
 
 /// What [`Lineages`] needs to know.
 #[derive(Clone, Debug)]
@@ -84,6 +94,8 @@ pub struct Made {
     pub ends_in_expression: bool,
     /// Variables that are given up, since the snippet defines anew what their values are made of.
     pub lost: Vec<String>,
+    /// Whether the compile read files or the environment, which may change: the same snippet may then come to something else.
+    pub reads: bool,
 }
 
 /// What is true after a snippet that ended early, by a panic or a `?`.
@@ -165,7 +177,7 @@ pub struct Lineages {
     store: Store,
     support: Support,
     jobs: mpsc::Sender<Job>,
-    failures: Recent<Failure>,
+    failures: Recent<(Instant, Failure)>,
 }
 
 impl Lineages {
@@ -229,6 +241,7 @@ impl Lineages {
             shown,
             ends_in_expression,
             lost,
+            reads,
             ..
         } = fresh.record;
         Ok(Made {
@@ -238,6 +251,7 @@ impl Lineages {
             shown,
             ends_in_expression,
             lost,
+            reads,
         })
     }
 
@@ -289,7 +303,9 @@ impl Lineages {
             return Ok(Fresh { record, loads });
         }
         let name = format!("{lineage}\0{ending:?}\0{source}");
-        if let Some(failure) = self.failures.get(&name) {
+        if let Some((when, failure)) = self.failures.get(&name)
+            && when.elapsed() < FAILURES_KEPT
+        {
             return Err(failure);
         }
         let (answer, answered) = mpsc::channel();
@@ -302,11 +318,13 @@ impl Lineages {
         let ended = || Failure::Refused("the compiler's thread has ended".to_owned());
         self.jobs.send(job).map_err(|_| ended())?;
         let outcome = answered.recv().unwrap_or_else(|_| Err(ended()));
-        // What a command does may go well the next time.
+        // What a command does, or reads, may go well the next time.
         if let Err(failure @ Failure::Errors(_)) = &outcome
             && crate::statements::code_start(normalised(source)) == 0
+            && !crate::facts::words(source).any(|word| READERS.contains(&word))
         {
-            self.failures.insert(name, failure.clone());
+            let now = Instant::now();
+            self.failures.insert(name, (now, failure.clone()));
         }
         outcome
     }
@@ -335,6 +353,7 @@ fn identity(support: &Support, executable: &Path, crates: &Crates) -> String {
         Some((metadata.len(), metadata.modified().ok()?))
     };
     hash.update(format!("{:?}", about(executable)));
+    hash.update(format!("{:?}", inputs::cargo_environment()));
     let configured = evcxr::config_dir().map(|folder| folder.join("evcxr.toml"));
     for path in [Some("evcxr.toml".into()), configured]
         .into_iter()

@@ -3,12 +3,11 @@
 //! evcxr's `ContextState` is public but its name is not exported, so it lives in a closure.
 
 use super::commands::Change;
-use super::summary::{Settings, Summary};
 use crate::bench::Trouble;
 use crate::crates::Dependencies;
 use crate::layouts::Layouts;
+use crate::summary::{Settings, Summary};
 use evcxr::{EvalContext, EvalOutputs};
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 /// Evaluates code in a state, after some changes of it.
@@ -84,12 +83,4 @@ pub(crate) fn settings(evcxr: &EvalContext) -> Settings {
         cache_bytes: state.cache_bytes(),
         preserve_vars_on_panic: state.preserve_vars_on_panic(),
     }
-}
-
-/// evcxr's present variables: name to type.
-pub(crate) fn kinds(evcxr: &EvalContext) -> BTreeMap<String, String> {
-    evcxr
-        .variables_and_types()
-        .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
-        .collect()
 }

@@ -1,12 +1,13 @@
 //! Compiled snippets on disk, for this compiler and for others that run now or later.
 //!
 //! In one folder: `artifacts/` has shared objects named by the SHA-256 of their bytes; `snippets/` has a record for each (lineage,
-//! source), and the source that was generated for it; `states/` has for each lineage how it was come by, so that it can be compiled
-//! again. Whatever decides what a compile gives besides these (toolchain, support library, this program) is the *identity* that
+//! source), and the source that was generated for it; `states/` has for each lineage how it was come by, so that it can be found
+//! again without compiling anything. Whatever decides what a compile gives besides these (toolchain, support library, this program) is the *identity* that
 //! goes into every name. Files appear complete, by renaming, and are never changed.
 
-use super::summary::ROOT;
+use crate::inputs::Inputs;
 use crate::sources::{Cell, Label};
+use crate::summary::{Found, ROOT};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -38,6 +39,10 @@ pub(crate) struct Record {
     pub(crate) ends_in_expression: bool,
     #[serde(default)]
     pub(crate) lost: Vec<String>,
+    /// Whether the compile read something of the user's that may change.
+    pub(crate) reads: bool,
+    /// What the compile depended on besides.
+    pub(crate) inputs: Inputs,
 }
 
 /// How a snippet ends.
@@ -56,6 +61,9 @@ pub(crate) struct Step {
     pub(crate) parent: String,
     pub(crate) source: String,
     pub(crate) ending: Ending,
+    /// The variables then, name to type.
+    pub(crate) variables: BTreeMap<String, String>,
+    pub(crate) found: Found,
 }
 
 /// A handle; clones share it.
@@ -118,11 +126,14 @@ impl Store {
         self.folder.join("states").join(format!("{name}.json"))
     }
 
-    /// A snippet's record, if all that belongs to it is there; that counts as a use of it.
+    /// A snippet's record, if all that belongs to it is there and is as it was; that counts as a use of it.
     pub(crate) fn record(&self, lineage: &str, source: &str, ending: Ending) -> Option<Record> {
         let path = self.snippet(self.number(lineage, source, ending), "json");
         let record: Record = read(&path)?;
-        let same = record.lineage == lineage && record.source == source && record.ending == ending;
+        let same = record.lineage == lineage
+            && record.source == source
+            && record.ending == ending
+            && record.inputs.hold();
         let artifacts: Vec<PathBuf> = record
             .artifacts
             .iter()
@@ -335,6 +346,8 @@ mod tests {
             shown: BTreeMap::new(),
             ends_in_expression: false,
             lost: Vec::new(),
+            reads: false,
+            inputs: Inputs::default(),
         };
         store.keep(&record, Some("generated")).unwrap();
         record
@@ -404,6 +417,8 @@ mod tests {
                 parent: parent.to_owned(),
                 source: format!("to {lineage}"),
                 ending: Ending::Completed,
+                variables: BTreeMap::new(),
+                found: Found::default(),
             };
             store.keep_step(&step).unwrap();
         };
@@ -443,6 +458,8 @@ mod tests {
             parent: ROOT.to_owned(),
             source: String::new(),
             ending: Ending::Early,
+            variables: BTreeMap::new(),
+            found: Found::default(),
         };
         store.keep_step(&step).unwrap();
         store.sweep_at(SystemTime::now() + STATES_KEPT / 2).unwrap();

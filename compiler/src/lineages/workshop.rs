@@ -1,21 +1,22 @@
 //! The thread that owns evcxr and the states in memory: compiles what the store doesn't have.
 
 use super::Failure;
-use super::commands::{self, Change, Refusal};
+use super::commands::{self, Change, Orders, Refusal};
 use super::local;
 use super::recent::Recent;
 use super::state::{self, Eval, State, Stopped};
 use super::store::{Ending, Record, Step, Store};
-use super::summary::{Found, ROOT, Summary};
-use crate::bench::{self, Bench, OpenError, Settings, Trouble};
+use crate::bench::{Bench, NotCompiled, OpenError, Product, Settings, Trouble};
 use crate::crates::{CratesError, Dependencies, mentioned};
 use crate::diagnostics::{self, Context, diagnostics};
+use crate::inputs::Inputs;
 use crate::layouts::Layouts;
+use crate::reach::Added;
 use crate::sources::{Cell, Label};
 use crate::statements::{Statement, statements};
-use crate::stub::Load;
+use crate::summary::{Found, ROOT, Summary};
 use crate::wrapper::Effort;
-use evcxr::EvalContext;
+use evcxr::{EvalContext, EvalOutputs};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -32,8 +33,8 @@ const SWEEP: u64 = 50;
 /// Who has just asked may ask again at once: so long he is not made to wait for a step of the warm-up.
 const PAUSE: Duration = Duration::from_millis(300);
 
-/// Takes every value out of the store of an engine's runtime.
-const CLEAR: &str = "*evcxr_variable_store = Default::default();";
+/// Takes every value out of the store of an engine's runtime. Without a variable there would be no store.
+const CLEAR: &str = "let chorus_cleared = (); *evcxr_variable_store = Default::default();";
 
 /// Something to compile.
 pub(super) struct Job {
@@ -60,13 +61,28 @@ struct Workshop {
     compiles: u64,
     /// The wrapper's cache, in parts.
     cache: PathBuf,
+    /// Where cargo runs.
+    folder: PathBuf,
+}
+
+/// How it is found what a snippet leads to.
+#[derive(Clone, Copy, Debug)]
+enum Way<'a> {
+    /// By compiling it, for one that ends like this.
+    New(Ending),
+    /// It has been compiled before.
+    Known(&'a Step),
 }
 
 /// What a snippet leads to.
 struct Outcome {
     lineage: String,
     state: Rc<State>,
-    loads: Vec<Load>,
+    artifact: Option<PathBuf>,
+    /// What its compile read; `None` if that can't be told.
+    inputs: Option<Inputs>,
+    /// The source that was generated for it.
+    source: String,
     shown: std::collections::BTreeMap<String, String>,
     lost: Vec<String>,
     ends_in_expression: bool,
@@ -119,6 +135,7 @@ pub(super) fn serve(
 
 impl Workshop {
     fn open(settings: Settings, stores: &mpsc::Receiver<Store>) -> Result<Workshop, OpenError> {
+        let folder = settings.folder.clone();
         let (evcxr, bench) = Bench::open(settings)?;
         let store = stores.recv().map_err(|_| OpenError::Toolchain)?;
         let root = Rc::new(State {
@@ -129,6 +146,7 @@ impl Workshop {
         });
         Ok(Workshop {
             cache: bench.plan.cache.clone(),
+            folder,
             evcxr,
             bench,
             store,
@@ -141,8 +159,12 @@ impl Workshop {
     /// cargo's first build with the wrapper.
     fn warm_up_build(&mut self) {
         let (evcxr, eval) = (&mut self.evcxr, &self.root.eval);
-        self.bench
-            .pretend(bench::panics(), || eval(evcxr, &[], "()"));
+        let built = self
+            .bench
+            .tell_evcxr(Effort::DryRun, Vec::new(), || eval(evcxr, &[], "()"));
+        if let Err(trouble) = built {
+            tracing::warn!(?trouble, "the first build was not gone through");
+        }
     }
 
     /// rust-analyzer's standard library.
@@ -178,10 +200,6 @@ impl Workshop {
             source: job.source.clone(),
             shown: None,
         };
-        let (effort, answers) = match job.ending {
-            Ending::Completed => (Effort::Compile, Vec::new()),
-            Ending::Early => (Effort::Check, bench::panics()),
-        };
         let base = match self.state(&job.lineage) {
             Ok(base) => base,
             // Whatever there was, it is given up.
@@ -189,7 +207,7 @@ impl Workshop {
             Err(failure) => return Err(failure),
         };
         self.compiles += 1;
-        let outcome = self.go(&job.lineage, &base, &this, effort, answers)?;
+        let outcome = self.go(&job.lineage, &base, &this, Way::New(job.ending))?;
         let mut record = Record {
             lineage: job.lineage.clone(),
             source: source.to_owned(),
@@ -199,6 +217,9 @@ impl Workshop {
             shown: outcome.shown,
             ends_in_expression: outcome.ends_in_expression,
             lost: outcome.lost,
+            reads: !outcome.inputs.as_ref().is_some_and(Inputs::is_empty)
+                || !local::folders(&base.summary).is_empty(),
+            inputs: Inputs::default(),
         };
         let state = outcome.state;
         if record.next == job.lineage && !Rc::ptr_eq(&state, &base) {
@@ -212,38 +233,32 @@ impl Workshop {
                 parent: job.lineage.clone(),
                 source: source.to_owned(),
                 ending: job.ending,
+                variables: state.summary.kinds(),
+                found: state.summary.found,
             };
             self.keep(|store| store.keep_step(&step));
             self.states.insert(record.next.clone(), state);
         }
-        let loads: Vec<PathBuf> = outcome
-            .loads
-            .into_iter()
-            .map(|load| load.artifact)
-            .collect();
-        let generated = (!loads.is_empty()).then(|| self.bench.generated());
-        let names: Option<Vec<String>> = loads
-            .iter()
-            .map(|load| self.keep(|store| store.keep_artifact(load)))
-            .collect();
-        // What can't be kept is run from where evcxr has put it.
-        let loads = match names {
-            Some(names) => {
-                record.artifacts = names;
-                if outcome.lasting {
-                    self.keep(|store| store.keep(&record, generated.as_deref()));
+        // How a snippet ends early is asked of one that has been handed out.
+        let artifact = outcome.artifact.filter(|_| job.ending == Ending::Completed);
+        let generated = artifact.as_ref().map(|_| outcome.source.as_str());
+        let kept = artifact
+            .as_ref()
+            .map(|artifact| self.keep(|store| store.keep_artifact(artifact)));
+        let loads = match (kept, artifact) {
+            // What can't be kept is run from where it was made.
+            (Some(None), Some(artifact)) => vec![artifact],
+            (kept, _) => {
+                record.artifacts = kept.flatten().into_iter().collect();
+                let inputs = outcome.inputs.filter(|_| outcome.lasting);
+                if let Some(inputs) = inputs.and_then(|inputs| self.lasting(inputs, &base.summary))
+                {
+                    record.inputs = inputs;
+                    self.keep(|store| store.keep(&record, generated));
                 }
-                for load in &loads {
-                    // The session's folder goes anyway.
-                    let _ = std::fs::remove_file(load);
-                }
-                record
-                    .artifacts
-                    .iter()
-                    .map(|name| self.store.artifact(name))
-                    .collect()
+                let names = record.artifacts.iter();
+                names.map(|name| self.store.artifact(name)).collect()
             }
-            None => loads,
         };
         tracing::info!(
             lineage = job.lineage,
@@ -252,6 +267,25 @@ impl Workshop {
             "compiled a snippet"
         );
         Ok(Fresh { record, loads })
+    }
+
+    /// What other sessions have to compare before they use what was compiled in a state; `None` if they can't.
+    fn lasting(&self, mut inputs: Inputs, summary: &Summary) -> Option<Inputs> {
+        // The state's own variables are part of its lineage.
+        inputs
+            .environment
+            .retain(|name, _| !summary.environment.contains_key(name));
+        // What only cargo sets, it sets for this session.
+        let is_ours =
+            |(name, value): (&String, &Option<String>)| std::env::var(name).ok() == *value;
+        if !inputs.environment.iter().all(is_ours) {
+            return None;
+        }
+        inputs.folders = local::folders(summary);
+        inputs
+            .add_toolchain(&self.bench.plan.rustc, &self.folder)
+            .ok()?;
+        Some(inputs)
     }
 
     fn keep<T>(&self, keep: impl FnOnce(&Store) -> std::io::Result<T>) -> Option<T> {
@@ -288,11 +322,7 @@ impl Workshop {
                 source: step.source.clone(),
                 shown: None,
             };
-            let answers = match step.ending {
-                Ending::Completed => Vec::new(),
-                Ending::Early => bench::panics(),
-            };
-            let outcome = self.go(&step.parent, &base, &cell, Effort::Check, answers);
+            let outcome = self.go(&step.parent, &base, &cell, Way::Known(&step));
             base = match outcome {
                 Ok(outcome) if outcome.lineage == step.lineage => outcome.state,
                 other => {
@@ -309,19 +339,18 @@ impl Workshop {
         Ok(base)
     }
 
-    /// Takes a snippet through evcxr.
+    /// Finds what a snippet leads to.
     fn go(
         &mut self,
         lineage: &str,
         base: &Rc<State>,
         cell: &Cell,
-        effort: Effort,
-        answers: Vec<Vec<String>>,
+        way: Way<'_>,
     ) -> Result<Outcome, Failure> {
         let orders = commands::interpret(&cell.source, &base.summary)
             .map_err(|refusal| refused(cell, &refusal))?;
         if orders.clear {
-            return self.clear(base, cell, effort);
+            return Ok(self.clear(base, cell));
         }
         let found = statements(&orders.code);
         let changes: Vec<Change> = orders
@@ -329,10 +358,12 @@ impl Workshop {
             .iter()
             .map(|(_, change)| change.clone())
             .collect();
-        let unchanged = Outcome {
+        let mut unchanged = Outcome {
             lineage: lineage.to_owned(),
             state: Rc::clone(base),
-            loads: Vec::new(),
+            artifact: None,
+            inputs: Some(Inputs::default()),
+            source: String::new(),
             shown: orders.shown.clone(),
             lost: Vec::new(),
             ends_in_expression: found.last().is_some_and(Statement::is_expression),
@@ -343,87 +374,151 @@ impl Workshop {
         }
         let layouts = base.layouts.after(&found);
         let lost = base.layouts.lost(&layouts, &base.summary.kinds());
-        let eval = match lost.is_empty() {
-            true => Rc::clone(&base.eval),
-            false => self.without(&base.eval, &lost)?,
-        };
         let mut summary = base.summary.clone();
+        summary.variables.retain(|name, _| !lost.contains(name));
         local::note(&changes, &mut summary);
         let mut crates = base.crates.clone();
-        let provided = self.provide(&cell.source, &summary, &mut crates)?;
+        let depends = changes.iter().any(Change::is_dependency);
+        let provided = self.provide(&cell.source, depends, &summary, &mut crates)?;
         let is_provided = !provided.is_empty();
         let changes: Vec<Change> = changes.into_iter().chain(provided).collect();
         self.bench.plan.number = cell.number;
-        self.bench.plan.display = shows_usually(&summary, &changes);
         self.bench.plan.cache = self.cache.join(local::part(&summary));
-        let runs = found.iter().any(Statement::runs);
-        // Without code, only dependencies are there to be compiled.
-        let effort = match found.is_empty() {
-            true => Effort::Pretend,
-            false => effort,
-        };
-        let evcxr = &mut self.evcxr;
-        let mut stopped_at = None;
-        let pressed = self.bench.press(effort, answers, || {
-            eval(evcxr, &changes, &orders.code).inspect_err(|stopped| {
-                if let Stopped::Change(index, _) = stopped {
-                    stopped_at = Some(*index);
+        local::set(&changes, &mut summary.settings);
+        self.bench.plan.display = summary.settings.format == "{:?}" && !summary.settings.types;
+        self.bench.plan.catches = summary.settings.preserve_vars_on_panic;
+        let mut product = None;
+        let mut eval = Rc::clone(&base.eval);
+        let mut new = Found::default();
+        match way {
+            Way::New(ending) if !found.is_empty() => {
+                let Product {
+                    kept,
+                    source,
+                    after,
+                } = self.evaluate(
+                    lineage,
+                    &eval,
+                    cell,
+                    &orders,
+                    &changes,
+                    |bench, evaluate| bench.compile(&summary, &orders.code, &found, evaluate),
+                )?;
+                summary.apply(
+                    &found,
+                    match ending {
+                        Ending::Completed => after.completed,
+                        Ending::Early => after.early,
+                    },
+                );
+                if let Some(kept) = kept {
+                    unchanged.inputs = kept.inputs;
+                    if found.iter().any(Statement::runs) {
+                        new = Found::within(&source).beyond(summary.found);
+                        product = Some((kept.artifact, source));
+                    }
                 }
-            })
-        });
-        let pressed = match pressed {
-            Ok(pressed) => pressed,
-            Err(Trouble::Panicked(message)) => return Err(Failure::Panicked(message)),
-            Err(Trouble::Evcxr(error)) => {
-                if let Some((range, _)) = stopped_at.and_then(|index| orders.changes.get(index)) {
-                    let refusal = Refusal {
-                        range: range.clone(),
-                        message: error.to_string(),
-                    };
-                    return Err(refused(cell, &refusal));
-                }
-                return Err(self.failed(lineage, cell, error));
             }
-        };
-        summary.apply(&found, state::kinds(&self.evcxr));
-        summary.settings = state::settings(&self.evcxr);
-        if runs {
-            summary.found = summary.found.and(Found::within(&self.bench.generated()));
+            Way::New(_) => {}
+            Way::Known(step) => {
+                summary.apply(&found, step.variables.clone());
+                new = step.found.beyond(summary.found);
+            }
+        }
+        if !changes.is_empty() {
+            self.evaluate(
+                lineage,
+                &eval,
+                cell,
+                &orders,
+                &changes,
+                |bench, evaluate| {
+                    let done = bench.tell_evcxr(Effort::DryRun, Vec::new(), || evaluate(""));
+                    done.map_err(NotCompiled::from)
+                },
+            )?;
+            eval = state::snapshot(&self.evcxr);
+            summary.settings = state::settings(&self.evcxr);
+        }
+        if new != Found::default() {
+            let (evcxr, bench) = (&mut self.evcxr, &mut self.bench);
+            let has = |name| summary.dependencies.contains_key(name);
+            eval = bench.teach(new, eval, |eval, dependency, snippet| {
+                let missing = dependency.filter(|(name, _)| !has(*name));
+                let changes: Vec<Change> = missing.map(Change::dependency).into_iter().collect();
+                eval(evcxr, &changes, snippet).map(|_| state::snapshot(evcxr))
+            });
+            summary.found = summary.found.and(new);
         }
         let next = summary.lineage(&self.root.summary);
-        let loads = if runs {
-            pressed.loads
-        } else {
-            bench::remove(&pressed.loads)
-        };
         let introduced: Vec<String> = found.iter().flat_map(Statement::variables).collect();
         let lost = lost
             .into_iter()
             .filter(|name| !introduced.contains(name))
             .collect();
+        let (artifact, source) = product.unzip();
         Ok(Outcome {
             // A lineage doesn't tell who has named the crates, but whoever does it next is not to wait for rust-analyzer again.
             state: match next == lineage && !is_provided {
                 true => Rc::clone(base),
                 false => Rc::new(State {
-                    eval: state::snapshot(&self.evcxr),
+                    eval,
                     summary,
                     layouts,
                     crates,
                 }),
             },
             lineage: next,
-            loads,
+            artifact,
+            source: source.unwrap_or_default(),
             lost,
             ..unchanged
         })
     }
 
-    /// What evcxr's crate is to depend on besides, for a snippet in a state with these dependencies. rustc is told of the crates
+    /// Has the bench do something with evcxr in this state, after some changes of it.
+    fn evaluate<T>(
+        &mut self,
+        lineage: &str,
+        eval: &Eval,
+        cell: &Cell,
+        orders: &Orders,
+        changes: &[Change],
+        work: impl FnOnce(
+            &mut Bench,
+            &mut dyn FnMut(&str) -> Result<EvalOutputs, Stopped>,
+        ) -> Result<T, NotCompiled>,
+    ) -> Result<T, Failure> {
+        let evcxr = &mut self.evcxr;
+        let mut stopped_at = None;
+        let done = work(&mut self.bench, &mut |text| {
+            eval(evcxr, changes, text).inspect_err(|stopped| {
+                if let Stopped::Change(index, _) = stopped {
+                    stopped_at = Some(*index);
+                }
+            })
+        });
+        done.map_err(|NotCompiled { trouble, added }| match trouble {
+            Trouble::Panicked(message) => Failure::Panicked(message),
+            Trouble::Evcxr(error) => match stopped_at.and_then(|index| orders.changes.get(index)) {
+                Some((range, _)) => {
+                    let refusal = Refusal {
+                        range: range.clone(),
+                        message: error.to_string(),
+                    };
+                    refused(cell, &refusal)
+                }
+                None => self.failed(lineage, cell, added, error),
+            },
+        })
+    }
+
+    /// What evcxr's crate is to depend on besides, for a snippet in a state with these dependencies, to which it adds some if it `depends`. rustc is told of the crates
     /// that it names; see [`crate::crates`].
     fn provide(
         &mut self,
         source: &str,
+        depends: bool,
         summary: &Summary,
         present: &mut Dependencies,
     ) -> Result<Vec<Change>, Failure> {
@@ -431,7 +526,6 @@ impl Workshop {
         for (name, config) in &summary.dependencies {
             present.add(name, config);
         }
-        let depends = !present.own.is_empty() && !present.ours.is_empty();
         if !mentioned.any() && !depends {
             return Ok(Vec::new());
         }
@@ -455,49 +549,41 @@ impl Workshop {
         Ok(changes.collect())
     }
 
-    /// The state without some variables.
-    fn without(&mut self, eval: &Eval, names: &[String]) -> Result<Eval, Failure> {
-        let evcxr = &mut self.evcxr;
-        let forgetting = bench::forgetting(names);
-        let work = || eval(evcxr, &[], &forgetting);
-        match self.bench.press(Effort::Pretend, bench::panics(), work) {
-            Ok(_) => Ok(state::snapshot(&self.evcxr)),
-            Err(Trouble::Panicked(message)) => Err(Failure::Panicked(message)),
-            Err(Trouble::Evcxr(error)) => Err(Failure::Refused(error.to_string())),
-        }
-    }
-
     /// Back to the root, with a snippet that drops what the runtime has.
-    fn clear(&mut self, base: &Rc<State>, cell: &Cell, effort: Effort) -> Result<Outcome, Failure> {
+    fn clear(&mut self, base: &Rc<State>, cell: &Cell) -> Outcome {
         let mut outcome = Outcome {
             lineage: ROOT.to_owned(),
             state: Rc::clone(&self.root),
-            loads: Vec::new(),
+            artifact: None,
+            inputs: Some(Inputs::default()),
+            source: String::new(),
             shown: Default::default(),
             lost: Vec::new(),
             ends_in_expression: false,
             lasting: true,
         };
-        // A snippet has a store if there is something to store.
-        let has_store =
-            !base.summary.variables.is_empty() || base.summary.found != Found::default();
-        if !has_store || effort != Effort::Compile {
-            return Ok(outcome);
+        if base.summary.variables.is_empty() && base.summary.found == Found::default() {
+            return outcome;
         }
         self.bench.plan.number = cell.number;
         let (evcxr, eval) = (&mut self.evcxr, &base.eval);
+        let evaluate = |text: &str| eval(evcxr, &[], text);
+        let found = statements(CLEAR);
         match self
             .bench
-            .press(effort, Vec::new(), || eval(evcxr, &[], CLEAR))
+            .compile(&Summary::default(), CLEAR, &found, evaluate)
         {
-            Ok(pressed) => outcome.loads = pressed.loads,
+            Ok(product) => {
+                outcome.artifact = product.kept.map(|kept| kept.artifact);
+                outcome.source = product.source;
+            }
             // The state is the root's all the same: nothing looks at old values any more.
-            Err(trouble) => tracing::warn!(?trouble, "old values stay until their engine ends"),
+            Err(failed) => tracing::warn!(?failed, "old values stay until their engine ends"),
         }
-        Ok(outcome)
+        outcome
     }
 
-    fn failed(&self, lineage: &str, cell: &Cell, error: evcxr::Error) -> Failure {
+    fn failed(&self, lineage: &str, cell: &Cell, added: Added, error: evcxr::Error) -> Failure {
         let evcxr::Error::CompilationErrors(errors) = error else {
             return Failure::Refused(error.to_string());
         };
@@ -507,6 +593,7 @@ impl Workshop {
             &Context {
                 cell,
                 generated: &self.bench.generated(),
+                added,
                 earlier: earlier.iter().collect(),
             },
         ))
@@ -519,19 +606,6 @@ fn refused(cell: &Cell, refusal: &Refusal) -> Failure {
         refusal.range.clone(),
         &refusal.message,
     )])
-}
-
-/// Whether a last expression is shown as it usually is; see [`crate::rewrite::Options::display`].
-fn shows_usually(summary: &Summary, changes: &[Change]) -> bool {
-    let (mut format, mut types) = (summary.settings.format.clone(), summary.settings.types);
-    for change in changes {
-        match change {
-            Change::Format(other) => format.clone_from(other),
-            Change::Types(on) => types = *on,
-            _ => {}
-        }
-    }
-    format == "{:?}" && !types
 }
 
 fn is_clear(source: &str) -> bool {

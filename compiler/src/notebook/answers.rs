@@ -1,23 +1,41 @@
 //! What a notebook answers.
 
 use crate::diagnostics::Diagnostic;
-use crate::stub::Load;
 use crate::support::Support;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 /// A cell that compiled.
 #[derive(Clone, Debug, Default)]
 pub struct Compiled {
-    /// What is to be loaded and run, in order. Empty for a cell of commands, or of items only.
-    pub loads: Vec<Load>,
+    /// Shared objects to load and run, in order. None for a cell of commands, or of items only.
+    pub artifacts: Vec<PathBuf>,
     /// What its commands print, by media type.
     pub shown: BTreeMap<String, String>,
-    /// A command emptied the namespace (`:clear`, `:restart`): the runtime has to begin anew before `loads`.
+    /// A command emptied the namespace (`:clear`, `:restart`): the runtime has to begin anew before `artifacts`.
     pub restarted: bool,
     /// Variables that are given up, since the cell defines anew what their values are made of.
     pub lost: Vec<String>,
     /// `:toolchain` was used: the runtime has to begin anew with this support library.
     pub support: Option<Support>,
+}
+
+impl Compiled {
+    /// Takes in what comes after this.
+    pub(super) fn add(&mut self, mut next: Compiled) {
+        self.artifacts.append(&mut next.artifacts);
+        self.lost.append(&mut next.lost);
+        self.restarted |= next.restarted;
+        self.support = next.support.or(self.support.take());
+        self.show(next.shown);
+    }
+
+    /// Adds to what is shown.
+    pub(super) fn show(&mut self, shown: BTreeMap<String, String>) {
+        for (kind, text) in shown {
+            self.shown.entry(kind).or_default().push_str(&text);
+        }
+    }
 }
 
 /// A cell that did not compile. Nothing has changed.

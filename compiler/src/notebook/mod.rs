@@ -1,26 +1,29 @@
-//! One notebook's compile-time state: evcxr's command context behind a stub, and how it is moved.
+//! One notebook's compile-time state: evcxr's command context behind a stub, and the namespace that cells are compiled in.
 //!
-//! evcxr commits a cell's state when the stub says that it ran, before it is run. When it then fails, [`Undo`] tells
-//! how, and the state is mended by snippets that are compiled for the books only (`Effort::Pretend`).
+//! evcxr's own state has the dependencies and settings, and what [`Bench::teach`] has it learn. Definitions and variables are the
+//! [`Summary`]'s, of which each cell is shown what it reaches. So a cell that fails when it runs changes nothing but the summary.
 
 mod answers;
+mod commands;
 mod provide;
 
-use crate::bench::{self, Bench, OpenError, Settings, Trouble};
+use crate::bench::{Bench, NotCompiled, OpenError, Settings, Trouble};
 use crate::diagnostics::{Context, diagnostics};
 use crate::layouts::Layouts;
+use crate::reach::{Added, Preceded, Reach};
 use crate::sources::{Cell, Label, Place, Source, Sources};
-use crate::statements::{Statement, commands, statements};
+use crate::statements::{Statement, code_start, statements};
+use crate::summary::{Found, Summary, Variable};
 use crate::support::{self, Support};
 use crate::toolchain;
-use crate::wrapper::Effort;
 pub use answers::{Compiled, Completion, Completions, Documentation, Failure, Undo};
+use commands::Orders;
 use evcxr::CommandContext;
 use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// What it prints, with a variable's name, when the stored value is of another type.
-const CHANGED_TYPE: &str = "EVCXR_VARIABLE_CHANGED_TYPE:";
+/// So many names that may complete a word are shown to rust-analyzer, which knows more to say of them.
+const SHOWN_NAMES: usize = 20;
 
 /// Whether evcxr's start-up configuration exists: `evcxr.toml` in the current folder or evcxr's own, or `init.evcxr` or
 /// `prelude.rs` there.
@@ -42,11 +45,12 @@ pub struct Notebook {
     context: CommandContext,
     bench: Bench,
     sources: Sources,
+    summary: Summary,
     format: Format,
     layouts: Layouts,
-    /// Whether a cell has named one of the crates that are there without asking.
-    uses_crates: bool,
-    /// The state before the last cell, for [`Undo`].
+    /// What evcxr has found out in the last cell, and knows no more.
+    to_teach: Found,
+    /// The variables around the last cell, for [`Undo`].
     last: Option<Last>,
 }
 
@@ -56,51 +60,35 @@ impl std::fmt::Debug for Notebook {
     }
 }
 
-#[derive(Default)]
 struct Last {
-    before: BTreeMap<String, String>,
-    introduced: HashSet<String>,
+    /// Before it.
+    before: Variables,
+    /// After it, had it ended early.
+    early: Variables,
 }
 
-/// The settings of evcxr that act on how a last expression is shown.
-#[derive(Debug)]
+type Variables = BTreeMap<String, Variable>;
+
+/// The settings of evcxr that act on what it generates.
+#[derive(Clone, Debug, Default)]
 struct Format {
     changed: bool,
     types: bool,
 }
 
-impl Format {
-    /// Follows `:fmt` and `:types`.
-    fn follow(&mut self, cell: &str) {
-        for (command, arguments) in commands(cell) {
-            match command {
-                "fmt" => self.changed = !matches!(arguments.trim(), "" | "{:?}"),
-                "types" => self.types = !self.types,
-                _ => {}
-            }
-        }
-    }
-
-    fn usual(&self) -> bool {
-        !self.changed && !self.types
-    }
-}
-
 impl Notebook {
     /// Starts evcxr, which compiles something first. Takes about a second.
     pub fn open(settings: Settings) -> Result<Notebook, OpenError> {
-        let sources = Sources::new(settings.folder.join("sources"))?;
+        let sources = Sources::new(&settings.folder.join("sources"))?;
         let (evcxr, bench) = Bench::open(settings)?;
         Ok(Notebook {
             context: CommandContext::with_eval_context(evcxr),
             bench,
             sources,
-            format: Format {
-                changed: false,
-                types: false,
-            },
+            summary: Summary::default(),
+            format: Format::default(),
             layouts: Layouts::default(),
-            uses_crates: false,
+            to_teach: Found::default(),
             last: None,
         })
     }
@@ -124,8 +112,48 @@ impl Notebook {
         cell: &Source,
         tell: &dyn Fn(String),
     ) -> Result<Compiled, Failure> {
-        self.provide(&cell.code, tell)?;
-        self.compile_answering(count, cell, Vec::new())
+        let this = self.next_cell(count, cell);
+        let orders = Orders::of(&cell.code);
+        let before = (!orders.restarts()).then(|| (self.summary.clone(), self.layouts.clone()));
+        let compiled = self.compile_all(count, &this, &orders, tell);
+        match (&compiled, before) {
+            (Ok(_), Some((summary, layouts))) => {
+                let lost = layouts.lost(&self.layouts, &summary.kinds());
+                if let Some(last) = &mut self.last {
+                    last.before = summary.variables;
+                    last.before.retain(|name, _| !lost.contains(name));
+                }
+            }
+            (Err(_), Some((summary, layouts))) => {
+                self.summary = summary;
+                self.layouts = layouts;
+            }
+            (_, None) => {}
+        }
+        compiled
+    }
+
+    fn compile_all(
+        &mut self,
+        count: u32,
+        cell: &Cell,
+        orders: &Orders,
+        tell: &dyn Fn(String),
+    ) -> Result<Compiled, Failure> {
+        self.provide(&cell.source, tell)?;
+        let mut compiled = Compiled::default();
+        self.last = Some(Last {
+            before: self.summary.variables.clone(),
+            early: self.summary.variables.clone(),
+        });
+        self.do_at_once(cell, orders, &mut compiled)?;
+        for code in orders.configuration()? {
+            let source = Source { code, shown: None };
+            compiled.add(self.compile(count, &source, tell)?);
+        }
+        self.compile_code(cell, orders, &mut compiled)?;
+        self.settle(cell, orders, &mut compiled)?;
+        Ok(compiled)
     }
 
     /// Compiles the last cell again after its run has found that these variables' types were redefined: they
@@ -136,102 +164,125 @@ impl Notebook {
         cell: &Source,
         variables: &[String],
     ) -> Result<Compiled, Failure> {
-        self.undo(Undo::NewVariables);
-        let lines = variables.iter().map(|name| format!("{CHANGED_TYPE}{name}"));
-        self.compile_answering(count, cell, vec![lines.collect()])
+        self.undo(Undo::Everything);
+        self.summary
+            .variables
+            .retain(|name, _| !variables.contains(name));
+        let this = self.next_cell(count, cell);
+        let mut compiled = Compiled::default();
+        // Its commands have been done.
+        self.compile_code(&this, &Orders::none(&cell.code), &mut compiled)?;
+        Ok(compiled)
     }
 
-    fn compile_answering(
-        &mut self,
-        count: u32,
-        cell: &Source,
-        answers: Vec<Vec<String>>,
-    ) -> Result<Compiled, Failure> {
-        let Source { code: cell, shown } = cell;
-        let found = statements(cell);
-        let introduced: HashSet<String> = found.iter().flat_map(Statement::variables).collect();
-        let layouts = self.layouts.after(&found);
-        let variables = self.variables();
-        let lost = self.layouts.lost(&layouts, &variables);
-        self.forget(&lost);
-        self.format.follow(cell);
+    fn next_cell(&mut self, count: u32, cell: &Source) -> Cell {
         self.bench.plan.number += 1;
-        self.bench.plan.display = self.format.usual();
-        let this = Cell {
+        Cell {
             number: self.bench.plan.number,
             label: Label::In(count),
-            source: cell.clone(),
-            shown: shown.clone(),
-        };
+            source: cell.code.clone(),
+            shown: cell.shown.clone(),
+        }
+    }
+
+    /// Compiles a cell's Rust, with those of its commands in force that change evcxr's state.
+    fn compile_code(
+        &mut self,
+        cell: &Cell,
+        orders: &Orders,
+        compiled: &mut Compiled,
+    ) -> Result<(), Failure> {
+        let found = statements(&cell.source);
+        if found.is_empty() {
+            return Ok(());
+        }
+        let layouts = self.layouts.after(&found);
+        let lost = self.layouts.lost(&layouts, &self.summary.kinds());
+        let mut summary = self.summary.clone();
+        summary.variables.retain(|name, _| !lost.contains(name));
+        let format = orders.format(&self.format);
+        self.bench.plan.display = !format.changed && !format.types;
+        let catches = self.bench.plan.catches;
+        self.bench.plan.catches = orders.catches().unwrap_or(catches);
         let context = &mut self.context;
-        let pressed = self
+        let product = self
             .bench
-            .press(Effort::Compile, answers, || context.execute(cell));
-        let pressed = match pressed {
-            Ok(pressed) => pressed,
-            Err(trouble) => {
-                self.bring_back(variables.iter().filter(|(name, _)| lost.contains(name)));
-                return Err(match trouble {
-                    Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
-                        Failure::Errors(diagnostics(
-                            &errors,
-                            &Context {
-                                cell: &this,
-                                generated: &self.bench.generated(),
-                                earlier: self.sources.latest_first(this.number).collect(),
-                            },
-                        ))
-                    }
-                    Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
-                    Trouble::Panicked(message) => Failure::Panicked(message),
-                });
-            }
-        };
-        self.layouts = layouts;
+            .compile(&summary, &orders.code, &found, |text| context.execute(text));
+        // Until evcxr is told to remember it.
+        self.bench.plan.catches = catches;
+        let product =
+            product.map_err(|NotCompiled { trouble, added }| self.failed(cell, added, trouble))?;
+        let before = std::mem::take(&mut self.summary.variables);
+        summary.apply(&found, product.after.completed);
+        let early = product.after.early;
         self.last = Some(Last {
-            before: variables
+            early: before
+                .clone()
                 .into_iter()
-                .filter(|(name, _)| !lost.contains(name))
+                .filter(|(name, variable)| early.get(name) == Some(&variable.kind))
                 .collect(),
-            introduced: introduced.clone(),
+            before,
         });
-        if !pressed.loads.is_empty() {
-            self.sources.add(this, &self.bench.generated);
+        self.summary = summary;
+        self.layouts = layouts;
+        let introduced = self.introduced(cell);
+        compiled
+            .lost
+            .extend(lost.into_iter().filter(|name| !introduced.contains(name)));
+        self.sources.add(cell.clone(), &product.source);
+        if let Some(kept) = product.kept.filter(|_| found.iter().any(Statement::runs)) {
+            compiled.artifacts.push(kept.artifact);
+            let found = Found::within(&product.source);
+            self.to_teach = found.beyond(self.summary.found);
+            self.summary.found = self.summary.found.and(found);
         }
-        let support = self.follow_toolchain(cell)?;
-        // evcxr starts its subprocess anew, and puts the variables back into its books at the end of the cell.
-        let restarted = support.is_some()
-            || commands(cell).any(|(command, _)| ["restart", "clear"].contains(&command));
-        if restarted {
-            let gone: Vec<String> = self
-                .variables()
-                .into_keys()
-                .filter(|name| !introduced.contains(name))
-                .collect();
-            self.forget(&gone);
+        Ok(())
+    }
+
+    /// The variables that a cell introduces.
+    fn introduced(&self, cell: &Cell) -> Vec<String> {
+        let found = statements(&cell.source);
+        found.iter().flat_map(Statement::variables).collect()
+    }
+
+    fn failed(&self, cell: &Cell, added: Added, trouble: Trouble) -> Failure {
+        match trouble {
+            Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
+                Failure::Errors(diagnostics(
+                    &errors,
+                    &Context {
+                        cell,
+                        generated: &self.bench.generated(),
+                        added,
+                        earlier: self.sources.latest_first(cell.number).collect(),
+                    },
+                ))
+            }
+            Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
+            Trouble::Panicked(message) => Failure::Panicked(message),
         }
-        Ok(Compiled {
-            loads: pressed.loads,
-            shown: pressed.outputs.content_by_mime_type.into_iter().collect(),
-            restarted,
-            lost: lost
-                .into_iter()
-                .filter(|name| !introduced.contains(name))
-                .collect(),
-            support,
-        })
+    }
+
+    /// Has evcxr remember what it had to find out in the last cell. Takes a moment, for which nobody should wait.
+    pub fn teach(&mut self) {
+        let found = std::mem::take(&mut self.to_teach);
+        if found == Found::default() {
+            return;
+        }
+        let present = self.dependencies().own;
+        let context = &mut self.context;
+        self.bench.teach(found, (), |(), dependency, snippet| {
+            let missing = dependency.filter(|(name, _)| !present.contains(*name));
+            let orders = missing.map(|(name, config)| format!(":dep {name} = {config}\n"));
+            let cell = orders.unwrap_or_default() + snippet;
+            context.execute(&cell).map(drop)
+        });
     }
 
     /// After `:toolchain`, prepares the support library of the new one. No value survives the change, since no two
     /// toolchains agree on what a value looks like.
-    fn follow_toolchain(&mut self, cell: &str) -> Result<Option<Support>, Failure> {
-        let Some((_, name)) = commands(cell)
-            .filter(|(command, name)| *command == "toolchain" && !name.trim().is_empty())
-            .last()
-        else {
-            return Ok(None);
-        };
-        let rustc = toolchain::rustc_of(name.trim());
+    fn follow_toolchain(&mut self, name: &str) -> Result<Support, Failure> {
+        let rustc = toolchain::rustc_of(name);
         let source = std::fs::read_to_string(&self.bench.plan.support_source)
             .map_err(|error| Failure::Refused(error.to_string()))?;
         let support = support::ensure(&rustc, &source)
@@ -239,73 +290,22 @@ impl Notebook {
         self.bench.plan.rustc = rustc;
         self.bench.plan.crates = None;
         self.bench.plan.support = support.folder.clone();
-        Ok(Some(support))
+        Ok(support)
     }
 
     /// Makes the state true again after the last cell has failed.
     pub fn undo(&mut self, undo: Undo) {
-        let now = self.variables();
-        let Some(last) = self
-            .last
-            .take()
-            .or_else(|| (undo == Undo::Lost).then(Last::default))
-        else {
-            return;
-        };
-        match undo {
-            Undo::NewVariables => {
-                let gone: Vec<String> = now
-                    .into_keys()
-                    .filter(|name| last.introduced.contains(name))
-                    .collect();
-                self.forget(&gone);
-            }
-            Undo::Everything => {
-                let gone: Vec<String> = now
-                    .keys()
-                    .filter(|name| !last.before.contains_key(*name))
-                    .cloned()
-                    .collect();
-                self.forget(&gone);
-                self.bring_back(
-                    last.before
-                        .iter()
-                        .filter(|(name, kind)| now.get(*name) != Some(kind)),
-                );
-            }
-            Undo::Lost => self.forget(&now.into_keys().collect::<Vec<_>>()),
+        match (undo, self.last.take()) {
+            (Undo::Lost, _) => self.summary.variables.clear(),
+            (Undo::NewVariables, Some(last)) => self.summary.variables = last.early,
+            (Undo::Everything, Some(last)) => self.summary.variables = last.before,
+            (Undo::NewVariables | Undo::Everything, None) => {}
         }
-    }
-
-    /// Removes variables from the state: a snippet that introduces them and panics stores nothing under their names.
-    fn forget(&mut self, names: &[String]) {
-        if !names.is_empty() {
-            self.pretend(&bench::forgetting(names), bench::panics());
-        }
-    }
-
-    /// Puts variables (name and type) into the state that are in the runtime's store.
-    fn bring_back<'a>(&mut self, variables: impl Iterator<Item = (&'a String, &'a String)>) {
-        let snippet: Vec<String> = variables
-            .map(|(name, kind)| format!("let mut {name}: {kind} = todo!();"))
-            .collect();
-        if !snippet.is_empty() {
-            self.pretend(&snippet.join("\n"), Vec::new());
-        }
-    }
-
-    /// Has evcxr go through a snippet for its books only.
-    fn pretend(&mut self, snippet: &str, answers: Vec<Vec<String>>) {
-        let context = &mut self.context;
-        self.bench.pretend(answers, || context.execute(snippet));
     }
 
     /// The variables and their types.
     pub fn variables(&self) -> BTreeMap<String, String> {
-        self.context
-            .variables_and_types()
-            .map(|(name, kind)| (name.to_owned(), kind.to_owned()))
-            .collect()
+        self.summary.kinds()
     }
 
     /// The line of a cell behind a location in generated code.
@@ -316,23 +316,35 @@ impl Notebook {
     /// Suggestions for the byte `position` of `cell`.
     pub fn complete(&mut self, cell: &str, position: usize) -> Completions {
         self.show_crates(cell);
+        let found = statements(cell);
+        let names = self.names_at(cell, position);
+        let shown = names.iter().take(SHOWN_NAMES).cloned();
+        let reach = Reach::of(&self.summary, &found, shown);
+        let Preceded { text, added } = reach.before(cell, &found);
         let found = catch_unwind(AssertUnwindSafe(|| {
-            self.context.completions(cell, position)
+            self.context.completions(&text, added.byte(position))
         }));
         match found {
-            Ok(Ok(found)) => Completions {
-                items: found
+            Ok(Ok(found)) => {
+                let mut items: Vec<Completion> = found
                     .completions
                     .into_iter()
+                    .filter(|item| !item.code.starts_with("chorus_"))
                     .map(|item| Completion {
                         text: item.code,
                         label: item.label,
                         kind: item.kind,
                     })
-                    .collect(),
-                start: found.start_offset,
-                end: found.end_offset,
-            },
+                    .collect();
+                if !items.is_empty() {
+                    self.add_names(&names, &mut items);
+                }
+                Completions {
+                    items,
+                    start: added.own_byte(found.start_offset),
+                    end: added.own_byte(found.end_offset),
+                }
+            }
             // Where there is no code there is nothing to suggest.
             Ok(Err(_)) | Err(_) => Completions {
                 items: Vec::new(),
@@ -342,10 +354,61 @@ impl Notebook {
         }
     }
 
+    /// The namespace's names that may go on with what is before the cursor.
+    fn names_at(&self, cell: &str, position: usize) -> Vec<String> {
+        let before = cell.get(..position).unwrap_or_default();
+        let is_word = |c: char| c.is_alphanumeric() || c == '_';
+        let path = before.trim_end_matches(is_word);
+        let is_member = path.ends_with("::") || path.ends_with('.') && !path.ends_with("..");
+        if is_member || position < code_start(cell) {
+            return Vec::new();
+        }
+        let typed = &before[path.len()..];
+        let names = self
+            .summary
+            .variables
+            .keys()
+            .chain(self.summary.definitions.keys());
+        names
+            .filter(|name| name.starts_with(typed))
+            .cloned()
+            .collect()
+    }
+
+    /// Adds names of the namespace that rust-analyzer was not shown.
+    fn add_names(&self, names: &[String], items: &mut Vec<Completion>) {
+        let name = |item: &Completion| {
+            let end = item.text.find(|c: char| !(c.is_alphanumeric() || c == '_'));
+            item.text[..end.unwrap_or(item.text.len())].to_owned()
+        };
+        let there: HashSet<String> = items.iter().map(name).collect();
+        for name in names.iter().filter(|name| !there.contains(*name)) {
+            let (label, kind) = match self.summary.variables.get(name) {
+                Some(variable) => (format!("{name}: {}", variable.kind), "instance"),
+                None => (name.clone(), self.summary.kind_of(name)),
+            };
+            items.push(Completion {
+                text: name.clone(),
+                label,
+                kind,
+            });
+        }
+    }
+
     /// What is known of the name that ends at the byte `position` of `cell`.
     pub fn inspect(&mut self, cell: &str, position: usize) -> Option<Documentation> {
         self.show_crates(cell);
-        let found = catch_unwind(AssertUnwindSafe(|| self.context.hover_at(cell, position)));
+        let cell = cell.get(..position)?;
+        let found = statements(cell);
+        let reach = Reach::of(&self.summary, &found, []);
+        // evcxr knows this keyword by itself only.
+        let text = match cell {
+            "let" => cell.to_owned(),
+            _ => reach.before(cell, &found).text,
+        };
+        let found = catch_unwind(AssertUnwindSafe(|| {
+            self.context.hover_at(&text, text.len())
+        }));
         let (text, html) = found.ok()?.ok()?;
         (text != "No documentation found").then_some(Documentation { text, html })
     }

@@ -11,7 +11,7 @@ impl Notebook {
     pub(super) fn provide(&mut self, cell: &str, tell: &dyn Fn(String)) -> Result<(), Failure> {
         let mentioned = mentioned(cell);
         // With a first dependency of the user's own, ours become ordinary ones.
-        let depends = self.uses_crates && commands(cell).any(|(command, _)| command == "dep");
+        let depends = commands(cell).any(|(command, _)| command == "dep");
         if !mentioned.any() && !depends {
             return Ok(());
         }
@@ -26,7 +26,6 @@ impl Notebook {
         if !wanted.is_empty() && !present.own.is_empty() {
             self.bench.spare_cargo_the_crates();
         }
-        self.uses_crates |= !wanted.is_empty();
         self.depend(&wanted)
     }
 
@@ -43,7 +42,6 @@ impl Notebook {
         }
         match self.bench.crates().wanted(mentioned, &present) {
             Ok(wanted) => {
-                self.uses_crates |= !wanted.is_empty();
                 if let Err(failure) = self.depend(&wanted) {
                     tracing::debug!(?failure, "the crates can't be completed");
                 }
@@ -53,7 +51,7 @@ impl Notebook {
     }
 
     /// What evcxr's crate depends on now.
-    fn dependencies(&mut self) -> Dependencies {
+    pub(super) fn dependencies(&mut self) -> Dependencies {
         let mut found = Dependencies::default();
         // It changes nothing and compiles nothing.
         let shown = self.context.execute(":show_deps");
@@ -82,10 +80,10 @@ impl Notebook {
             .map(|(name, config)| format!(":dep {name} = {config}"));
         let orders = lines.collect::<Vec<_>>().join("\n");
         let context = &mut self.context;
-        let pressed = self
+        let done = self
             .bench
-            .press(Effort::Pretend, Vec::new(), || context.execute(&orders));
-        pressed.map(drop).map_err(|trouble| match trouble {
+            .tell_evcxr(Effort::DryRun, Vec::new(), || context.execute(&orders));
+        done.map(drop).map_err(|trouble| match trouble {
             Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
             Trouble::Panicked(message) => Failure::Panicked(message),
         })

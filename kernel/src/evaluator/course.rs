@@ -75,6 +75,7 @@ impl Course<'_> {
             } else if outcome.is_ok() {
                 notebook.undo(Undo::Everything);
             }
+            notebook.teach();
         });
         loop {
             tokio::select! {
@@ -138,7 +139,7 @@ impl Course<'_> {
                 )
             })
             .collect();
-        if compiled.loads.is_empty() {
+        if compiled.artifacts.is_empty() {
             self.gatherer.result(data);
         } else {
             self.gatherer.display(data);
@@ -151,10 +152,10 @@ impl Course<'_> {
         compiled: &Compiled,
         ask: &mut impl Ask,
     ) -> Result<Option<Vec<String>>, ErrorInfo> {
-        for load in &compiled.loads {
+        for artifact in &compiled.artifacts {
             let snippet = Snippet {
                 id: RunId(self.evaluator.shared.runs.fetch_add(1, Ordering::Relaxed)),
-                artifact: load.artifact.clone(),
+                artifact: artifact.clone(),
                 entry: compiler::ENTRY.to_owned(),
                 checkpoint: true,
             };

@@ -3,10 +3,13 @@
 //! Two namespaces with the same variables, definitions, dependencies and settings have the same lineage, however they came by them
 //! and whichever process computed it. A snippet that changes none of these leaves the lineage as it is.
 
+use crate::facts::Facts;
 use crate::statements::{Definition, Statement};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 /// The name of the lineage in which nothing has been compiled.
 pub const ROOT: &str = "root";
@@ -15,16 +18,70 @@ pub const ROOT: &str = "root";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Summary {
     pub(crate) variables: BTreeMap<String, Variable>,
-    /// Named items and imports with their texts.
-    definitions: BTreeMap<String, String>,
-    /// The texts of everything else that is defined.
-    others: BTreeSet<String>,
+    /// Named items and imports, each with the unnamed items that belong to it.
+    pub(crate) definitions: BTreeMap<String, Vec<Part>>,
+    /// Everything else that is defined.
+    pub(crate) others: BTreeSet<Part>,
     /// Crates by name, with what Cargo.toml says of each.
     pub(crate) dependencies: BTreeMap<String, String>,
     /// Environment variables of the build.
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) settings: Settings,
     pub(crate) found: Found,
+}
+
+/// An item, import or attribute, as evcxr keeps it.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Part {
+    pub(crate) text: String,
+    #[serde(skip)]
+    pub(crate) kind: PartKind,
+    #[serde(skip)]
+    pub(crate) facts: Arc<Facts>,
+}
+
+/// How a [`Part`] is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PartKind {
+    /// By its name.
+    Item,
+    Macro,
+    Import,
+    /// By what it implements.
+    Unnamed,
+    /// It concerns all of the crate.
+    Attribute,
+}
+
+impl Part {
+    fn new(text: String, kind: PartKind, facts: Facts) -> Part {
+        Part {
+            text,
+            kind,
+            facts: Arc::new(facts),
+        }
+    }
+}
+
+// The text decides the rest.
+impl PartialEq for Part {
+    fn eq(&self, other: &Part) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for Part {}
+
+impl PartialOrd for Part {
+    fn partial_cmp(&self, other: &Part) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Part {
+    fn cmp(&self, other: &Part) -> Ordering {
+        self.text.cmp(&other.text)
+    }
 }
 
 /// A variable that is stored between snippets.
@@ -54,7 +111,7 @@ pub(crate) struct Settings {
 }
 
 /// What evcxr finds out about a namespace's code, and then keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Found {
     pub(crate) asynchronous: bool,
     pub(crate) question_mark: bool,
@@ -66,6 +123,14 @@ impl Found {
         Found {
             asynchronous: generated.contains(".block_on(async {"),
             question_mark: generated.contains("struct EvcxrUserCodeError {}"),
+        }
+    }
+
+    /// What of it the other has not.
+    pub(crate) fn beyond(self, other: Found) -> Found {
+        Found {
+            asynchronous: self.asynchronous && !other.asynchronous,
+            question_mark: self.question_mark && !other.question_mark,
         }
     }
 
@@ -84,6 +149,19 @@ impl Summary {
             settings,
             ..Summary::default()
         }
+    }
+
+    /// All items, imports and attributes.
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.others
+            .iter()
+            .chain(self.definitions.values().flatten())
+    }
+
+    /// Jupyter's word for the kind of a definition.
+    pub(crate) fn kind_of(&self, name: &str) -> &'static str {
+        let part = self.definitions.get(name).and_then(|parts| parts.first());
+        part.map_or("instance", |part| part.facts.kind)
     }
 
     /// The types of the variables.
@@ -106,35 +184,39 @@ impl Summary {
         // What has no name belongs to the last item that has one, as in evcxr.
         let mut last: Option<String> = None;
         for statement in statements {
-            let text = statement.text();
+            let part = |kind| Part::new(statement.text(), kind, statement.facts());
             match statement.definition() {
                 Definition::None => {}
                 Definition::Item(name) => {
-                    self.definitions.insert(name.clone(), text);
+                    let part = part(PartKind::Item);
+                    self.definitions.insert(name.clone(), vec![part]);
                     last = Some(name);
                 }
                 Definition::Macro(name) => {
-                    self.definitions.insert(name, text);
+                    let part = part(PartKind::Macro);
+                    self.definitions.insert(name, vec![part]);
                 }
-                Definition::Imports(names) => {
-                    let named = names.into_iter().map(|name| (name, text.clone()));
-                    self.definitions.extend(named);
+                Definition::Imports(imports) => {
+                    for import in imports {
+                        let facts = Facts::of_items(&import.code);
+                        let part = Part::new(import.code, PartKind::Import, facts);
+                        match import.name {
+                            Some(name) => drop(self.definitions.insert(name, vec![part])),
+                            None => drop(self.others.insert(part)),
+                        }
+                    }
                 }
                 Definition::Attribute => {
-                    self.others.insert(text);
+                    self.others.insert(part(PartKind::Attribute));
                 }
                 Definition::Unnamed => {
+                    let part = part(PartKind::Unnamed);
                     let owner = last
                         .as_ref()
                         .and_then(|name| self.definitions.get_mut(name));
                     match owner {
-                        Some(owner) => {
-                            owner.push('\n');
-                            owner.push_str(&text);
-                        }
-                        None => {
-                            self.others.insert(text);
-                        }
+                        Some(owner) => owner.push(part),
+                        None => drop(self.others.insert(part)),
                     }
                 }
             }
