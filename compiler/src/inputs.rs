@@ -1,8 +1,7 @@
 //! Records what a compile read in addition to its source, to decide whether its result can be used again.
 //!
 //! rustc's dep-info (`--emit=dep-info`) lists the files that it read (`include_str!`, `include!`, ..) and the environment variables
-//! (`env!`, `option_env!`). Results that are kept for other sessions also depend on the toolchain, cargo's configuration and the sources of
-//! local crates.
+//! (`env!`, `option_env!`). Results that are kept for other sessions also depend on the toolchain and cargo's configuration.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -23,8 +22,6 @@ pub(crate) struct Inputs {
     pub(crate) files: BTreeMap<PathBuf, Option<FileState>>,
     /// The value of each environment variable; `None` if it was not set.
     pub(crate) environment: BTreeMap<String, Option<String>>,
-    /// The folders of local crates, each with the hash of [`folder_contents`].
-    pub(crate) folders: BTreeMap<PathBuf, String>,
 }
 
 /// The state of a file.
@@ -146,10 +143,7 @@ impl Inputs {
             Some(state) => state.holds(path),
             None => matches!(fs::metadata(path), Err(error) if is_missing(&error)),
         };
-        let mut folders = self.folders.iter();
-        same_variables()
-            && self.files.iter().all(same_file)
-            && folders.all(|(path, contents)| folder_contents(path) == *contents)
+        same_variables() && self.files.iter().all(same_file)
     }
 
     /// Adds the inputs of every compile: rustc, and cargo's configuration for a package in `folder`.
@@ -217,35 +211,6 @@ fn unescaped(text: &str) -> String {
         });
     }
     plain
-}
-
-/// Hashes the sizes and times of the files in a crate's folder.
-pub(crate) fn folder_contents(folder: &Path) -> String {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let Ok(metadata) = entry.metadata() else {
-                continue;
-            };
-            if metadata.is_dir() {
-                if name != "target" && !name.to_string_lossy().starts_with('.') {
-                    folders.push(entry.path());
-                }
-            } else {
-                let Identity {
-                    length,
-                    modified,
-                    changed,
-                    ..
-                } = Identity::of(&metadata);
-                found.push((entry.path(), length, modified, changed));
-            }
-        }
-    }
-    found.sort();
-    hex::encode(&Sha256::digest(format!("{found:?}"))[..8])
 }
 
 #[cfg(test)]

@@ -108,6 +108,30 @@ def test_on_engines_and_in_later_sessions(kernel_name: str, tmp_path: Path) -> N
             assert run('env!("CHORUS_TEST_X")') == f'"{value}"'
 
 
+def test_crates_of_ones_own_on_engines(kernel_name: str, tmp_path: Path) -> None:
+    """The build script reads a file that is not the crate's."""
+    own, data = tmp_path / "own_crate", tmp_path / "data.txt"
+
+    def write(number: int) -> None:
+        data.write_text(str(number))
+        write_crate(own, "", f'pub fn number() -> u32 {{ {number} }}\npub const BUILT: &str = env!("BUILT");')
+
+    write(1)
+    (own / "build.rs").write_text(f"""fn main() {{
+        println!("cargo:rerun-if-changed={data}");
+        println!("cargo:rustc-env=BUILT={{}}", std::fs::read_to_string("{data}").unwrap());
+    }}""")
+    code = "%px (own_crate::number(), own_crate::BUILT)"
+    with started(kernel_name, tmp_path / "kernel", 2) as kernel:
+        kernel.run(f'%%px\n:dep own_crate = {{ path = "{own}" }}\n1', timeout=300).expect_ok()
+        assert set(results(kernel.run(code).expect_ok()).values()) == {'(1, "1")'}
+        data.write_text("2")
+        assert set(results(kernel.run(code, timeout=300).expect_ok()).values()) == {'(1, "2")'}
+        for number in (3, 1):
+            write(number)
+            assert set(results(kernel.run(code, timeout=300).expect_ok()).values()) == {f'({number}, "{number}")'}
+
+
 @pytest.mark.parametrize("code", ['env!("CARGO_MANIFEST_DIR").len() > 0'])
 def test_what_cargo_says_of_this_session(kernel: Kernel, code: str) -> None:
     assert kernel.run(code).expect_ok().text == "true"

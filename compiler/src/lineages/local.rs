@@ -4,10 +4,9 @@
 //! changed it says `:dep` again, and gets it.
 
 use super::commands::Change;
-use crate::inputs::folder_contents;
 use crate::summary::{Settings, Summary};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 /// Marks what stands for a crate's files.
@@ -21,15 +20,12 @@ pub(super) fn note(changes: &[Change], summary: &mut Summary) {
                 let mut config = config.clone();
                 if let Some(path) = path_in(&config) {
                     config.push_str(FILES);
-                    config.push_str(&folder_contents(&path));
+                    config.push_str(&files(&path));
                 }
                 summary.dependencies.insert(name.clone(), config);
             }
             Change::LocalDependency(path) => {
-                let config = format!(
-                    "{{ path = {path:?} }}{FILES}{}",
-                    folder_contents(Path::new(path))
-                );
+                let config = format!("{{ path = {path:?} }}{FILES}{}", files(Path::new(path)));
                 summary.dependencies.insert(path.clone(), config);
             }
             Change::BuildEnv { key, value } => {
@@ -61,13 +57,10 @@ pub(super) fn is_local(change: &Change) -> bool {
     }
 }
 
-/// The folders of the local crates that a snippet may use, and what they were.
-pub(super) fn folders(summary: &Summary) -> BTreeMap<PathBuf, String> {
-    let folder = |config: &String| {
-        let (config, contents) = config.split_once(FILES)?;
-        Some((path_in(config)?, contents.to_owned()))
-    };
-    summary.dependencies.values().filter_map(folder).collect()
+/// Whether a snippet may use local crates. What they come to only cargo knows: a build script can read anything.
+pub(super) fn has_local(summary: &Summary) -> bool {
+    let mut configs = summary.dependencies.values();
+    configs.any(|config| config.contains(FILES))
 }
 
 /// The part of the session's cache for snippets that may use these local crates.
@@ -92,6 +85,31 @@ fn path_in(config: &str) -> Option<PathBuf> {
         .strip_prefix('=')?;
     let path = rest.trim_start().strip_prefix('"')?.split('"').next()?;
     Some(path.into())
+}
+
+/// Hashes the sizes and times of the files in a crate's folder.
+fn files(folder: &Path) -> String {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let Ok(metadata) = entry.metadata() else {
+                continue;
+            };
+            if metadata.is_dir() {
+                if name != "target" && !name.to_string_lossy().starts_with('.') {
+                    folders.push(entry.path());
+                }
+            } else {
+                let modified = (metadata.mtime(), metadata.mtime_nsec());
+                let changed = (metadata.ctime(), metadata.ctime_nsec());
+                found.push((entry.path(), metadata.len(), modified, changed));
+            }
+        }
+    }
+    found.sort();
+    hex::encode(&Sha256::digest(format!("{found:?}"))[..8])
 }
 
 #[cfg(test)]

@@ -218,7 +218,7 @@ impl Workshop {
             ends_in_expression: outcome.ends_in_expression,
             lost: outcome.lost,
             reads: !outcome.inputs.as_ref().is_some_and(Inputs::is_empty)
-                || !local::folders(&base.summary).is_empty(),
+                || local::has_local(&base.summary),
             inputs: Inputs::default(),
         };
         let state = outcome.state;
@@ -271,6 +271,9 @@ impl Workshop {
 
     /// What other sessions have to compare before they use what was compiled in a state; `None` if they can't.
     fn lasting(&self, mut inputs: Inputs, summary: &Summary) -> Option<Inputs> {
+        if local::has_local(summary) {
+            return None;
+        }
         // The state's own variables are part of its lineage.
         inputs
             .environment
@@ -281,7 +284,6 @@ impl Workshop {
         if !inputs.environment.iter().all(is_ours) {
             return None;
         }
-        inputs.folders = local::folders(summary);
         inputs
             .add_toolchain(&self.bench.plan.rustc, &self.folder)
             .ok()?;
