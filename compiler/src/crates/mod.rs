@@ -6,9 +6,8 @@
 //! notebook has named one of them.
 //!
 //! A notebook with dependencies of its own is another case. Its crates may use serde as well, and there must be one serde for all. There
-//! both crates become ordinary dependencies, which cargo resolves together with the others, and they do so with the first of these (if they
-//! have been compiled by then), whether they are named or not: added later they might ask for other features of what is compiled
-//! already, and what had been compiled would be another crate. cargo finds them compiled ([`Crates::seed`]), by the same profile.
+//! both crates become ordinary dependencies, which cargo resolves together with the others. cargo finds them compiled ([`Crates::seed`]), by the
+//! same profile, so that their types stay what they were.
 
 mod build;
 mod files;
@@ -96,15 +95,8 @@ impl Crates {
         hex::encode(hash.finalize())
     }
 
-    /// Whether they have been compiled.
-    pub(crate) fn are_ready(&self) -> bool {
-        let version = self.version();
-        version.is_ok_and(|version| build::find(&self.home(&version)).is_some())
-    }
-
     /// What evcxr's crate is to depend on so that `mentioned` crates are known to rust-analyzer, and to cargo if need be: name and
-    /// configuration of each that is not among `present` already. Those that are the user's own stay as they are. With dependencies of the
-    /// user's own, both are wanted as soon as they have been compiled.
+    /// configuration of each that is not among `present` already. Those that are the user's own stay as they are.
     pub(crate) fn wanted(
         &self,
         mentioned: Mentioned,
@@ -113,7 +105,7 @@ impl Crates {
         let own = |name: &str| present.own.contains(name);
         let missing = (mentioned.chorus && !own("chorus")) || (mentioned.serde && !own("serde"));
         let as_they_are = !present.own.is_empty();
-        if !missing && present.ours.is_empty() && !(as_they_are && self.are_ready()) {
+        if !missing && present.ours.is_empty() {
             return Ok(Vec::new());
         }
         let folder = self.files()?;
