@@ -10,6 +10,7 @@
 
 use crate::facts::bare;
 use crate::rewrite::{self, CHECKED_LINE, Macro, Stored};
+use crate::sources::newlines;
 use crate::statements::{Definition, Statement, code_start};
 use crate::summary::{Part, PartKind, Summary, Variable};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -135,16 +136,7 @@ impl<'a> Reach<'a> {
             let text = part.text.clone();
             Some(Macro { name, text })
         });
-        let own = statements
-            .iter()
-            .filter_map(|statement| match statement.definition() {
-                Definition::Macro(name) => Some(Macro {
-                    name,
-                    text: statement.text(),
-                }),
-                _ => None,
-            });
-        of_parts.chain(own).collect()
+        of_parts.chain(macros(statements)).collect()
     }
 
     /// The variables after the snippet; `source` is the rewritten source that was compiled for it.
@@ -267,10 +259,6 @@ impl Added {
     }
 }
 
-fn newlines(text: &str) -> usize {
-    text.bytes().filter(|byte| *byte == b'\n').count()
-}
-
 /// Whether rustc may suggest one name for the other. Follows `find_best_match_for_name` in rustc's `rustc_span::edit_distance`, and is
 /// true in doubt.
 fn is_similar(one: &str, other: &str) -> bool {
@@ -281,6 +269,18 @@ fn is_similar(one: &str, other: &str) -> bool {
         words
     };
     strsim::damerau_levenshtein(one, other) <= length.max(3) / 3 || sorted(one) == sorted(other)
+}
+
+/// The macros that statements define.
+fn macros(statements: &[Statement]) -> impl Iterator<Item = Macro> {
+    let macro_of = |statement: &Statement| match statement.definition() {
+        Definition::Macro(name) => Some(Macro {
+            name,
+            text: statement.text(),
+        }),
+        _ => None,
+    };
+    statements.iter().filter_map(macro_of)
 }
 
 fn rebound(statements: &[Statement]) -> HashSet<String> {

@@ -278,7 +278,7 @@ impl Cell {
     }
 }
 
-fn newlines(text: &str) -> usize {
+pub(crate) fn newlines(text: &str) -> usize {
     text.bytes().filter(|byte| *byte == b'\n').count()
 }
 

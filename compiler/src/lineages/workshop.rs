@@ -296,7 +296,7 @@ impl Workshop {
             .ok()
     }
 
-    /// The state of a lineage. One that is not in memory is compiled again, which runs nothing.
+    /// Returns the state of a lineage. One that is not in memory is restored from its steps; of these, only dependencies are compiled.
     fn state(&mut self, lineage: &str) -> Result<Rc<State>, Failure> {
         if lineage == ROOT {
             return Ok(Rc::clone(&self.root));
@@ -515,8 +515,8 @@ impl Workshop {
         })
     }
 
-    /// What evcxr's crate is to depend on besides, for a snippet in a state with these dependencies, to which it adds some if it `depends`. rustc is told of the crates
-    /// that it names; see [`crate::crates`].
+    /// Returns the dependencies on our crates that a snippet needs in a state with `present` ones; `depends` says that the snippet
+    /// adds some of its own. rustc learns of the crates that the snippet names; see [`crate::crates`].
     fn provide(
         &mut self,
         source: &str,

@@ -7,7 +7,7 @@ use super::{Compiled, Failure, Format, Notebook};
 use crate::diagnostics;
 use crate::lineages::commands::interpret;
 use crate::reach::Added;
-use crate::sources::Cell;
+use crate::sources::{Cell, newlines};
 use crate::statements::{code_start, is_command};
 use crate::summary::Summary;
 use crate::wrapper::Effort;
@@ -96,7 +96,7 @@ impl Orders {
     /// Skips the commands of a cell, which have run already.
     pub(super) fn none(cell: &str) -> Orders {
         let start = code_start(cell);
-        let lines = cell[..start].matches('\n').count();
+        let lines = newlines(&cell[..start]);
         Orders {
             commands: Vec::new(),
             code: "\n".repeat(lines) + &cell[start..],
@@ -243,8 +243,8 @@ impl Notebook {
     ) -> Result<(), Failure> {
         let mut text = String::new();
         for command in commands {
-            let line = cell.source[..command.range.start].matches('\n').count();
-            let there = text.matches('\n').count();
+            let line = newlines(&cell.source[..command.range.start]);
+            let there = newlines(&text);
             text.push_str(&"\n".repeat(line - there));
             text.push_str(&cell.source[command.range.clone()]);
         }

@@ -288,16 +288,7 @@ fn outcome(
         target.push_str(&statement.text());
         target.push('\n');
     }
-    let macros: Vec<Macro> = statements(text)
-        .iter()
-        .filter_map(|statement| match statement.definition() {
-            Definition::Macro(name) => Some(Macro {
-                name,
-                text: statement.text(),
-            }),
-            _ => None,
-        })
-        .collect();
+    let macros: Vec<Macro> = macros(&statements(text)).collect();
     let items = rewrite::importing(&items, &macros);
     let source = folder.join(format!("{name}.rs"));
     let program = folder.join(name);
