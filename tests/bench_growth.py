@@ -158,7 +158,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="cells of each kind in a notebook (default: 7)")
     parser.add_argument("--px", action="store_true", help="measure `%%px` on two engines that have the same definitions, too")
     parser.add_argument("--cells", type=int, metavar="N", help="run a session of N small cells instead")
-    parser.add_argument("--at-most", type=float, metavar="RATIO", help="exit with 1 if Chorus takes more than so many times its first size's median")
+    parser.add_argument("--at-most", type=float, metavar="RATIO", help="exit with 1 if a median of Chorus exceeds RATIO times that of the first size")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, times in seconds")
     options = parser.parse_args()
     sizes = [int(size) for size in options.sizes.split(",")]

@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(read(SystemTime::now()), None);
     }
 
-    /// Inputs hold if, and only if, the files' contents are what they were, whatever was done to the files.
+    /// Inputs hold exactly when the files' contents are unchanged, however the files were edited.
     #[test]
     fn no_edit_goes_unseen() {
         let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-"""What a cell reads while it is compiled is read as it is now, whatever was compiled before: files, the environment, crates of one's own."""
+"""A cell that reads files, the environment or local crates while it is compiled gets their present contents, also after earlier compiles."""
 
 from __future__ import annotations
 

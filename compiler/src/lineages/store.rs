@@ -1,9 +1,8 @@
 //! Compiled snippets on disk, for this compiler and for others that run now or later.
 //!
 //! In one folder: `artifacts/` has shared objects named by the SHA-256 of their bytes; `snippets/` has a record for each (lineage,
-//! source), and the source that was generated for it; `states/` has for each lineage how it was come by, so that it can be found
-//! again without compiling anything. Whatever decides what a compile gives besides these (toolchain, support library, this program) is the *identity* that
-//! goes into every name. Files appear complete, by renaming, and are never changed.
+//! source), and the source that was generated for it; `states/` has the step that led to each lineage, so that its state can be
+//! restored. Toolchain, support library and this program are the *identity*, which is part of every name. Files appear complete, by renaming, and are never changed.
 
 use crate::inputs::Inputs;
 use crate::sources::{Cell, Label};
@@ -41,7 +40,7 @@ pub(crate) struct Record {
     pub(crate) lost: Vec<String>,
     /// Whether the compile read something of the user's that may change.
     pub(crate) reads: bool,
-    /// What the compile depended on besides.
+    /// The files and variables that must be unchanged for this record to be used.
     pub(crate) inputs: Inputs,
 }
 
