@@ -61,7 +61,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 file: file()?,
                 tied,
             };
-            Ok(compile::main(arguments, Rustc::open)?)
+            Ok(compile::main(arguments, Rustc::open, || None)?)
         }
         "cluster" => {
             let profile =

@@ -6,7 +6,8 @@
 
 use protocol::message::MimeBundle;
 use protocol::message::iopub::{
-    ClearOutput, DisplayData, Stream as StreamContent, StreamName, Transient, UpdateDisplayData,
+    ClearOutput, CompileStatus, DisplayData, Stream as StreamContent, StreamName, Transient,
+    UpdateDisplayData,
 };
 use runtime::Stream;
 use serde_json::Value;
@@ -35,6 +36,7 @@ pub enum Output {
     Display(DisplayData),
     Update(UpdateDisplayData),
     Clear(ClearOutput),
+    CompileStatus(CompileStatus),
 }
 
 /// Takes a cell's output as it comes and passes it on as messages.
@@ -51,6 +53,8 @@ pub struct Gatherer {
     /// Representations of the thing that was shown last, until something else comes.
     shown: MimeBundle,
     result: Option<MimeBundle>,
+    /// What was told last of what is waited for.
+    activity: Option<String>,
 }
 
 impl std::fmt::Debug for Gatherer {
@@ -73,7 +77,21 @@ impl Gatherer {
             due: None,
             shown: MimeBundle::new(),
             result: None,
+            activity: None,
         }
+    }
+
+    /// Tells what is waited for; `None` for nothing. Everything else that is told ends it, too.
+    pub fn compile_status(&mut self, activity: Option<String>) {
+        if self.activity != activity {
+            self.activity.clone_from(&activity);
+            (self.emit)(Output::CompileStatus(CompileStatus { activity }));
+        }
+    }
+
+    fn emit(&mut self, output: Output) {
+        self.compile_status(None);
+        (self.emit)(output);
     }
 
     /// Bytes as they were read.
@@ -126,7 +144,7 @@ impl Gatherer {
             self.send_shown();
             self.send_text();
             let clear = serde_json::from_str(&content).unwrap_or_default();
-            (self.emit)(Output::Clear(clear));
+            self.emit(Output::Clear(clear));
             return;
         }
         if self.shown.contains_key(&mime) {
@@ -192,8 +210,8 @@ impl Gatherer {
         if self.waiting.is_empty() {
             return;
         }
-        for (name, text) in self.waiting.drain(..) {
-            (self.emit)(Output::Stream(StreamContent { name, text }));
+        for (name, text) in std::mem::take(&mut self.waiting) {
+            self.emit(Output::Stream(StreamContent { name, text }));
         }
         self.waiting_bytes = 0;
         self.last_sent = Some(Instant::now());
@@ -213,7 +231,7 @@ impl Gatherer {
             .map(Transient::named)
             .unwrap_or_default();
         let update = named.is_some_and(|named| named["update"] == true);
-        (self.emit)(if update {
+        self.emit(if update {
             Output::Update(UpdateDisplayData {
                 data,
                 transient,
@@ -244,6 +262,7 @@ impl Gatherer {
         }
         self.send_shown();
         self.send_text();
+        self.compile_status(None);
         self.result.take()
     }
 }

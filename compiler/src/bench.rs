@@ -2,6 +2,7 @@
 //!
 //! What a notebook and a cluster's compiler have in common. Which state is compiled in is theirs.
 
+use crate::activity::{Activity, Phase};
 use crate::crates::{Crates, CratesError, Sources};
 use crate::reach::{Added, After, Preceded, Reach};
 use crate::statements::Statement;
@@ -15,10 +16,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::mpsc;
-use std::time::Duration;
-
-/// After so long people are told what they wait for.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What evcxr's subprocess prints when user code unwound.
 pub(crate) const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
@@ -49,6 +46,8 @@ pub struct Settings {
     pub support_source: &'static str,
     /// The crate `chorus`.
     pub crates: Sources,
+    /// Tells what the compiler is doing.
+    pub activity: Activity,
 }
 
 /// What compiles cells.
@@ -158,6 +157,7 @@ pub(crate) struct Bench {
     pub(crate) generated: PathBuf,
     /// The crates that cells may name without asking.
     sources: Sources,
+    pub(crate) activity: Activity,
 }
 
 impl Bench {
@@ -169,7 +169,9 @@ impl Bench {
             toolchain,
             support_source,
             crates: sources,
+            activity,
         } = settings;
+        let start = activity.enter(Phase::Start);
         let wrapper = folder.join(wrapper::NAME);
         std::os::unix::fs::symlink(&executable, &wrapper)?;
         let source = folder.join("support.rs");
@@ -199,12 +201,14 @@ impl Bench {
         state.set_build_env("CARGO_TERM_QUIET", "true");
         plan.write(&plan_path)?;
         evcxr.eval_with_state("", state)?;
+        drop(start);
         let bench = Bench {
             link,
             plan,
             plan_path,
             generated: folder.join("src").join("lib.rs"),
             sources,
+            activity,
         };
         Ok((evcxr, bench))
     }
@@ -293,9 +297,9 @@ impl Bench {
     }
 
     /// Has the wrapper tell rustc of the crates, compiling them if that has not been done.
-    pub(crate) fn tell_of_crates(&mut self, tell: &dyn Fn(String)) -> Result<(), CratesError> {
+    pub(crate) fn tell_of_crates(&mut self) -> Result<(), CratesError> {
         if self.plan.crates.is_none() {
-            self.plan.crates = Some(self.crates().ensure(PATIENCE, tell)?);
+            self.plan.crates = Some(self.crates().ensure()?);
         }
         Ok(())
     }
@@ -317,6 +321,7 @@ impl Bench {
         &mut self,
         work: impl FnOnce(&str) -> Result<EvalOutputs, E>,
     ) {
+        let _during = self.activity.enter(Phase::StandardLibrary);
         if let Err(trouble) = self.tell_evcxr(Effort::DryRun, panics(), || work(WARM_UP)) {
             tracing::warn!(?trouble, "the compiler is not warm");
         }

@@ -4,6 +4,7 @@
 //! other processes behind it are this same binary: the [`stub`] that evcxr takes for its subprocess,
 //! and the [`wrapper`] that cargo takes for rustc. This is the only crate that depends on evcxr.
 
+mod activity;
 mod bench;
 mod completeness;
 pub mod crates;
@@ -25,6 +26,7 @@ pub mod support;
 pub mod toolchain;
 pub mod wrapper;
 
+pub use activity::Activity;
 pub use bench::{OpenError, Settings, Toolchain};
 pub use completeness::{Completeness, completeness};
 pub use crates::Crates;

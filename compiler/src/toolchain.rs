@@ -81,14 +81,15 @@ pub fn stop_compiles() {
     }
 }
 
-struct Process {
-    id: u32,
-    parent: u32,
-    name: String,
+/// A process of this machine.
+pub(crate) struct Process {
+    pub(crate) id: u32,
+    pub(crate) parent: u32,
+    pub(crate) name: String,
 }
 
 /// The processes that `/proc` shows.
-fn processes() -> Vec<Process> {
+pub(crate) fn processes() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };

@@ -287,7 +287,9 @@ impl Host for Notebook {
             controller::Output::Display(shown) => page.display(engine, shown.data.clone()),
             controller::Output::Result(result) => page.display(engine, result.data.clone()),
             // What an engine showed is among what others did.
-            controller::Output::Update(_) | controller::Output::Clear(_) => {}
+            controller::Output::Update(_)
+            | controller::Output::Clear(_)
+            | controller::Output::CompileStatus(_) => {}
         }
     }
 }

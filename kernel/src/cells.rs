@@ -10,7 +10,9 @@ use compiler::{Completeness, completeness};
 use magics::cell::Code;
 use magics::run::{Evaluated, Variable, only_asks};
 use magics::{EngineId, Failure, Magics, Notebook, Shown};
-use protocol::message::iopub::{DisplayData, Stream, StreamName, Transient, UpdateDisplayData};
+use protocol::message::iopub::{
+    CompileStatus, DisplayData, Stream, StreamName, Transient, UpdateDisplayData,
+};
 use protocol::message::{ErrorInfo, MimeBundle};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -220,6 +222,7 @@ fn output(shown: Shown) -> Output {
                 .map(Transient::named)
                 .unwrap_or_default(),
         }),
+        Shown::Compiling { activity } => Output::CompileStatus(CompileStatus { activity }),
         Shown::Update {
             data,
             metadata,

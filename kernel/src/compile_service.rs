@@ -5,6 +5,7 @@ use anyhow::Context;
 use cluster::Lineage;
 use cluster::compile::{self, Aftermath, Artifact, Diagnostic, Ended, Place, Request};
 use cluster::connection::Libraries;
+use compiler::Activity;
 use compiler::folder::Folder;
 use compiler::lineages::{self, Failure, Lineages, Options};
 use serde_json::Value;
@@ -24,6 +25,7 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
     // SAFETY: no other thread has been started.
     unsafe { std::env::set_var("EVCXR_TMPDIR", folder.path()) };
     let (working, ended) = mpsc::channel();
+    let activity = Activity::default();
     let options = Options {
         folder: folder.path().to_owned(),
         store: compiler::folder::cache().join("snippets"),
@@ -31,11 +33,11 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
         executable,
         support_source: runtime::SUPPORT_SOURCE,
         crates: CRATES,
+        activity: activity.clone(),
         working,
     };
-    let outcome = compile::main(arguments, || {
-        Service::open(options).map_err(|error| format!("{error:#}"))
-    });
+    let open = || Service::open(options).map_err(|error| format!("{error:#}"));
+    let outcome = compile::main(arguments, open, move || activity.line());
     // evcxr's thread may be in the middle of a compile that nobody waits for.
     compiler::stop_compiles();
     // It says nothing, and its channel closes when the thread has ended. A folder that it still writes to can't be removed.

@@ -6,12 +6,16 @@ use crate::evaluator::{Cell, Evaluator, NoInput};
 use anyhow::bail;
 use cluster::output::Output;
 use protocol::message::MimeBundle;
+use protocol::message::iopub::CompileStatus;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
+
+/// To the line's beginning, and erase to its end.
+const ERASE: &str = "\r\x1b[K";
 
 /// Evaluates the word count and prints what it shows.
 pub(crate) async fn run(executable: PathBuf, folder: PathBuf) -> anyhow::Result<()> {
@@ -58,6 +62,7 @@ async fn count_words(cells: &Cells) -> anyhow::Result<()> {
 }
 
 /// What a cell shows, on a terminal: it can't take back what it has printed, so of displays that change only the first and the last state are.
+/// What a cell waits for is a line that is written over.
 #[derive(Default)]
 struct Screen {
     /// The state of each display that has changed, by its name.
@@ -74,6 +79,11 @@ impl Screen {
                 changed.insert(update.transient.display_id, update.data);
             }
             Output::Clear(_) => {}
+            Output::CompileStatus(CompileStatus { activity }) => {
+                if std::io::stdout().is_terminal() {
+                    print!("{ERASE}{}", activity.unwrap_or_default());
+                }
+            }
         }
         // A closed stdout is the reader's wish.
         let _ = std::io::stdout().flush();

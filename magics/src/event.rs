@@ -99,6 +99,11 @@ pub enum EngineEvent {
         /// What is said about them.
         metadata: Map<String, Value>,
     },
+    /// What the snippet waits for before it runs; `None` when it waits no more (`compile_status`).
+    Compiling {
+        /// Such as `compiling plotters (12 of 40)`.
+        activity: Option<String>,
+    },
     /// The snippet ran to its end.
     Done,
     /// The snippet did not compile, and nothing of it ran.
@@ -161,6 +166,11 @@ pub enum Shown {
         metadata: Map<String, Value>,
         /// For `transient.display_id`.
         display_id: String,
+    },
+    /// What the cell waits for, in a line that is gone when it waits no more (`compile_status`).
+    Compiling {
+        /// Such as `compiling plotters (12 of 40)`; `None` for nothing.
+        activity: Option<String>,
     },
 }
 

@@ -191,6 +191,12 @@ class Flag:
         self.path.touch()
 
 
+def compile_status(event: Event) -> str:
+    """What a cell's waiting line says now; empty for any other message."""
+    display = event.content.get("transient", {}).get("display_id", "")
+    return event.content["data"]["text/plain"] if display.endswith("-compile-status") else ""
+
+
 def interrupted(kernel: Kernel, code: str, *when: str) -> Request:
     """A cell that is interrupted when the page shows all of `when`; has ended when this returns."""
     live = Live(kernel)

@@ -46,6 +46,8 @@ struct Order {
     msg_type: &'static str,
     content: RawJson,
     answer: oneshot::Sender<Result<Value, Trouble>>,
+    /// Takes what the service does until it answers.
+    activity: mpsc::UnboundedSender<String>,
 }
 
 impl Client {
@@ -76,12 +78,16 @@ impl Client {
         Ok(Self { orders })
     }
 
-    /// Compiles a snippet.
+    /// Compiles a snippet. From the first second on, `tell` gets what the service is doing.
     ///
     /// # Errors
     /// Compile errors, or that nobody compiles.
-    pub async fn compile(&self, request: &Request) -> Result<Artifact, Trouble> {
-        let answer = self.ask("compile_request", request).await?;
+    pub async fn compile(
+        &self,
+        request: &Request,
+        tell: impl FnMut(String),
+    ) -> Result<Artifact, Trouble> {
+        let answer = self.ask("compile_request", request, tell).await?;
         understood(answer, "artifact")
     }
 
@@ -90,7 +96,7 @@ impl Client {
     /// # Errors
     /// When nobody can tell.
     pub async fn after_early_end(&self, ended: &Ended) -> Result<Aftermath, Trouble> {
-        let answer = self.ask("aftermath_request", ended).await?;
+        let answer = self.ask("aftermath_request", ended, drop).await?;
         understood(answer, "aftermath")
     }
 
@@ -99,7 +105,7 @@ impl Client {
     /// # Errors
     /// When nobody can tell.
     pub async fn libraries(&self) -> Result<Libraries, Trouble> {
-        let answer = self.ask("libraries_request", &Value::Null).await?;
+        let answer = self.ask("libraries_request", &Value::Null, drop).await?;
         understood(answer, "libraries")
     }
 
@@ -107,21 +113,29 @@ impl Client {
         &self,
         msg_type: &'static str,
         content: &T,
+        mut tell: impl FnMut(String),
     ) -> Result<Value, Trouble> {
         let gone = |reason: &str| Trouble::Gone(reason.to_owned());
         let content = RawJson::from_value(content).map_err(|error| gone(&error.to_string()))?;
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
+        let (activity, mut activities) = mpsc::unbounded_channel();
         let order = Order {
             msg_type,
             content,
             answer,
+            activity,
         };
         self.orders
             .send(order)
             .map_err(|_| gone("the connection to it is closed"))?;
-        answered
-            .await
-            .unwrap_or_else(|_| Err(gone("the connection to it is closed")))
+        loop {
+            tokio::select! {
+                answer = &mut answered => {
+                    return answer.unwrap_or_else(|_| Err(gone("the connection to it is closed")));
+                }
+                Some(activity) = activities.recv() => tell(activity),
+            }
+        }
     }
 }
 
@@ -201,13 +215,17 @@ impl Task {
         self.heard = Instant::now();
         let content: Value = message.parse().unwrap_or_default();
         if message.msg_type() == "known_reply" {
+            let id = content["msg_id"].as_str().unwrap_or_default();
             // Another service has taken the place of the one that was asked.
             if content["known"] == false
-                && let Some(order) = content["msg_id"]
-                    .as_str()
-                    .and_then(|id| self.pending.remove(id))
+                && let Some(order) = self.pending.remove(id)
             {
                 self.send(order);
+            } else if let Some(order) = self.pending.get(id)
+                && let Some(activity) = content["activity"].as_str()
+            {
+                // Who asked may have been interrupted.
+                let _ = order.activity.send(activity.to_owned());
             }
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::mpsc as blocking;
+use std::time::{Duration, Instant};
 
 use protocol::{Header, Message, RawJson, Session, SocketId, SocketType, SocketsBuilder};
 use serde_json::{Value, json};
@@ -12,6 +13,8 @@ use crate::connection::EngineFile;
 use crate::{Error, process};
 
 const REQUESTS: SocketId = SocketId(0);
+/// How often it is looked at what the compiler is doing, at most.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What `chorus compiler` is told on its command line.
 #[derive(Clone, Debug)]
@@ -23,18 +26,19 @@ pub struct Arguments {
 }
 
 /// Runs the service until it is told to end; for a `main`. `open` makes the compiler, on the thread that will use it; it may take
-/// its time, requests wait meanwhile.
+/// its time, requests wait meanwhile. `activity` says what it is doing, for those who wait.
 ///
 /// # Errors
 /// When the socket cannot be opened.
 pub fn main<C: Compiler>(
     arguments: Arguments,
     open: impl FnOnce() -> Result<C, String> + Send + 'static,
+    activity: impl Fn() -> Option<String> + Clone + Send + 'static,
 ) -> Result<(), Error> {
     process::run(arguments.tied, |stop, announce| async move {
         let file = EngineFile::read(&arguments.file)?;
         let ready = || announce.ready(&json!({}));
-        serve(&file, open, ready, stop.wait()).await
+        serve(&file, open, activity, ready, stop.wait()).await
     })
 }
 
@@ -52,6 +56,7 @@ struct Waiter {
 pub async fn serve<C: Compiler>(
     file: &EngineFile,
     open: impl FnOnce() -> Result<C, String> + Send + 'static,
+    activity: impl Fn() -> Option<String> + Clone + Send + 'static,
     ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
@@ -74,6 +79,10 @@ pub async fn serve<C: Compiler>(
         .map_err(Error::system("start the compiler's thread"))?;
     ready();
     let mut queue: Queue<Waiter> = Queue::default();
+    let mut doing = Doing {
+        ask: activity,
+        last: None,
+    };
     let mut stop = std::pin::pin!(stop);
     loop {
         tokio::select! {
@@ -104,7 +113,8 @@ pub async fn serve<C: Compiler>(
                     }
                     Asked::Known(id) => {
                         let known = queue.waiting().any(|waiter| waiter.header.msg_id == id);
-                        answer(json!({"status": "ok", "msg_id": id, "known": known}));
+                        let activity = doing.get().await;
+                        answer(json!({"status": "ok", "msg_id": id, "known": known, "activity": activity}));
                     }
                     Asked::Unknown => answer(failed(&[complaint(format!(
                         "the compiler does not know {}",
@@ -124,6 +134,27 @@ pub async fn serve<C: Compiler>(
     }
     sockets.close().await;
     Ok(())
+}
+
+/// What the compiler is doing, looked at once for all who ask at the same time.
+struct Doing<F> {
+    ask: F,
+    last: Option<(Instant, Option<String>)>,
+}
+
+impl<F: Fn() -> Option<String> + Clone + Send + 'static> Doing<F> {
+    async fn get(&mut self) -> Option<String> {
+        if let Some((at, activity)) = &self.last
+            && at.elapsed() < LOOK_INTERVAL
+        {
+            return activity.clone();
+        }
+        // It may read many small files.
+        let activity = tokio::task::spawn_blocking(self.ask.clone()).await;
+        let activity = activity.ok().flatten();
+        self.last = Some((Instant::now(), activity.clone()));
+        activity
+    }
 }
 
 enum Asked {

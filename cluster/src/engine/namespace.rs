@@ -321,13 +321,15 @@ impl Namespace {
             self.start().await?;
             // The runtime's start makes the lineage the root's.
             let lineage = self.lineage.clone();
-            self.artifact(Request { lineage, ..request }).await
+            let tell = |activity| gatherer.compile_status(Some(activity));
+            self.artifact(Request { lineage, ..request }, tell).await
         };
         let (request, artifact) = tokio::select! {
             biased;
             prepared = prepared => prepared?,
             _ = interrupts.changed() => return Err(failure::interrupted_early()),
         };
+        gatherer.compile_status(None);
         if !artifact.shown.is_empty() {
             gatherer.display(artifact.shown.clone());
         }
@@ -358,14 +360,20 @@ impl Namespace {
         Ok(gatherer.finish(artifact.ends_in_expression))
     }
 
-    /// Finds out what a snippet was compiled to: what was compiled before does not wait for anything.
-    async fn artifact(&mut self, request: Request) -> Result<(Request, Artifact), ErrorInfo> {
+    /// Finds out what a snippet was compiled to: what was compiled before does not wait for anything. Calls `tell` with what the compiler
+    /// does meanwhile.
+    async fn artifact(
+        &mut self,
+        request: Request,
+        tell: impl FnMut(String),
+    ) -> Result<(Request, Artifact), ErrorInfo> {
         if let Some(artifact) = self.known.get(&request)
             && artifact.loads.iter().all(|load| load.exists())
         {
             return Ok((request, artifact.clone()));
         }
-        let artifact = self.compiler()?.compile(&request).await.map_err(trouble)?;
+        let artifact = self.compiler()?.compile(&request, tell).await;
+        let artifact = artifact.map_err(trouble)?;
         if artifact.reads {
             return Ok((request, artifact));
         }

@@ -361,6 +361,7 @@ pub(super) fn emitter(shared: Arc<Shared>, parent: Header) -> impl FnMut(Output)
             Output::Display(content) => line.publish(parent, "displaypub", &content),
             Output::Update(content) => line.publish(parent, "displaypub", &content),
             Output::Clear(content) => line.publish(parent, "clear_output", &content),
+            Output::CompileStatus(content) => line.publish(parent, "compile_status", &content),
         }
     }
 }

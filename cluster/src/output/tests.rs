@@ -46,6 +46,39 @@ const HTML: &str = "EVCXR_BEGIN_CONTENT text/html\n<b>\nx</b>\nEVCXR_END_CONTENT
 const PLAIN: &str = "EVCXR_BEGIN_CONTENT text/plain\nx\nEVCXR_END_CONTENT\n";
 
 #[test]
+fn what_is_waited_for_is_told_once_and_ends_before_output() {
+    let out = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&out);
+    let mut gatherer = Gatherer::new(move |output| sink.lock().unwrap().push(output));
+    let status = |activity: Option<&str>| {
+        let activity = activity.map(str::to_owned);
+        Output::CompileStatus(CompileStatus { activity })
+    };
+    gatherer.compile_status(None);
+    for activity in ["a", "a", "b"] {
+        gatherer.compile_status(Some(activity.to_owned()));
+    }
+    gatherer.note("text".to_owned());
+    gatherer.send();
+    gatherer.compile_status(None);
+    gatherer.compile_status(Some("c".to_owned()));
+    gatherer.finish(false);
+    let text = Output::Stream(StreamContent {
+        name: StreamName::Stderr,
+        text: "text".to_owned(),
+    });
+    let expected = [
+        status(Some("a")),
+        status(Some("b")),
+        status(None),
+        text,
+        status(Some("c")),
+        status(None),
+    ];
+    assert_eq!(*out.lock().unwrap(), expected);
+}
+
+#[test]
 fn blocks_that_differ_are_one_thing() {
     let (out, result) = gather(&[b"a\n", HTML.as_bytes(), PLAIN.as_bytes(), b"b"], false);
     assert_eq!(

@@ -7,9 +7,8 @@ use std::fs;
 use std::io;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::mpsc;
-use std::time::{Duration, Instant, SystemTime};
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 /// Says where the compiled crates are; written last.
 const READY: &str = "ready.json";
@@ -88,14 +87,11 @@ pub(super) fn build(
     rustc: &Path,
     version: &str,
     home: &Path,
-    patience: Duration,
-    tell: &dyn Fn(String),
 ) -> Result<Externs, CratesError> {
     let folder = |source| CratesError::Folder {
         folder: home.to_owned(),
         source,
     };
-    let began = Instant::now();
     let host = version
         .lines()
         .find_map(|line| line.strip_prefix("host: "))
@@ -128,15 +124,7 @@ pub(super) fn build(
         program: cargo.clone(),
         source,
     };
-    let mut told = false;
-    let output = output(command, patience, || {
-        told = true;
-        tell(
-            "compiling the crate `chorus`, once for this version of Chorus and of Rust, about half a minute ..."
-                .to_owned(),
-        );
-    })
-    .map_err(run)?;
+    let output = command.output().map_err(run)?;
     if output.status.signal().is_some() {
         return Err(CratesError::Stopped);
     }
@@ -146,10 +134,6 @@ pub(super) fn build(
     let externs = keep(home, &output.stdout).map_err(folder)?;
     tidy_up(home);
     remove_notes(home, host);
-    if told {
-        let seconds = began.elapsed().as_secs();
-        tell(format!("compiled the crate `chorus` in {seconds} s"));
-    }
     Ok(externs)
 }
 
@@ -160,27 +144,6 @@ fn cargo(rustc: &Path) -> PathBuf {
         beside
     } else {
         "cargo".into()
-    }
-}
-
-/// Runs a command to its end; calls `late` if that takes longer than `patience`.
-fn output(mut command: Command, patience: Duration, late: impl FnOnce()) -> io::Result<Output> {
-    let child = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
-    let (sender, ended) = mpsc::channel();
-    std::thread::Builder::new()
-        .name("cargo".into())
-        // Whoever waits is there until it has ended.
-        .spawn(move || drop(sender.send(child.wait_with_output())))?;
-    let gone = |_| io::Error::other("nobody waits for it");
-    match ended.recv_timeout(patience) {
-        Ok(output) => output,
-        Err(_) => {
-            late();
-            ended.recv().map_err(gone)?
-        }
     }
 }
 

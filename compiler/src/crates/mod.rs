@@ -18,7 +18,6 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 pub use build::CratesError;
 pub(crate) use files::{PROFILE, SIGNPOST};
@@ -55,17 +54,18 @@ impl Crates {
         Crates { sources, rustc }
     }
 
-    /// Where they are, compiling them if that has not been done. If it takes longer than `patience`, `tell` gets a sentence about it.
-    pub fn ensure(
-        &self,
-        patience: Duration,
-        tell: &dyn Fn(String),
-    ) -> Result<Externs, CratesError> {
+    /// Returns where they are, if they have been compiled.
+    pub fn find(&self) -> Result<Option<Externs>, CratesError> {
+        Ok(build::find(&self.home(&self.version()?)))
+    }
+
+    /// Returns where they are, compiling them if that has not been done.
+    pub fn ensure(&self) -> Result<Externs, CratesError> {
         let version = self.version()?;
         let home = self.home(&version);
         match build::find(&home) {
             Some(externs) => Ok(externs),
-            None => build::build(&self.sources, &self.rustc, &version, &home, patience, tell),
+            None => build::build(&self.sources, &self.rustc, &version, &home),
         }
     }
 

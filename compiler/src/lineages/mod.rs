@@ -11,6 +11,7 @@ mod state;
 mod store;
 mod workshop;
 
+use crate::activity::Activity;
 use crate::bench::{Settings, Toolchain};
 use crate::crates::{Crates, Sources};
 use crate::diagnostics::{self, Diagnostic};
@@ -56,6 +57,8 @@ pub struct Options {
     pub support_source: &'static str,
     /// The crate `chorus`.
     pub crates: Sources,
+    /// Tells what the compiler is doing.
+    pub activity: Activity,
     /// Kept by evcxr's thread to its end, until which it may write into `folder`.
     pub working: mpsc::Sender<()>,
 }
@@ -190,6 +193,7 @@ impl Lineages {
             toolchain,
             support_source: options.support_source,
             crates: options.crates,
+            activity: options.activity,
         };
         let (stores, opened) = mpsc::channel::<Store>();
         let (jobs, queue) = mpsc::channel();

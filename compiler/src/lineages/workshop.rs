@@ -6,6 +6,7 @@ use super::local;
 use super::recent::Recent;
 use super::state::{self, Eval, State, Stopped};
 use super::store::{Ending, Record, Step, Store};
+use crate::activity::Phase;
 use crate::bench::{Bench, NotCompiled, OpenError, Product, Settings, Trouble};
 use crate::crates::{CratesError, Dependencies, mentioned};
 use crate::diagnostics::{self, Context, diagnostics};
@@ -125,6 +126,7 @@ pub(super) fn serve(
             },
         };
         let Some(job) = job else { return };
+        let _during = workshop.bench.activity.enter(Phase::of(&job.source));
         let answer = catch_unwind(AssertUnwindSafe(|| workshop.compile(&job)))
             .unwrap_or_else(|_| Err(Failure::Panicked("no answer".to_owned())));
         let _ = job.answer.send(answer);
@@ -535,8 +537,10 @@ impl Workshop {
         let wanted = self.bench.crates().wanted(mentioned, present);
         let wanted = wanted.map_err(refused)?;
         if !wanted.is_empty() || present.own.is_empty() {
-            let tell = |sentence: String| tracing::info!("{sentence}");
-            self.bench.tell_of_crates(&tell).map_err(refused)?;
+            self.bench.tell_of_crates().map_err(refused)?;
+        }
+        if !wanted.is_empty() {
+            self.bench.activity.note_dependencies();
         }
         if !wanted.is_empty() && !present.own.is_empty() {
             self.bench.spare_cargo_the_crates();

@@ -7,6 +7,7 @@ mod answers;
 mod commands;
 mod provide;
 
+use crate::activity::Phase;
 use crate::bench::{Bench, NotCompiled, OpenError, Settings, Trouble};
 use crate::diagnostics::{Context, diagnostics};
 use crate::layouts::Layouts;
@@ -104,18 +105,13 @@ impl Notebook {
         self.complete("String::new().", "String::new().".len());
     }
 
-    /// Compiles a cell that readers know by its execution `count`. If that takes long for a reason that they can't know, `tell` gets
-    /// a sentence about it.
-    pub fn compile(
-        &mut self,
-        count: u32,
-        cell: &Source,
-        tell: &dyn Fn(String),
-    ) -> Result<Compiled, Failure> {
+    /// Compiles a cell that readers know by its execution `count`.
+    pub fn compile(&mut self, count: u32, cell: &Source) -> Result<Compiled, Failure> {
+        let _during = self.bench.activity.enter(Phase::of(&cell.code));
         let this = self.next_cell(count, cell);
         let orders = Orders::of(&cell.code);
         let before = (!orders.restarts()).then(|| (self.summary.clone(), self.layouts.clone()));
-        let compiled = self.compile_all(count, &this, &orders, tell);
+        let compiled = self.compile_all(count, &this, &orders);
         match (&compiled, before) {
             (Ok(_), Some((summary, layouts))) => {
                 let lost = layouts.lost(&self.layouts, &summary.kinds());
@@ -138,9 +134,8 @@ impl Notebook {
         count: u32,
         cell: &Cell,
         orders: &Orders,
-        tell: &dyn Fn(String),
     ) -> Result<Compiled, Failure> {
-        self.provide(&cell.source, tell)?;
+        self.provide(&cell.source)?;
         let mut compiled = Compiled::default();
         self.last = Some(Last {
             before: self.summary.variables.clone(),
@@ -149,7 +144,7 @@ impl Notebook {
         self.do_at_once(cell, orders, &mut compiled)?;
         for code in orders.configuration()? {
             let source = Source { code, shown: None };
-            compiled.add(self.compile(count, &source, tell)?);
+            compiled.add(self.compile(count, &source)?);
         }
         self.compile_code(cell, orders, &mut compiled)?;
         self.settle(cell, orders, &mut compiled)?;
@@ -164,6 +159,7 @@ impl Notebook {
         cell: &Source,
         variables: &[String],
     ) -> Result<Compiled, Failure> {
+        let _during = self.bench.activity.enter(Phase::Snippet);
         self.undo(Undo::Everything);
         self.summary
             .variables

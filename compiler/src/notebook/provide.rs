@@ -8,7 +8,7 @@ use crate::wrapper::Effort;
 
 impl Notebook {
     /// Makes sure that what a cell names is there, before evcxr has the cell.
-    pub(super) fn provide(&mut self, cell: &str, tell: &dyn Fn(String)) -> Result<(), Failure> {
+    pub(super) fn provide(&mut self, cell: &str) -> Result<(), Failure> {
         let mentioned = mentioned(cell);
         // With a first dependency of the user's own, ours become ordinary ones.
         let depends = commands(cell).any(|(command, _)| command == "dep");
@@ -21,7 +21,10 @@ impl Notebook {
         let mine = self.bench.crates();
         let wanted = mine.wanted(mentioned, &present).map_err(refused)?;
         if !wanted.is_empty() || present.own.is_empty() {
-            self.bench.tell_of_crates(tell).map_err(refused)?;
+            self.bench.tell_of_crates().map_err(refused)?;
+        }
+        if !wanted.is_empty() {
+            self.bench.activity.note_dependencies();
         }
         if !wanted.is_empty() && !present.own.is_empty() {
             self.bench.spare_cargo_the_crates();

@@ -285,7 +285,12 @@ fn lab(arguments: LabArgs) -> anyhow::Result<()> {
 
 /// Has what cells may name without asking compiled now. Nothing depends on it: the first cell that names it does it otherwise.
 fn prepare_crates() {
-    if let Err(error) = crates::prepare(&|sentence| eprintln!("chorus: {sentence}")) {
+    let begin = || {
+        eprintln!(
+            "chorus: compiling the crate `chorus`, once for this version of Chorus and of Rust ..."
+        );
+    };
+    if let Err(error) = crates::prepare(begin) {
         eprintln!(
             "chorus: warning: {error}\nThe first cell that uses one of them will try again; everything else works."
         );

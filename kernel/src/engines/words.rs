@@ -32,6 +32,9 @@ pub(super) fn event(said: Said) -> Option<EngineEvent> {
             data: result.data,
             metadata: result.metadata,
         },
+        Said::Output(Output::CompileStatus(status)) => EngineEvent::Compiling {
+            activity: status.activity,
+        },
         // What an engine showed is among what others did.
         Said::Output(Output::Clear(_)) => return None,
         Said::Ended(Ending::Done) => EngineEvent::Done,

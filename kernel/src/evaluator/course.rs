@@ -1,5 +1,6 @@
 //! A cell on its way: compiled, run, and both of one mind again should it fail.
 
+use super::waiting::Waiting;
 use super::{Ask, Cell, Evaluator, Interrupts, Ready};
 use crate::failure::{self, Places};
 use cluster::output::{Gatherer, text_bundle};
@@ -20,6 +21,7 @@ pub(super) struct Course<'a> {
     pub(super) events: mpsc::UnboundedReceiver<Event>,
     pub(super) interrupts: &'a mut Interrupts,
     pub(super) gatherer: Gatherer,
+    pub(super) waiting: Waiting,
     pub(super) times: Times,
 }
 
@@ -54,7 +56,6 @@ impl Course<'_> {
     async fn compile(&mut self, without: Option<Vec<String>>) -> Result<Compiled, ErrorInfo> {
         let start = Instant::now();
         let (answer, mut answered) = oneshot::channel();
-        let (tell, mut told) = mpsc::unbounded_channel();
         // Set by whichever comes first, the end of the compile or an interrupt.
         let settled = Arc::new(AtomicBool::new(false));
         let compiled = Arc::clone(&settled);
@@ -65,8 +66,7 @@ impl Course<'_> {
                 return;
             }
             let outcome = match without {
-                // Nobody listens once the cell was interrupted.
-                None => notebook.compile(count, &source, &|sentence| drop(tell.send(sentence))),
+                None => notebook.compile(count, &source),
                 Some(variables) => notebook.compile_without(count, &source, &variables),
             };
             if !compiled.swap(true, Ordering::SeqCst) {
@@ -80,6 +80,7 @@ impl Course<'_> {
         loop {
             tokio::select! {
                 outcome = &mut answered => {
+                    self.gatherer.compile_status(None);
                     self.times.compile += start.elapsed();
                     return match outcome {
                         Ok(Ok(compiled)) => Ok(compiled),
@@ -98,10 +99,7 @@ impl Course<'_> {
                     return Err(failure::interrupted_early());
                 }
                 Some(event) = self.events.recv() => self.other(event),
-                Some(sentence) = told.recv() => {
-                    self.gatherer.note(format!("{sentence}\n"));
-                    self.gatherer.send();
-                }
+                activity = self.waiting.activity() => self.gatherer.compile_status(Some(activity)),
             }
         }
     }

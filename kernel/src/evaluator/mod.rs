@@ -5,12 +5,13 @@
 
 mod backlog;
 mod course;
+mod waiting;
 
 use crate::crates::CRATES;
 use crate::failure::{self, Places};
 use backlog::Backlog;
 use cluster::output::{Gatherer, Output};
-use compiler::{Notebook, Session, Settings, Support, Toolchain, Undo};
+use compiler::{Activity, Notebook, Session, Settings, Support, Toolchain, Undo};
 use course::Course;
 use magics::run::Evaluated;
 use magics::timeit::Times;
@@ -21,6 +22,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{mpsc, oneshot, watch};
+use waiting::Waiting;
 
 /// Resident memory in bytes above which no checkpoint is made.
 const CHECKPOINT_LIMIT: u64 = 8 << 30;
@@ -85,6 +87,8 @@ struct Shared {
     interrupts: watch::Sender<u64>,
     runs: AtomicU64,
     checkpoints: Mutex<Checkpoints>,
+    /// What the compiler is doing.
+    activity: Activity,
 }
 
 #[derive(Clone, Debug)]
@@ -124,6 +128,7 @@ impl Evaluator {
                     on: true,
                     limit: CHECKPOINT_LIMIT,
                 }),
+                activity: Activity::default(),
             }),
         };
         // No cell comes before the user's configuration.
@@ -153,6 +158,7 @@ impl Evaluator {
             toolchain,
             support_source: runtime::SUPPORT_SOURCE,
             crates: CRATES,
+            activity: self.shared.activity.clone(),
         };
         let (opened_tx, opened) = oneshot::channel();
         let session = Session::start(settings, move |outcome| {
@@ -193,7 +199,14 @@ impl Evaluator {
         };
         let mut interrupts = self.interrupts();
         let ending = self
-            .course(ready, &mut interrupts, &cell, |_| {}, &mut NoInput)
+            .course(
+                ready,
+                &mut interrupts,
+                &cell,
+                Gatherer::new(|_| {}),
+                self.waiting(),
+                &mut NoInput,
+            )
             .await;
         if let Err(error) = ending
             && let Target::Backlog(backlog) = &mut *self.events()
@@ -371,12 +384,32 @@ impl Evaluator {
             let turn = self.shared.turn.lock().await;
             (turn, self.ready().await)
         };
-        let (_turn, ready) = tokio::select! {
-            prepared = prepared => prepared,
-            _ = interrupts.changed() => return Err(failure::interrupted_early()),
+        let mut prepared = std::pin::pin!(prepared);
+        let mut gatherer = Gatherer::new(emit);
+        let mut waiting = self.waiting();
+        let (_turn, ready) = loop {
+            tokio::select! {
+                prepared = &mut prepared => break prepared,
+                _ = interrupts.changed() => {
+                    gatherer.finish(false);
+                    return Err(failure::interrupted_early());
+                }
+                activity = waiting.activity() => gatherer.compile_status(Some(activity)),
+            }
         };
-        let ready = ready.map_err(|message| failure::not_ready(&message))?;
-        self.course(ready, interrupts, cell, emit, ask).await
+        let ready = match ready {
+            Ok(ready) => ready,
+            Err(message) => {
+                gatherer.finish(false);
+                return Err(failure::not_ready(&message));
+            }
+        };
+        self.course(ready, interrupts, cell, gatherer, waiting, ask)
+            .await
+    }
+
+    fn waiting(&self) -> Waiting {
+        Waiting::new(self.shared.activity.clone())
     }
 
     /// Evaluates a cell whose turn it is.
@@ -385,7 +418,8 @@ impl Evaluator {
         ready: Ready,
         interrupts: &mut Interrupts,
         cell: &Cell,
-        emit: impl FnMut(Output) + Send + 'static,
+        mut gatherer: Gatherer,
+        waiting: Waiting,
         ask: &mut impl Ask,
     ) -> Result<Evaluated, ErrorInfo> {
         let (sender, events) = mpsc::unbounded_channel();
@@ -393,7 +427,6 @@ impl Evaluator {
             Target::Backlog(backlog) => backlog,
             Target::Cell(_) => Backlog::default(),
         };
-        let mut gatherer = Gatherer::new(emit);
         backlog.pass_on(&mut gatherer);
         let mut course = Course {
             evaluator: self,
@@ -402,6 +435,7 @@ impl Evaluator {
             events,
             interrupts,
             gatherer,
+            waiting,
             times: Times::default(),
         };
         let outcome = course.follow(ask).await;

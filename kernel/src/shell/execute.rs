@@ -1,6 +1,7 @@
 //! Running cells.
 
 use super::inspect;
+use super::output::CellOutput;
 use crate::cells::Emit;
 use crate::evaluator::{Ask, Cell};
 use crate::kernel::{Kernel, lock};
@@ -124,15 +125,10 @@ impl Running<'_> {
     /// Broadcasts a cell's output, unless it is to be silent.
     fn emit(&self) -> Emit {
         let outlet = (!self.content.silent).then(|| self.kernel.outlet.clone());
-        let parent = self.request.header.clone();
+        let page = outlet.map(|outlet| CellOutput::new(outlet, self.request.header.clone()));
         Arc::new(move |output| {
-            let Some(outlet) = &outlet else { return };
-            let parent = Some(&parent);
-            match output {
-                Output::Stream(content) => outlet.publish(parent, &content),
-                Output::Display(content) => outlet.publish(parent, &content),
-                Output::Update(content) => outlet.publish(parent, &content),
-                Output::Clear(content) => outlet.publish(parent, &content),
+            if let Some(page) = &page {
+                page.publish(output);
             }
         })
     }

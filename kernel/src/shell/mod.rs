@@ -4,6 +4,7 @@ mod comm;
 mod complete;
 mod execute;
 mod inspect;
+mod output;
 
 use crate::cells::at_boundary;
 use crate::control;

@@ -15,7 +15,7 @@ use crate::event::{EngineEvent, EngineId, Failure, MimeBundle, Shown, StreamName
 use crate::options::Grouping;
 use crate::targets::Targets;
 
-pub use progress::progress_line;
+pub use progress::{compile_line, progress_line};
 
 /// After so many bytes live text goes on in a new display, because each update sends the whole display again.
 const LIVE_BLOCK: usize = 16 << 10;
@@ -57,6 +57,8 @@ struct Voice {
     displays: Vec<Display>,
     result: Option<Outcome>,
     end: Option<End>,
+    /// What the compiler is doing for it, while it waits for that.
+    activity: Option<String>,
 }
 
 /// A stream's text, and the display in which its end is shown live.
@@ -109,6 +111,7 @@ impl Merger {
                     displays: Vec::new(),
                     result: None,
                     end: None,
+                    activity: None,
                 })
                 .collect(),
             released: 0,
@@ -193,6 +196,7 @@ impl Merger {
                     brief: self.brief,
                 });
             }
+            EngineEvent::Compiling { activity } => voice.activity = activity,
             EngineEvent::Done => voice.end = Some(End::Done),
             EngineEvent::Rejected(failure) => voice.end = Some(End::Rejected(failure)),
             EngineEvent::Failed(failure) => voice.end = Some(End::Failed(failure)),
@@ -233,6 +237,15 @@ impl Merger {
     /// The engines that have not ended, in the order of the targets.
     pub fn pending(&self) -> Vec<EngineId> {
         self.ids(|end| end.is_none())
+    }
+
+    /// What the compiler is doing, if all engines that have not ended wait for it.
+    pub fn activity(&self) -> Option<&str> {
+        let mut pending = self.voices.iter().filter(|voice| voice.end.is_none());
+        let first = pending.next()?.activity.as_deref()?;
+        pending
+            .all(|voice| voice.activity.is_some())
+            .then_some(first)
     }
 
     /// Whether every engine has ended.
@@ -276,6 +289,9 @@ impl Merger {
 
     /// The progress line when the run has taken so many seconds, to be shown under [`Merger::progress_id`].
     pub fn progress(&self, seconds: u64) -> MimeBundle {
+        if let Some(activity) = self.activity() {
+            return plain(compile_line(activity, seconds));
+        }
         let total = self.voices.len();
         plain(progress_line(
             total - self.pending().len(),

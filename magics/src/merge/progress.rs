@@ -17,14 +17,24 @@ pub fn progress_line(ended: usize, total: usize, seconds: u64, failed: &[EngineI
         bar.extend(EIGHTHS.get(eighths % 8));
         bar.extend(std::iter::repeat_n(' ', WIDTH - eighths / 8 - 1));
     }
-    let (minutes, second) = (seconds / 60, seconds % 60);
-    let time = match minutes / 60 {
-        0 => format!("{minutes:02}:{second:02}"),
-        hours => format!("{hours}:{:02}:{second:02}", minutes % 60),
-    };
+    let time = clock(seconds);
     let failed = match failed {
         [] => String::new(),
         failed => format!(", failed: {}", ranges(failed)),
     };
     format!("%px: {percent:>3}%|{bar}| {ended}/{total} engines [{time}]{failed}")
+}
+
+/// `%px: starting the compiler [00:02]`.
+pub fn compile_line(activity: &str, seconds: u64) -> String {
+    format!("%px: {activity} [{}]", clock(seconds))
+}
+
+/// Minutes and seconds, and hours if there are any.
+fn clock(seconds: u64) -> String {
+    let (minutes, second) = (seconds / 60, seconds % 60);
+    match minutes / 60 {
+        0 => format!("{minutes:02}:{second:02}"),
+        hours => format!("{hours}:{:02}:{second:02}", minutes % 60),
+    }
 }

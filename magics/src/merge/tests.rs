@@ -70,6 +70,7 @@ fn short(shown: &[Shown]) -> Vec<String> {
                 display_id,
                 ..
             } => format!("{display_id}+ {}", data(bundle)),
+            Shown::Compiling { activity } => format!("{activity:?}"),
         })
         .collect()
 }

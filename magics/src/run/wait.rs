@@ -35,6 +35,7 @@ pub(super) async fn wait(
     notebook: &mut impl Notebook,
 ) -> Result<(), Error> {
     let started = Instant::now();
+    let mut compiling = Compiling(None);
     let mut progress = Progress {
         next: patience
             .progress_after
@@ -66,6 +67,8 @@ pub(super) async fn wait(
             }
             event = last.events.recv() => {
                 let shown = take_in(last, event);
+                let activity = last.merger.activity().filter(|_| progress.comes());
+                compiling.set(activity, notebook);
                 for shown in shown {
                     notebook.show(shown);
                 }
@@ -74,6 +77,7 @@ pub(super) async fn wait(
                 }
             }
             () = at(progress.next) => {
+                compiling.set(None, notebook);
                 progress.show(last, notebook);
                 progress.next = progress.next.map(|next| next + TICK);
             }
@@ -83,6 +87,7 @@ pub(super) async fn wait(
             }
         }
     }
+    compiling.set(None, notebook);
     outcome
 }
 
@@ -163,6 +168,19 @@ fn latest(shown: Vec<Shown>) -> Vec<Shown> {
     kept
 }
 
+/// What engines wait for, until the progress line says so.
+struct Compiling(Option<String>);
+
+impl Compiling {
+    fn set(&mut self, activity: Option<&str>, notebook: &mut impl Notebook) {
+        if self.0.as_deref() != activity {
+            self.0 = activity.map(str::to_owned);
+            let activity = self.0.clone();
+            notebook.show(Shown::Compiling { activity });
+        }
+    }
+}
+
 struct Progress {
     next: Option<Instant>,
     shown: bool,
@@ -170,6 +188,11 @@ struct Progress {
 }
 
 impl Progress {
+    /// Whether it will be shown, and has not been.
+    fn comes(&self) -> bool {
+        self.next.is_some() && !self.shown
+    }
+
     fn show(&mut self, last: &Last, notebook: &mut impl Notebook) {
         let data = last.merger.progress(self.started.elapsed().as_secs());
         let display_id = last.merger.progress_id();

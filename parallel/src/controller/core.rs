@@ -317,6 +317,7 @@ pub(super) fn output(message: &Message) -> Option<Result<Output, JsonError>> {
         "update_display_data" => message.parse().map(Output::Update),
         "clear_output" => message.parse().map(Output::Clear),
         "execute_result" => message.parse().map(Output::Result),
+        "compile_status" => message.parse().map(Output::CompileStatus),
         _ => return None,
     })
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use protocol::cluster::EngineId;
 use protocol::message::ErrorInfo;
 use protocol::message::iopub::{
-    ClearOutput, DisplayData, ExecuteResult, Stream, UpdateDisplayData,
+    ClearOutput, CompileStatus, DisplayData, ExecuteResult, Stream, UpdateDisplayData,
 };
 use protocol::{Message, RawJson};
 use serde_json::{Map, Value};
@@ -105,6 +105,8 @@ pub enum Output {
     Clear(ClearOutput),
     /// The value of the code that ran.
     Result(ExecuteResult),
+    /// What it waits for before it runs.
+    CompileStatus(CompileStatus),
 }
 
 /// Hears what comes of requests that were sent together: the request's place among them, and what happened.

@@ -137,6 +137,13 @@ pub struct ClearOutput {
     pub wait: bool,
 }
 
+/// Says what a request waits for before it runs: Chorus' own, which other clients skip.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompileStatus {
+    /// Such as `compiling plotters (12 of 40)`; `None` when it waits no more.
+    pub activity: Option<String>,
+}
+
 /// Tells a client that its subscription has arrived. Has no parent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IopubWelcome {
@@ -152,5 +159,6 @@ contents! {
     ExecuteInput => "execute_input",
     ExecuteResult => "execute_result",
     ClearOutput => "clear_output",
+    CompileStatus => "compile_status",
     IopubWelcome => "iopub_welcome",
 }

@@ -443,6 +443,13 @@ fn broadcasts() {
         json!({"wait": true}),
     );
     check(
+        "compile_status",
+        CompileStatus {
+            activity: Some("inferring types".into()),
+        },
+        json!({"activity": "inferring types"}),
+    );
+    check(
         "iopub_welcome",
         IopubWelcome {
             subscription: String::new(),

@@ -41,6 +41,7 @@ impl FakeNotebook {
                 Shown::Display { data, .. } | Shown::Update { data, .. } => text_of(data)
                     .replace("\x1b[0;31m", "")
                     .replace("\x1b[0m", ""),
+                Shown::Compiling { activity } => activity.clone().unwrap_or_default(),
             })
             .collect()
     }

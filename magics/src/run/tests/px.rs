@@ -247,6 +247,62 @@ async fn a_progress_line_after_two_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn engines_that_wait_for_the_compiler_say_so() {
+    let compiling = |activity: Option<&str>| {
+        let activity = activity.map(str::to_owned);
+        Step::Say(EngineEvent::Compiling { activity })
+    };
+    let waits = |seconds| {
+        let (start, read) = (
+            "starting the compiler".into(),
+            "reading the standard library".into(),
+        );
+        vec![
+            Step::Sleep(1.0),
+            compiling(start),
+            Step::Sleep(0.5),
+            compiling(read),
+            Step::Sleep(seconds),
+            compiling(None),
+            done(),
+        ]
+    };
+    let two = |seconds| {
+        FakeEngines::with(2)
+            .script(0, waits(seconds))
+            .script(1, waits(seconds))
+    };
+    let (texts, _) = play("%px f()", &mut two(0.2)).await;
+    assert_eq!(
+        texts,
+        ["starting the compiler", "reading the standard library", ""],
+        "the line is gone afterwards"
+    );
+    let (texts, _) = play("%px f()", &mut two(2.0)).await;
+    assert_eq!(
+        texts,
+        [
+            "starting the compiler",
+            "reading the standard library",
+            "",
+            "%px: reading the standard library [00:02]",
+            "%px: reading the standard library [00:03]",
+            "%px:   0%|          | 0/2 engines [00:03]",
+            "%px: 100%|██████████| 2/2 engines [00:03]",
+        ]
+    );
+    // One of them runs.
+    let mut engines = FakeEngines::with(2).script(0, waits(1.0));
+    let (texts, _) = play("%px f()", &mut engines).await;
+    assert_eq!(
+        texts[2..],
+        ["", "%px: reading the standard library [00:02]"]
+    );
+    let (texts, _) = play("%px --progress-after -1 f()", &mut two(2.0)).await;
+    assert!(texts.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_interrupt_goes_to_the_engines_that_run() {
     let mut engines = FakeEngines::with(2).script(1, vec![say("b"), Step::AwaitSignal]);
     let mut notebook = FakeNotebook::default();

@@ -1,0 +1,133 @@
+"""A cell that waits for the compiler says what it waits for, in a line that is gone afterwards."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Callable
+
+import pytest
+
+import engines
+from chorus_client import Kernel
+from engines import Flag, compile_status
+from live import Event, Live, Request
+
+
+def write_crate(folder: Path, dependencies: str = "", build: str = "") -> None:
+    (folder / "src").mkdir(parents=True)
+    (folder / "Cargo.toml").write_text(
+        f'[package]\nname = "{folder.name}"\nversion = "0.1.0"\nedition = "2024"\n[dependencies]\n{dependencies}'
+    )
+    (folder / "src" / "lib.rs").write_text("pub fn number() -> u32 { 7 }\n")
+    if build:
+        (folder / "build.rs").write_text(f"fn main() {{ {build} }}")
+
+
+def lines(request: Request) -> list[str]:
+    return [text for text in map(compile_status, request.iopub) if text]
+
+
+def page(request: Request) -> list[str]:
+    """The types of the messages whose outputs are on the page at the end."""
+    shown: list[str] = []
+    for event in request.iopub:
+        if event.type == "clear_output":
+            shown.clear()
+        elif event.type in ("display_data", "stream", "execute_result", "error"):
+            shown.append(event.type)
+    return shown
+
+
+def test_the_dependency_that_is_compiled(fresh_kernel: Kernel, tmp_path: Path, flag: Flag) -> None:
+    below, slow = tmp_path / "below-it", tmp_path / "slow-one"
+    write_crate(below)
+    write_crate(slow, f'below-it = {{ path = "{below}" }}\n', flag.wait())
+    live = Live(fresh_kernel)
+    request = live.submit(f':dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
+    request.until(lambda event: compile_status(event) == "compiling slow-one (2 of 2)", timeout=120)
+    flag.raise_()
+    request.done(timeout=300)
+    first = next(event for event in request.iopub if compile_status(event))
+    assert first.type == "display_data"
+    assert {event.type for event in request.iopub if compile_status(event)} == {"display_data", "update_display_data"}, "one line"
+    assert page(request) == ["execute_result"]
+    live.settle()
+
+
+def test_an_interrupt_takes_the_line_away(fresh_kernel: Kernel, tmp_path: Path, flag: Flag) -> None:
+    slow = tmp_path / "slow-one"
+    write_crate(slow, build=flag.wait())
+    live = Live(fresh_kernel)
+    request = live.submit(f':dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
+    request.until(lambda event: compile_status(event).startswith("compiling slow-one"), timeout=120)
+    live.interrupt()
+    assert request.done().reply["ename"] == "interrupted"
+    assert page(request) == ["error"]
+    flag.raise_()
+    live.settle()
+
+
+def test_an_error_takes_the_line_away(fresh_kernel: Kernel, tmp_path: Path, flag: Flag) -> None:
+    slow = tmp_path / "slow-one"
+    write_crate(slow, build=f'{flag.wait()} panic!("no such thing");')
+    live = Live(fresh_kernel)
+    request = live.submit(f':dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
+    request.until(lambda event: compile_status(event).startswith("compiling slow-one"), timeout=120)
+    flag.raise_()
+    assert request.done(timeout=300).reply["status"] == "error"
+    assert page(request) == ["error"]
+    live.settle()
+
+
+def test_the_first_cell_of_a_kernel(start_kernel: Callable[..., Kernel]) -> None:
+    live = Live(start_kernel())
+    request = live.submit("let words = vec![String::new()]; words.len()")
+    request.done(timeout=120)
+    assert set(lines(request)) <= {
+        "starting the compiler",
+        "reading the standard library",
+        "inferring types",
+        "compiling the cell",
+    }
+    assert lines(request), "a first cell takes longer than a second"
+    assert page(request) == ["execute_result"]
+    live.settle()
+
+
+def test_a_quick_cell_has_no_line(kernel: Kernel) -> None:
+    live = Live(kernel)
+    live.run("1 + 1")
+    request = live.submit('std::thread::sleep(std::time::Duration::from_secs(2)); println!("x")')
+    request.done()
+    assert "clear_output" not in {event.type for event in request.iopub}
+    live.settle()
+
+
+def test_engines_say_what_they_wait_for(start_kernel: Callable[..., Kernel], tmp_path: Path, flag: Flag) -> None:
+    slow = tmp_path / "slow-one"
+    write_crate(slow, build=flag.wait())
+    live = Live(start_kernel())
+    live.run("%px let ready = 1;", timeout=120)
+
+    def waits(event: Event) -> bool:
+        text = event.content.get("data", {}).get("text/plain", "")
+        return bool(re.fullmatch(r"%px: compiling slow-one \(1 of 1\) \[00:\d\d\]", text))
+
+    request = live.submit(f'%%px\n:dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
+    request.until(waits, timeout=120)
+    flag.raise_()
+    request.done(timeout=300)
+    texts = engines.texts(event.message for event in request.iopub)
+    assert [text for text in texts if text.startswith("Out")] == ["Out[0:2]: 7", "Out[1:2]: 7"]
+    assert "compile-status" not in str(request.iopub[-1].content)
+    live.settle()
+
+
+@pytest.mark.parametrize("code", ["1 + 1", "%px 1 + 1"])
+def test_a_silent_cell_has_no_line(start_kernel: Callable[..., Kernel], code: str) -> None:
+    live = Live(start_kernel())
+    request = live.submit(code, silent=True)
+    request.done(timeout=120)
+    assert not lines(request)
+    live.settle()
