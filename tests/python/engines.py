@@ -191,6 +191,17 @@ class Flag:
         self.path.touch()
 
 
+def write_crate(folder: Path, dependencies: str = "", build: str = "") -> None:
+    """A library with a function `number`, and perhaps a build script."""
+    (folder / "src").mkdir(parents=True)
+    (folder / "Cargo.toml").write_text(
+        f'[package]\nname = "{folder.name}"\nversion = "0.1.0"\nedition = "2024"\n[dependencies]\n{dependencies}'
+    )
+    (folder / "src" / "lib.rs").write_text("pub fn number() -> u32 { 7 }\n")
+    if build:
+        (folder / "build.rs").write_text(f"fn main() {{ {build} }}")
+
+
 def compile_status(event: Event) -> str:
     """What a cell's waiting line says now; empty for any other message."""
     display = event.content.get("transient", {}).get("display_id", "")

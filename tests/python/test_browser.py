@@ -23,6 +23,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from conftest import ROOT
+from engines import Flag, write_crate
 from test_cli import wait_until_it_listens
 
 ARTIFACTS = Path(os.environ.get("CHORUS_ARTIFACTS", ROOT / "target" / "test-artifacts"))
@@ -273,3 +274,25 @@ def test_output_comes_while_engines_run_and_the_stop_button_stops_them(
     for engine in (0, 1):
         expect(answer.get_by_text(re.compile(rf"Out\[{engine}:\d+\]: 42"))).to_be_visible()
     notebook.expect_status("idle")
+
+
+def test_what_a_cell_waits_for_is_gone_afterwards(
+    page: Page, lab: str, folder: Path, picture: Callable[[Page, str], None]
+) -> None:
+    go_on = folder / "built"
+    crate = folder / "slow-one"
+    write_crate(crate, build=Flag(go_on).wait())
+    write_notebook(folder / "waiting.ipynb", [nbformat.v4.new_code_cell()])
+    notebook = NotebookPage(page, lab, "waiting.ipynb")
+    notebook.select_kernel()
+    cell = notebook.run(f':dep slow-one = {{ path = "{crate}" }}\nslow_one::number()')
+    line = cell.get_by_text("compiling slow-one (1 of 1)")
+    expect(line).to_be_visible(timeout=WORK * 1000)
+    expect(cell.locator(".jp-OutputArea-child")).to_have_count(1)
+    picture(page, "waits")
+    go_on.touch()
+    notebook.expect_prompt(cell)
+    expect(line).to_have_count(0)
+    expect(cell.locator(".jp-OutputArea-child")).to_have_count(1)
+    expect(cell.locator(".jp-OutputArea-output")).to_have_text("7")
+    picture(page, "waited")

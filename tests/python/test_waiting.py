@@ -10,18 +10,8 @@ import pytest
 
 import engines
 from chorus_client import Kernel
-from engines import Flag, compile_status
+from engines import Flag, compile_status, write_crate
 from live import Event, Live, Request
-
-
-def write_crate(folder: Path, dependencies: str = "", build: str = "") -> None:
-    (folder / "src").mkdir(parents=True)
-    (folder / "Cargo.toml").write_text(
-        f'[package]\nname = "{folder.name}"\nversion = "0.1.0"\nedition = "2024"\n[dependencies]\n{dependencies}'
-    )
-    (folder / "src" / "lib.rs").write_text("pub fn number() -> u32 { 7 }\n")
-    if build:
-        (folder / "build.rs").write_text(f"fn main() {{ {build} }}")
 
 
 def lines(request: Request) -> list[str]:
