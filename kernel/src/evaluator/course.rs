@@ -3,16 +3,20 @@
 use super::waiting::Waiting;
 use super::{Ask, Cell, Evaluator, Interrupts, Ready};
 use crate::failure::{self, Places};
+use crate::kernel::lock;
 use cluster::output::{Gatherer, text_bundle};
 use compiler::{Compiled, Failure, Source, Support, Undo};
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;
 use runtime::{Event, Outcome, RunId, Snippet};
 use serde_json::Value;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot};
+
+/// How often it is looked whether evcxr has started another process for a cell that was interrupted.
+const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
 pub(super) struct Course<'a> {
     pub(super) evaluator: &'a Evaluator,
@@ -59,9 +63,12 @@ impl Course<'_> {
         // Set by whichever comes first, the end of the compile or an interrupt.
         let settled = Arc::new(AtomicBool::new(false));
         let compiled = Arc::clone(&settled);
+        let at_work = Arc::new(Mutex::new(false));
+        let work = Work(Arc::clone(&at_work));
         let Cell { code, shown, count } = self.cell.clone();
         let source = Source { code, shown };
         self.ready.session.submit(move |notebook| {
+            *lock(&work.0) = true;
             if compiled.load(Ordering::SeqCst) {
                 return;
             }
@@ -75,6 +82,7 @@ impl Course<'_> {
             } else if outcome.is_ok() {
                 notebook.undo(Undo::Everything);
             }
+            drop(work);
             notebook.teach();
         });
         loop {
@@ -94,7 +102,7 @@ impl Course<'_> {
                             self.ready.session.submit(|notebook| notebook.undo(Undo::Everything));
                         }
                     } else {
-                        tokio::task::spawn_blocking(compiler::stop_compiles);
+                        tokio::task::spawn_blocking(move || stop(&at_work));
                     }
                     return Err(failure::interrupted_early());
                 }
@@ -240,5 +248,29 @@ impl Course<'_> {
         while let Ok(event) = self.events.try_recv() {
             self.other(event);
         }
+    }
+}
+
+/// Says that evcxr is at work for a cell, until it is dropped.
+struct Work(Arc<Mutex<bool>>);
+
+impl Drop for Work {
+    fn drop(&mut self) {
+        *lock(&self.0) = false;
+    }
+}
+
+/// Kills what evcxr has started for a cell, and what it starts next, until it comes back. Blocks.
+fn stop(at_work: &Mutex<bool>) {
+    loop {
+        {
+            // evcxr starts nothing for the next cell meanwhile.
+            let at_work = lock(at_work);
+            if !*at_work {
+                return;
+            }
+            compiler::stop_compiles();
+        }
+        std::thread::sleep(STOP_INTERVAL);
     }
 }
