@@ -1,6 +1,5 @@
 //! What the compiler is doing, in a line for people who wait for it.
 
-use crate::crates::SIGNPOST;
 use crate::statements::commands;
 use crate::toolchain::{Process, processes};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -22,6 +21,8 @@ pub struct Activity(Arc<Mutex<State>>);
 struct State {
     /// `None` while the compiler has nothing to do.
     phase: Option<Phase>,
+    /// Whether rust-analyzer has read the standard library.
+    is_warm: bool,
     /// What the build that was seen last consists of.
     build: Option<Build>,
 }
@@ -77,6 +78,11 @@ impl Activity {
         self.state().phase = Some(Phase::Dependencies);
     }
 
+    /// rust-analyzer has been asked for types.
+    pub(crate) fn note_types(&self) {
+        self.state().is_warm = true;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -90,7 +96,7 @@ impl Activity {
             Phase::StandardLibrary => "reading the standard library",
             Phase::Snippet | Phase::Dependencies => {
                 let build = self.build(phase);
-                return Some(build.unwrap_or_else(|| in_process(phase).to_owned()));
+                return Some(build.unwrap_or_else(|| self.in_process(phase).to_owned()));
             }
         };
         Some(fixed.to_owned())
@@ -109,16 +115,25 @@ impl Activity {
             builds.then_some((process.id, arguments))
         })?;
         let packages = packages(&processes, cargo);
-        let Some(package) = packages.iter().find(|package| *package != SNIPPET) else {
+        let is_ours = |package: &str| package == SNIPPET || package.starts_with("chorus_");
+        let Some(package) = packages.iter().find(|package| !is_ours(package)) else {
             let resolves = phase == Phase::Dependencies && packages.is_empty();
             return Some(match resolves {
                 true => "resolving dependencies".to_owned(),
                 false => "compiling the cell".to_owned(),
             });
         };
-        let name = package.strip_prefix(SIGNPOST).unwrap_or(package);
         let count = self.count(cargo, &arguments);
-        Some(format!("compiling {name}{}", count.unwrap_or_default()))
+        Some(format!("compiling {package}{}", count.unwrap_or_default()))
+    }
+
+    /// What happens in this process while no cargo runs.
+    fn in_process(&self, phase: Phase) -> &'static str {
+        match phase {
+            _ if !self.state().is_warm => "reading the standard library",
+            Phase::Dependencies => "reading the dependencies",
+            _ => "inferring types",
+        }
     }
 
     /// How far a build has come, as ` (12 of 40)`; `None` as long as it isn't known.
@@ -137,12 +152,12 @@ impl Activity {
             }
             return None;
         }
-        let build = state.build.clone()?;
-        drop(state);
+        let build = state.build.as_mut()?;
         let libraries = build.libraries.as_ref()?;
         let total: usize = libraries.values().sum();
-        let done = done(libraries, &build.compiled());
-        Some(format!(" ({} of {total})", (done + 1).min(total)))
+        // rustc removes a library that it compiles again.
+        build.done = build.done.max(done(libraries, &build.compiled()));
+        Some(format!(" ({} of {total})", (build.done + 1).min(total)))
     }
 
     /// Finds out which libraries a build consists of.
@@ -159,14 +174,6 @@ impl Activity {
     }
 }
 
-/// What happens in this process while no cargo runs.
-fn in_process(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Dependencies => "reading the dependencies",
-        _ => "inferring types",
-    }
-}
-
 /// A run of cargo.
 #[derive(Clone, Debug)]
 struct Build {
@@ -178,6 +185,8 @@ struct Build {
     target: Option<OsString>,
     /// How many versions of each library are compiled; `None` as long as it isn't known.
     libraries: Option<BTreeMap<String, usize>>,
+    /// How many of them have been seen to be there.
+    done: usize,
 }
 
 impl Build {
@@ -191,6 +200,7 @@ impl Build {
             environment: environment(cargo),
             target: after_target.next().cloned(),
             libraries: None,
+            done: 0,
         })
     }
 
@@ -330,10 +340,11 @@ mod tests {
         let line = || activity.line();
         assert_eq!(line(), None);
         let outer = activity.enter(Phase::Dependencies);
-        assert_eq!(line().as_deref(), Some("reading the dependencies"));
+        assert_eq!(line().as_deref(), Some("reading the standard library"));
         let inner = activity.clone().enter(Phase::StandardLibrary);
         assert_eq!(line().as_deref(), Some("reading the standard library"));
         drop(inner);
+        activity.note_types();
         assert_eq!(line().as_deref(), Some("reading the dependencies"));
         drop(outer);
         assert_eq!(line(), None);

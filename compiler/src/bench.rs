@@ -3,7 +3,7 @@
 //! What a notebook and a cluster's compiler have in common. Which state is compiled in is theirs.
 
 use crate::activity::{Activity, Phase};
-use crate::crates::{Crates, CratesError, Sources};
+use crate::crates::{Crates, CratesError, Dependencies, Mentioned, Sources};
 use crate::reach::{Added, After, Preceded, Reach};
 use crate::statements::Statement;
 use crate::stub::Link;
@@ -157,6 +157,8 @@ pub(crate) struct Bench {
     pub(crate) generated: PathBuf,
     /// The crates that cells may name without asking.
     sources: Sources,
+    /// Whether cargo has been given what they were compiled to, or can't be any more.
+    pub(crate) is_seeded: bool,
     pub(crate) activity: Activity,
 }
 
@@ -208,25 +210,34 @@ impl Bench {
             plan_path,
             generated: folder.join("src").join("lib.rs"),
             sources,
+            is_seeded: false,
             activity,
         };
         Ok((evcxr, bench))
     }
 
-    /// Compiles a snippet in a namespace. `evaluate` passes its argument to evcxr, whose state stays unchanged.
+    /// Compiles a snippet in a namespace, after `commands` of ours. `evaluate` passes its argument to evcxr, whose state stays unchanged.
     pub(crate) fn compile<E: Into<Trouble>>(
         &mut self,
         summary: &Summary,
         snippet: &str,
         statements: &[Statement],
+        commands: &str,
         mut evaluate: impl FnMut(&str) -> Result<EvalOutputs, E>,
     ) -> Result<Product, NotCompiled> {
         let mut reach = Reach::of(summary, statements, []);
         loop {
-            let Preceded { text, added } = reach.before(snippet, statements);
+            let Preceded { text, added } = reach.before(snippet, statements, commands);
             self.plan.decisive = reach.all_items;
             self.plan.macros = reach.macros(statements);
-            match self.compile_text(|| evaluate(&text)) {
+            let compiled = self.compile_text(|| evaluate(&text));
+            if statements
+                .iter()
+                .any(|statement| !statement.variables().is_empty())
+            {
+                self.activity.note_types();
+            }
+            match compiled {
                 Ok(kept) => {
                     let source = kept.as_ref().map(|_| self.generated()).unwrap_or_default();
                     return Ok(Product {
@@ -297,22 +308,37 @@ impl Bench {
     }
 
     /// Has the wrapper tell rustc of the crates, compiling them if that has not been done.
-    pub(crate) fn tell_of_crates(&mut self) -> Result<(), CratesError> {
+    fn tell_of_crates(&mut self) -> Result<(), CratesError> {
         if self.plan.crates.is_none() {
             self.plan.crates = Some(self.crates().ensure()?);
         }
         Ok(())
     }
 
-    /// Puts what cargo would make of the crates as ordinary dependencies where it would have put it.
-    pub(crate) fn spare_cargo_the_crates(&self) {
-        let folder = self.generated.ancestors().nth(2);
-        // Without it cargo compiles them once more.
-        if let Some(folder) = folder
+    /// Returns what our crates add to `present` dependencies for a snippet that mentions them. Prepares cargo and rustc for them. See
+    /// [`crate::crates`].
+    pub(crate) fn provide(
+        &mut self,
+        mentioned: Mentioned,
+        present: &Dependencies,
+    ) -> Result<Vec<(&'static str, String)>, CratesError> {
+        let wanted = self.crates().wanted(mentioned, present)?;
+        if !wanted.is_empty() {
+            self.activity.note_dependencies();
+        }
+        let cargo_tells = !present.own.is_empty();
+        // What cargo has compiled itself doesn't go with what is put beside it.
+        if present.are_ours(mentioned) && !(cargo_tells && self.is_seeded) {
+            self.tell_of_crates()?;
+        }
+        if cargo_tells && !std::mem::replace(&mut self.is_seeded, true)
+            // The source is in a folder of evcxr's.
+            && let Some(folder) = self.generated.ancestors().nth(2)
             && let Err(error) = self.crates().seed(folder)
         {
             tracing::info!(%error, "the crates are compiled for this session");
         }
+        Ok(wanted)
     }
 
     /// Has rust-analyzer load the standard library and cargo build with the wrapper once, which the first snippet would wait for.
@@ -325,6 +351,7 @@ impl Bench {
         if let Err(trouble) = self.tell_evcxr(Effort::DryRun, panics(), || work(WARM_UP)) {
             tracing::warn!(?trouble, "the compiler is not warm");
         }
+        self.activity.note_types();
     }
 
     /// Sets evcxr's modes for `?` and `.await`, which it otherwise enters by a failed compile in every cell. `evaluate` takes a

@@ -161,8 +161,13 @@ impl<'a> Reach<'a> {
         After { completed, early }
     }
 
-    /// Puts the selection between a snippet's commands and its code.
-    pub(crate) fn before(&self, snippet: &str, statements: &[Statement]) -> Preceded {
+    /// Puts the selection between a snippet's commands and its code, after `commands` to add.
+    pub(crate) fn before(
+        &self,
+        snippet: &str,
+        statements: &[Statement],
+        commands: &str,
+    ) -> Preceded {
         let start = code_start(snippet);
         let mut text = snippet[..start].to_owned();
         if !text.is_empty() && !text.ends_with('\n') {
@@ -170,6 +175,7 @@ impl<'a> Reach<'a> {
         }
         let first = newlines(&text) + 1;
         let from = text.len();
+        text.push_str(commands);
         // Items can't mention variables.
         let runs = statements.iter().any(Statement::runs);
         let variables = self.variables.iter().filter(|_| runs);

@@ -265,11 +265,10 @@ fn without_link(arguments: &[OsString], emit: &str) -> Vec<OsString> {
     arguments.iter().map(other).collect()
 }
 
-/// cargo's arguments, with the crates for sources that name them in the place of their signposts. Where there are other dependencies, it
-/// is cargo that tells of the crates.
+/// cargo's arguments, with the crates for sources that name them in the place of their signposts. Those that cargo tells of itself stay.
 fn with_crates(arguments: &[OsString], source: &str, externs: Option<&Externs>) -> Vec<OsString> {
     let mut found: Vec<OsString> = Vec::with_capacity(arguments.len());
-    let mut has_others = false;
+    let mut told = Vec::new();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
         if argument != "--extern" {
@@ -278,20 +277,25 @@ fn with_crates(arguments: &[OsString], source: &str, externs: Option<&Externs>) 
         }
         let Some(external) = rest.next() else { break };
         let text = external.to_string_lossy();
-        let (_, file) = text.split_once('=').unwrap_or((&text, ""));
+        let (name, file) = text.split_once('=').unwrap_or((&text, ""));
         let is_signpost = Path::new(file)
             .file_name()
             .is_some_and(|file| file.to_string_lossy().contains(crates::SIGNPOST));
         if !is_signpost {
-            has_others = true;
+            told.push(name.to_owned());
             found.extend([argument.clone(), external.clone()]);
         }
     }
-    let is_told = !has_others && crates::words(source).any();
-    let Some(externs) = externs.filter(|_| is_told) else {
+    let named = crates::words(source);
+    let is_told = |name: &str| told.iter().any(|told| told == name);
+    let lacks_some = (named.chorus && !is_told("chorus")) || (named.serde && !is_told("serde"));
+    let Some(externs) = externs.filter(|_| lacks_some) else {
         return found;
     };
     for (name, file) in [("chorus", &externs.chorus), ("serde", &externs.serde)] {
+        if is_told(name) {
+            continue;
+        }
         let mut external = OsString::from(name);
         external.push("=");
         external.push(file);
@@ -477,5 +481,13 @@ mod tests {
     fn a_users_own_crates_stay_as_they_are() {
         let own = ["--extern", "serde=/t/libserde-2.rlib"];
         assert_eq!(told(&own, "serde::x()", true), own);
+        let ours = [
+            "--extern",
+            "chorus=/c/libchorus-1.rlib",
+            "-L",
+            "dependency=/c",
+        ];
+        let both: Vec<&str> = own.iter().chain(&ours).copied().collect();
+        assert_eq!(told(&own, "chorus::x()", true), both);
     }
 }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -67,10 +68,18 @@ async fn count_words(cells: &Cells) -> anyhow::Result<()> {
 struct Screen {
     /// The state of each display that has changed, by its name.
     changed: Mutex<BTreeMap<Option<String>, MimeBundle>>,
+    /// Whether there is something that a line could be written over.
+    has_output: AtomicBool,
 }
 
 impl Screen {
     fn print(&self, output: Output) {
+        let is_line = matches!(output, Output::CompileStatus(_));
+        if is_line && (self.has_output.load(Ordering::Relaxed) || !std::io::stdout().is_terminal())
+        {
+            return;
+        }
+        self.has_output.fetch_or(!is_line, Ordering::Relaxed);
         match output {
             Output::Stream(stream) => print!("{}", stream.text),
             Output::Display(display) => print_bundle(&display.data),
@@ -80,9 +89,7 @@ impl Screen {
             }
             Output::Clear(_) => {}
             Output::CompileStatus(CompileStatus { activity }) => {
-                if std::io::stdout().is_terminal() {
-                    print!("{ERASE}{}", activity.unwrap_or_default());
-                }
+                print!("{ERASE}{}", activity.unwrap_or_default());
             }
         }
         // A closed stdout is the reader's wish.

@@ -161,6 +161,76 @@ def test_dependencies_lose_no_variable(fresh_kernel: Kernel) -> None:
     assert fresh_kernel.run("(targets.len(), p.x, few.len(), itoa::Buffer::new().format(7).len())").expect_ok().text == "(1, 2, 2, 1)"
 
 
+SERDE_USER = 'smallvec = { version = "1", features = ["serde"] }'
+FEW = "let few: smallvec::SmallVec<[u8; 4]> = smallvec::smallvec![1, 2];"
+
+
+def test_the_crate_loses_no_variable_of_a_dependency(fresh_kernel: Kernel) -> None:
+    """A dependency with fewer features of serde than the crate asks for; then one without serde, one with a serde of its own."""
+    fresh_kernel.run(f":dep {SERDE_USER}\n{FEW}", timeout=300).expect_ok()
+    named = Live(fresh_kernel).run("let target = chorus::Targets::from(1);", timeout=300)
+    assert "lost" not in named.stream("stderr")
+    assert fresh_kernel.run("few.len()").expect_ok().text == "2"
+    fresh_kernel.run(":dep itoa = \"1\"\nlet digits = itoa::Buffer::new();").expect_ok()
+    fresh_kernel.run(":dep serde = \"1\"\nlet ignored = serde::de::IgnoredAny;").expect_ok()
+    fresh_kernel.run("#[derive(serde::Serialize)]\nstruct P { few: smallvec::SmallVec<[u8; 4]> }\nlet p = P { few: few.clone() };").expect_ok()
+    code = "(few.len(), digits.clone().format(7).len(), chorus::codec::encode(&p)?.head.is_empty(), target.clone(), ignored)"
+    assert fresh_kernel.run(code).expect_ok().text.startswith("(2, 1, false, ")
+
+
+def test_the_crate_loses_no_variable_of_a_dependency_with_a_hyphen(fresh_kernel: Kernel) -> None:
+    fresh_kernel.run(':dep serde-big-array = "0.5"\nlet pair = serde_big_array::Array([1u8, 2]);', timeout=300).expect_ok()
+    fresh_kernel.run("let target = chorus::Targets::from(1);", timeout=300).expect_ok()
+    assert fresh_kernel.run("(pair.len(), chorus::codec::encode(&1u8)?.head.is_empty())").expect_ok().text == "(2, false)"
+
+
+@pytest.mark.parametrize("dependency", ['libc = "0.2"', 'thiserror_itself = { package = "thiserror", version = "2" }', 'num_cpus = "1"'])
+def test_a_dependency_with_the_usual_features_leaves_the_crate_as_it_is(fresh_kernel: Kernel, dependency: str) -> None:
+    """Some ask for features of crates that `chorus` depends on, too."""
+    fresh_kernel.run(f":dep {SERDE_USER}\nlet target = chorus::Targets::from(1);\n{FEW}", timeout=300).expect_ok()
+    added = Live(fresh_kernel).run(f":dep {dependency}\nlet one = 1;", timeout=300)
+    assert "chorus" not in "".join(engines.compile_status(event) for event in added.iopub)
+    assert fresh_kernel.run("(few.len(), target.clone() == chorus::Targets::from(1), one)").expect_ok().text == "(2, true, 1)"
+
+
+def test_procedural_macros_before_the_crate(fresh_kernel: Kernel) -> None:
+    """What is compiled for another dependency makes nothing stale that the crate has been compiled to."""
+    fresh_kernel.run(':dep thiserror = "1"\n#[derive(Debug, thiserror::Error)]\n#[error("x")]\nstruct E;\nlet e = E;', timeout=300).expect_ok()
+    named = Live(fresh_kernel).run("let target = chorus::Targets::from(1);", timeout=300)
+    assert "chorus" not in "".join(engines.compile_status(event) for event in named.iopub)
+    fresh_kernel.run(f":dep {SERDE_USER}\n{FEW}", timeout=300).expect_ok()
+    assert fresh_kernel.run("(e.to_string(), target.clone() == chorus::Targets::from(1), few.len())").expect_ok().text == '("x", true, 2)'
+
+
+def test_a_dependency_without_serde_and_then_one_with_it(fresh_kernel: Kernel) -> None:
+    fresh_kernel.run(":dep itoa = \"1\"\nlet digits = itoa::Buffer::new();").expect_ok()
+    fresh_kernel.run("#[derive(serde::Serialize)]\nstruct P { n: u8 }\nlet p = P { n: 3 };").expect_ok()
+    fresh_kernel.run(f":dep {SERDE_USER}\n{FEW}", timeout=300).expect_ok()
+    assert fresh_kernel.run("(digits.clone().format(7).len(), p.n, few.len())").expect_ok().text == "(1, 3, 2)"
+
+
+def test_no_variable_is_lost_before_the_crate_is_compiled_either(start_kernel: Callable[..., Kernel], tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    kernel = start_kernel(env={"CHORUS_CACHE_DIR": str(cache)})
+    kernel.run(f":dep {SERDE_USER}\n{FEW}", timeout=300).expect_ok()
+    assert not list(cache.glob("crates/*/ready.json")), "nothing is compiled for a name that nobody has used"
+    kernel.run("let target = chorus::Targets::from(1);", timeout=300).expect_ok()
+    assert kernel.run("few.len()").expect_ok().text == "2"
+
+
+def test_a_dependency_that_fails_leaves_everything(fresh_kernel: Kernel) -> None:
+    fresh_kernel.run("let a = 1;").expect_ok()
+    text = said(fresh_kernel.run(':dep chorus-no-such-crate = "1"\nlet b = 2;'))
+    assert "chorus-no-such-crate" in text or "chorus_no_such_crate" in text, text
+    text = said(fresh_kernel.run(f":dep {SERDE_USER}\nlet few = smallvec::no_such_function();"))
+    assert "no_such_function" in text and re.search(r"In\[\d+\]:2:", text), f"the line of the cell: {text}"
+    text = said(fresh_kernel.run("use chorus::Client;\nlet c = Client::no_such_function();"))
+    assert "no_such_function" in text and re.search(r"In\[\d+\]:2:", text), f"the line of the cell: {text}"
+    assert fresh_kernel.run("a + 1").expect_ok().text == "2"
+    fresh_kernel.run(f":dep {SERDE_USER}\n{FEW}", timeout=300).expect_ok()
+    assert fresh_kernel.run("chorus::codec::encode(&few)?.head.is_empty()").expect_ok().text == "false"
+
+
 def test_equal_cells_and_redefined_functions(kernel: Kernel) -> None:
     """Engines load the file in which a cell's functions are, so it has to stay as it was; and a new definition is another file."""
     kernel.run("fn value() -> u64 { std::mem::size_of::<chorus::Targets>() as u64 * 0 + 1 }").expect_ok()
@@ -217,6 +287,15 @@ def test_engines_take_and_give(fanned: Kernel, tmp_path: Path) -> None:
     fanned.run('%px -t 0 let () = ::chorus::__private::give::<::std::vec::Vec<u32>>("data", &::std::vec![1, 2, 3])?;').expect_ok()
     fanned.run('%px -t 0 let mut data: ::std::vec::Vec<u32> = ::chorus::__private::take("data")?;').expect_ok()
     assert results(fanned.run("%px -t 0 data.iter().sum::<u32>()").expect_ok()) == {0: "6"}
+
+
+def test_the_crate_loses_no_variable_of_an_engine(kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    with engines.started(kernel_name, tmp_path_factory.mktemp("engines"), 2) as kernel:
+        kernel.run(f"%%px\n:dep {SERDE_USER}\n{FEW}", timeout=300).expect_ok()
+        kernel.run("%px let target = chorus::Targets::from(1);", timeout=300).expect_ok()
+        kernel.run('%%px\n:dep itoa = "1"\nlet digits = itoa::Buffer::new();', timeout=300).expect_ok()
+        shown = results(kernel.run("%px (few.len(), chorus::codec::encode(&few)?.head.is_empty(), digits.clone().format(7).len())").expect_ok())
+        assert set(shown.values()) == {"(2, false, 1)"}
 
 
 def test_an_engines_capture_is_refused_too(fanned: Kernel) -> None:

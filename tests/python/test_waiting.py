@@ -18,6 +18,12 @@ def lines(request: Request) -> list[str]:
     return [text for text in map(compile_status, request.iopub) if text]
 
 
+def counted(text: str) -> bool:
+    """Whether a line says that the slow crate is compiled, as which of how many: there are the crates that come with the first dependency, too."""
+    count = re.fullmatch(r"compiling slow-one \((\d+) of (\d+)\)", text)
+    return bool(count) and 1 < int(count[1]) <= int(count[2])
+
+
 def page(request: Request) -> list[str]:
     """The types of the messages whose outputs are on the page at the end."""
     shown: list[str] = []
@@ -35,7 +41,7 @@ def test_the_dependency_that_is_compiled(fresh_kernel: Kernel, tmp_path: Path, f
     write_crate(slow, f'below-it = {{ path = "{below}" }}\n', flag.wait())
     live = Live(fresh_kernel)
     request = live.submit(f':dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
-    request.until(lambda event: compile_status(event) == "compiling slow-one (2 of 2)", timeout=120)
+    request.until(lambda event: counted(compile_status(event)), timeout=120)
     flag.raise_()
     request.done(timeout=300)
     first = next(event for event in request.iopub if compile_status(event))
@@ -55,6 +61,23 @@ def test_an_interrupt_takes_the_line_away(fresh_kernel: Kernel, tmp_path: Path, 
     assert request.done().reply["ename"] == "interrupted"
     assert page(request) == ["error"]
     flag.raise_()
+    live.settle()
+
+
+def test_an_interrupt_stops_what_would_have_been_compiled_next(fresh_kernel: Kernel, tmp_path: Path, flag: Flag) -> None:
+    """evcxr goes on from one cargo to the next one."""
+    slow = tmp_path / "slow-one"
+    write_crate(slow, build=flag.wait())
+    live = Live(fresh_kernel)
+    live.run("let kept = 7;", timeout=120)
+    request = live.submit(f':dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
+    request.until(lambda event: bool(compile_status(event)), timeout=120)
+    live.interrupt()
+    assert request.done().reply["ename"] == "interrupted"
+    # The crate can't be compiled: the flag is down.
+    assert live.run("kept + 1", timeout=60).text == "8"
+    flag.raise_()
+    assert live.run("kept + 2").text == "9"
     live.settle()
 
 
@@ -102,7 +125,8 @@ def test_engines_say_what_they_wait_for(start_kernel: Callable[..., Kernel], tmp
 
     def waits(event: Event) -> bool:
         text = event.content.get("data", {}).get("text/plain", "")
-        return bool(re.fullmatch(r"%px: compiling slow-one \(1 of 1\) \[00:\d\d\]", text))
+        line = re.fullmatch(r"%px: (.*) \[\d\d:\d\d\]", text)
+        return bool(line) and counted(line[1])
 
     request = live.submit(f'%%px\n:dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
     request.until(waits, timeout=120)

@@ -1,6 +1,6 @@
 //! Compiling the crates into the cache: cargo does it, and its lock keeps two who want it at the same time from doing it twice.
 
-use super::{Externs, Sources, files};
+use super::{Externs, Sources, files, versions};
 use serde_json::Value;
 use std::ffi::OsStr;
 use std::fs;
@@ -138,7 +138,7 @@ pub(super) fn build(
 }
 
 /// The cargo that goes with a rustc.
-fn cargo(rustc: &Path) -> PathBuf {
+pub(super) fn cargo(rustc: &Path) -> PathBuf {
     let beside = rustc.with_file_name("cargo");
     if rustc.is_absolute() && beside.exists() {
         beside
@@ -232,14 +232,12 @@ fn remove_notes(home: &Path, host: &str) {
 }
 
 /// See [`super::Crates::seed`].
-pub(super) fn seed(home: &Path, folder: &Path) -> io::Result<()> {
-    let lock = folder.join("Cargo.lock");
-    // Versions that were chosen for a user's own dependencies stay.
-    let chosen = fs::read_to_string(&lock).unwrap_or_default();
-    if !chosen.contains("\nsource = ") {
-        fs::copy(home.join("files").join("build").join("Cargo.lock"), lock)?;
+pub(super) fn seed(home: &Path, folder: &Path, sources: &Sources) -> io::Result<()> {
+    versions::prefer(sources.lock, &folder.join("Cargo.lock"))?;
+    match find(home) {
+        Some(_) => copy(&home.join("target"), &folder.join("target")),
+        None => Ok(()),
     }
-    copy(&home.join("target"), &folder.join("target"))
 }
 
 /// Copies a folder into another; files that are there stay. Times are kept, since cargo goes by them.

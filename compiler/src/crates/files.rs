@@ -1,35 +1,26 @@
 //! The files from which the crates are compiled, and the signposts.
 //!
-//! In a folder of its own: `chorus/`, the crate as it is; `build/`, which depends on both crates in the way that evcxr's crate would; and
-//! `signposts/`, what rust-analyzer reads instead. To rustc a signpost is empty, so that cargo has next to nothing to do for it.
+//! In a folder of its own: `chorus/`, the crate as it is; `features/`, an empty one with the same dependencies; `build/`, which depends on
+//! both crates in the way that evcxr's crate would; and `signposts/`, what rust-analyzer reads instead. To rustc a signpost is empty, so that cargo has next to nothing to do for it.
 
 use super::Sources;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The crate `chorus` for cells. What it needs is what `parallel/Cargo.toml` says.
-const CHORUS: &str = r#"[package]
-name = "chorus"
-version = "0.1.0"
-edition = "2024"
-
-[features]
-client = []
-
-[dependencies]
+/// What the crate `chorus` depends on: what `parallel/Cargo.toml` says, and features that other crates often ask for. A crate with other features is
+/// another one, and `chorus` is compiled again for it.
+const DEPENDENCIES: &str = r#"[dependencies]
 libc = "0.2"
-serde = { version = "1", features = ["derive"] }
+serde = { version = "1", features = ["derive", "alloc"] }
 thiserror = "2"
 typeid = "1"
-
-[workspace]
 "#;
 
 /// cargo's configuration for the crate `chorus`, which is optimised as a program is. It goes to a folder above the packages that depend on the
 /// crate: evcxr writes its manifest itself. What is compiled under the same profile is the same crate to rustc.
 pub(crate) const PROFILE: &str =
-    "[profile.dev.package.chorus]\nopt-level = 3\ncodegen-units = 1\ndebug-assertions = false\n";
+    "[profile.dev.package.chorus]\nopt-level = 3\ndebug-assertions = false\n";
 
 /// As evcxr writes it, so that cargo compiles the dependencies in the same way.
 const BUILD: &str = r#"[package]
@@ -68,6 +59,9 @@ const FOR_READERS: &str = "#![cfg(rust_analyzer)]\n";
 /// What a manifest says to depend on serde itself.
 pub(super) const SERDE_ITSELF: &str = "{ version = \"1\", features = [\"derive\"] }";
 
+/// An empty crate that gives others the features that `chorus` does.
+pub(super) const FEATURES: &str = "chorus_features";
+
 const SERDE: &str = include_str!("../../signposts/serde.rs");
 
 /// A signpost's manifest. It announces the condition in [`FOR_READERS`], since evcxr takes cargo's warnings for errors of the cell.
@@ -87,11 +81,21 @@ fn dependency(name: &str, folder: &Path) -> String {
     )
 }
 
+/// The manifest of a crate that depends on what `chorus` depends on.
+fn manifest(name: &str) -> String {
+    format!(
+        "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
+         [features]\nclient = []\n\n{DEPENDENCIES}\n[workspace]\n"
+    )
+}
+
 /// All files with their paths in the folder.
 pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
     let mut files: Vec<(PathBuf, String)> = [
         (".cargo/config.toml", PROFILE.to_owned()),
-        ("chorus/Cargo.toml", CHORUS.to_owned()),
+        ("chorus/Cargo.toml", manifest("chorus")),
+        ("features/Cargo.toml", manifest(FEATURES)),
+        ("features/src/lib.rs", String::new()),
         ("build/Cargo.toml", BUILD.to_owned()),
         ("build/Cargo.lock", sources.lock.to_owned()),
         ("build/lib.rs", String::new()),
@@ -167,15 +171,23 @@ pub(super) fn signposts(folder: &Path) -> [(&'static str, String); 2] {
     ["chorus", "serde"].map(|name| (name, dependency(name, &folder)))
 }
 
-/// The same as the crates themselves.
-pub(super) fn themselves(folder: &Path) -> [(&'static str, String); 2] {
-    [
-        (
-            "chorus",
-            format!("{{ path = {:?} }}", folder.join("chorus")),
-        ),
-        ("serde", SERDE_ITSELF.to_owned()),
-    ]
+/// Name and configuration of the crate `chorus` itself.
+pub(super) fn chorus(folder: &Path) -> (&'static str, String) {
+    ("chorus", local(&folder.join("chorus")))
+}
+
+/// Name and configuration of serde itself.
+pub(super) fn serde() -> (&'static str, String) {
+    ("serde", SERDE_ITSELF.to_owned())
+}
+
+/// Name and configuration of [`FEATURES`].
+pub(super) fn features(folder: &Path) -> (&'static str, String) {
+    (FEATURES, local(&folder.join("features")))
+}
+
+fn local(folder: &Path) -> String {
+    format!("{{ path = {folder:?} }}")
 }
 
 #[cfg(test)]
@@ -209,11 +221,7 @@ mod tests {
                 .map(str::to_owned)
                 .collect()
         };
-        let own = super::CHORUS
-            .split("[dependencies]")
-            .nth(1)
-            .and_then(|rest| rest.split("\n[").next())
-            .unwrap();
-        assert_eq!(needed(own), needed(section));
+        let own = super::DEPENDENCIES.replace("[dependencies]", "");
+        assert_eq!(needed(&own), needed(section));
     }
 }

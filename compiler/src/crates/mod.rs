@@ -5,18 +5,20 @@
 //! use them are compiled as ever. rust-analyzer, from which evcxr has the types of variables, is shown signposts ([`files`]) once a
 //! notebook has named one of them.
 //!
-//! A notebook with dependencies of its own is another case. Its crates may use serde as well, and there must be one serde for all. There
-//! both crates become ordinary dependencies, which cargo resolves together with the others. cargo finds them compiled ([`Crates::seed`]), by the
-//! same profile, so that their types stay what they were.
+//! A notebook with dependencies of its own is another case. They may use serde as well, and there must be one serde for all. There both
+//! crates are ordinary dependencies, which cargo resolves together with the others. cargo finds them compiled ([`Crates::seed`]), by the
+//! same profile, so that their types stay what they were. Features that they add to serde or libc later would have all that use these compiled
+//! again, and their types would be others. So an empty crate with the same dependencies is added with the first dependency.
 
 mod build;
 mod files;
 mod mention;
+mod versions;
 
 use crate::toolchain;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 pub use build::CratesError;
@@ -102,28 +104,33 @@ impl Crates {
         mentioned: Mentioned,
         present: &Dependencies,
     ) -> Result<Vec<(&'static str, String)>, CratesError> {
-        let own = |name: &str| present.own.contains(name);
-        let missing = (mentioned.chorus && !own("chorus")) || (mentioned.serde && !own("serde"));
-        let as_they_are = !present.own.is_empty();
-        if !missing && present.ours.is_empty() {
-            return Ok(Vec::new());
+        let own = |name: &str| present.own.contains_key(name);
+        let is_named =
+            present.are_ours(mentioned) || present.ours.iter().any(|(name, _)| name == "chorus");
+        let mut all = Vec::new();
+        if present.own.is_empty() {
+            if is_named {
+                all.extend(files::signposts(&self.files()?));
+            }
+        } else if is_named {
+            all.push(files::chorus(&self.files()?));
+            all.push(files::serde());
+        } else if !present.has_another_serde() {
+            all.push(files::features(&self.files()?));
+            all.push(files::serde());
         }
-        let folder = self.files()?;
-        let all = if as_they_are {
-            files::themselves(&folder)
-        } else {
-            files::signposts(&folder)
-        };
         let wanted = all.into_iter().filter(|(name, config)| {
             !own(name) && !present.ours.contains(&(name.to_string(), config.clone()))
         });
         Ok(wanted.collect())
     }
 
-    /// Gives a session's folder what cargo has made of the crates, and the versions that it has made it of, so that it finds its work done.
+    /// Gives a session's folder what cargo has made of the crates, and the versions that it has made it of, so that it finds its work done. Those
+    /// that were chosen for a user's own dependencies stay. cargo compiles again what depends on anything that was compiled later: so the first time is
+    /// to be before it compiles others.
     pub(crate) fn seed(&self, folder: &Path) -> Result<(), CratesError> {
         let home = self.home(&self.version()?);
-        build::seed(&home, folder).map_err(|source| CratesError::Folder {
+        build::seed(&home, folder, &self.sources).map_err(|source| CratesError::Folder {
             folder: folder.to_owned(),
             source,
         })
@@ -143,23 +150,35 @@ impl Crates {
 /// What evcxr's crate depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Dependencies {
-    /// The names of those that a user has asked for, as rustc knows them.
-    pub(crate) own: BTreeSet<String>,
+    /// Those that a user has asked for: name, as rustc knows it, and configuration.
+    pub(crate) own: BTreeMap<String, String>,
     /// Ours: name and configuration.
     pub(crate) ours: BTreeSet<(String, String)>,
 }
 
 impl Dependencies {
+    /// Whether a crate that is mentioned is not one of the user's own.
+    pub(crate) fn are_ours(&self, mentioned: Mentioned) -> bool {
+        let own = |name: &str| self.own.contains_key(name);
+        (mentioned.chorus && !own("chorus")) || (mentioned.serde && !own("serde"))
+    }
+
+    /// Whether the user has another crate of the name `serde`.
+    fn has_another_serde(&self) -> bool {
+        let config = self.own.get("serde");
+        config.is_some_and(|config| config.contains("path") || config.contains("git"))
+    }
+
     /// Takes in a dependency as a manifest has it: `name = configuration`.
     pub(crate) fn add(&mut self, name: &str, config: &str) {
         let config = config.trim();
-        let is_ours = ["chorus", "serde"].contains(&name)
+        let is_ours = ["chorus", "serde", files::FEATURES].contains(&name)
             && (config.contains(SIGNPOST) || is_in(config, &crate::folder::cache().join("crates")));
         if is_ours || name == "serde" && config == files::SERDE_ITSELF {
             self.ours.retain(|(other, _)| other != name);
             self.ours.insert((name.to_owned(), config.to_owned()));
         } else {
-            self.own.insert(name.replace('-', "_"));
+            self.own.insert(name.replace('-', "_"), config.to_owned());
         }
     }
 }
@@ -183,9 +202,14 @@ mod tests {
         assert!(found.own.is_empty());
         found.add("serde-json", "\"1\"");
         found.add("serde", "\"1\"");
-        assert_eq!(
-            found.own,
-            ["serde".to_owned(), "serde_json".to_owned()].into()
-        );
+        let own: Vec<(&str, &str)> = found
+            .own
+            .iter()
+            .map(|(name, config)| (&**name, &**config))
+            .collect();
+        assert_eq!(own, [("serde", "\"1\""), ("serde_json", "\"1\"")]);
+        assert!(!found.has_another_serde());
+        found.add("serde", "{ path = \"/mine\" }");
+        assert!(found.has_another_serde());
     }
 }

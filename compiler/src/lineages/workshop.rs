@@ -8,7 +8,7 @@ use super::state::{self, Eval, State, Stopped};
 use super::store::{Ending, Record, Step, Store};
 use crate::activity::Phase;
 use crate::bench::{Bench, NotCompiled, OpenError, Product, Settings, Trouble};
-use crate::crates::{CratesError, Dependencies, mentioned};
+use crate::crates::{Dependencies, mentioned};
 use crate::diagnostics::{self, Context, diagnostics};
 use crate::inputs::Inputs;
 use crate::layouts::Layouts;
@@ -406,7 +406,7 @@ impl Workshop {
                     cell,
                     &orders,
                     &changes,
-                    |bench, evaluate| bench.compile(&summary, &orders.code, &found, evaluate),
+                    |bench, evaluate| bench.compile(&summary, &orders.code, &found, "", evaluate),
                 )?;
                 summary.apply(
                     &found,
@@ -533,18 +533,8 @@ impl Workshop {
         if !mentioned.any() && !depends {
             return Ok(Vec::new());
         }
-        let refused = |error: CratesError| Failure::Refused(error.to_string());
-        let wanted = self.bench.crates().wanted(mentioned, present);
-        let wanted = wanted.map_err(refused)?;
-        if !wanted.is_empty() || present.own.is_empty() {
-            self.bench.tell_of_crates().map_err(refused)?;
-        }
-        if !wanted.is_empty() {
-            self.bench.activity.note_dependencies();
-        }
-        if !wanted.is_empty() && !present.own.is_empty() {
-            self.bench.spare_cargo_the_crates();
-        }
+        let wanted = self.bench.provide(mentioned, present);
+        let wanted = wanted.map_err(|error| Failure::Refused(error.to_string()))?;
         let changes = wanted.into_iter().map(|(name, config)| {
             present.add(name, &config);
             Change::Dependency {
@@ -577,7 +567,7 @@ impl Workshop {
         let found = statements(CLEAR);
         match self
             .bench
-            .compile(&Summary::default(), CLEAR, &found, evaluate)
+            .compile(&Summary::default(), CLEAR, &found, "", evaluate)
         {
             Ok(product) => {
                 outcome.artifact = product.kept.map(|kept| kept.artifact);

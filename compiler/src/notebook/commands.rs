@@ -189,7 +189,7 @@ impl Notebook {
                 }
                 _ if command.is_setting() => {}
                 name => {
-                    self.execute(cell, std::slice::from_ref(command), compiled)?;
+                    self.execute(cell, std::slice::from_ref(command), "", compiled)?;
                     match name {
                         "clear" => {
                             self.summary = Summary::default();
@@ -205,11 +205,12 @@ impl Notebook {
         Ok(())
     }
 
-    /// Makes the settings permanent.
+    /// Makes the settings permanent, and `ours`.
     pub(super) fn settle(
         &mut self,
         cell: &Cell,
         orders: &Orders,
+        ours: &str,
         compiled: &mut Compiled,
     ) -> Result<(), Failure> {
         let settings: Vec<&Command> = orders
@@ -217,10 +218,10 @@ impl Notebook {
             .iter()
             .filter(|command| command.is_setting())
             .collect();
-        if settings.is_empty() {
+        if settings.is_empty() && ours.is_empty() {
             return Ok(());
         }
-        self.execute(cell, settings, compiled)?;
+        self.execute(cell, settings, ours, compiled)?;
         self.format = orders.format(&self.format);
         if let Some(catches) = orders.catches() {
             self.bench.plan.catches = catches;
@@ -234,11 +235,12 @@ impl Notebook {
         Ok(())
     }
 
-    /// Passes commands to evcxr, each on its line of the cell so that errors point at it.
+    /// Passes commands to evcxr, each on its line of the cell so that errors point at it, and `ours` behind them.
     fn execute<'a>(
         &mut self,
         cell: &Cell,
         commands: impl IntoIterator<Item = &'a Command>,
+        ours: &str,
         compiled: &mut Compiled,
     ) -> Result<(), Failure> {
         let mut text = String::new();
@@ -248,6 +250,10 @@ impl Notebook {
             text.push_str(&"\n".repeat(line - there));
             text.push_str(&cell.source[command.range.clone()]);
         }
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        text.push_str(ours);
         let context = &mut self.context;
         let done = self
             .bench

@@ -7,7 +7,7 @@ mod answers;
 mod commands;
 mod provide;
 
-use crate::activity::Phase;
+use crate::activity::{During, Phase};
 use crate::bench::{Bench, NotCompiled, OpenError, Settings, Trouble};
 use crate::diagnostics::{Context, diagnostics};
 use crate::layouts::Layouts;
@@ -49,6 +49,8 @@ pub struct Notebook {
     summary: Summary,
     format: Format,
     layouts: Layouts,
+    /// The commands for dependencies on our crates that a cell has named which didn't compile.
+    to_depend: String,
     /// What evcxr has found out in the last cell, and knows no more.
     to_teach: Found,
     /// The variables around the last cell, for [`Undo`].
@@ -89,6 +91,7 @@ impl Notebook {
             summary: Summary::default(),
             format: Format::default(),
             layouts: Layouts::default(),
+            to_depend: String::new(),
             to_teach: Found::default(),
             last: None,
         })
@@ -103,6 +106,11 @@ impl Notebook {
     /// Does the same for the first completion.
     pub fn warm_up_completion(&mut self) {
         self.complete("String::new().", "String::new().".len());
+    }
+
+    /// Says that it has something to do until the guard is dropped.
+    pub(crate) fn busy(&self) -> During {
+        self.bench.activity.enter(Phase::Snippet)
     }
 
     /// Compiles a cell that readers know by its execution `count`.
@@ -135,7 +143,7 @@ impl Notebook {
         cell: &Cell,
         orders: &Orders,
     ) -> Result<Compiled, Failure> {
-        self.provide(&cell.source)?;
+        let ours = self.provide(&cell.source)?;
         let mut compiled = Compiled::default();
         self.last = Some(Last {
             before: self.summary.variables.clone(),
@@ -146,8 +154,12 @@ impl Notebook {
             let source = Source { code, shown: None };
             compiled.add(self.compile(count, &source)?);
         }
-        self.compile_code(cell, orders, &mut compiled)?;
-        self.settle(cell, orders, &mut compiled)?;
+        let done = self.compile_code(cell, orders, &ours, &mut compiled);
+        if done.is_err() {
+            self.to_depend.clone_from(&ours);
+        }
+        done?;
+        self.settle(cell, orders, &ours, &mut compiled)?;
         Ok(compiled)
     }
 
@@ -167,7 +179,7 @@ impl Notebook {
         let this = self.next_cell(count, cell);
         let mut compiled = Compiled::default();
         // Its commands have been done.
-        self.compile_code(&this, &Orders::none(&cell.code), &mut compiled)?;
+        self.compile_code(&this, &Orders::none(&cell.code), "", &mut compiled)?;
         Ok(compiled)
     }
 
@@ -181,11 +193,12 @@ impl Notebook {
         }
     }
 
-    /// Compiles a cell's Rust, with those of its commands in force that change evcxr's state.
+    /// Compiles a cell's Rust, with those of its commands in force that change evcxr's state, and `ours`.
     fn compile_code(
         &mut self,
         cell: &Cell,
         orders: &Orders,
+        ours: &str,
         compiled: &mut Compiled,
     ) -> Result<(), Failure> {
         let found = statements(&cell.source);
@@ -203,7 +216,9 @@ impl Notebook {
         let context = &mut self.context;
         let product = self
             .bench
-            .compile(&summary, &orders.code, &found, |text| context.execute(text));
+            .compile(&summary, &orders.code, &found, ours, |text| {
+                context.execute(text)
+            });
         // Until evcxr is told to remember it.
         self.bench.plan.catches = catches;
         let product =
@@ -259,8 +274,10 @@ impl Notebook {
         }
     }
 
-    /// Has evcxr remember what it had to find out in the last cell. Takes a moment, for which nobody should wait.
+    /// Has evcxr remember what it had to find out in the last cell, and what that has named. Takes a moment, for which nobody should wait.
     pub fn teach(&mut self) {
+        let ours = std::mem::take(&mut self.to_depend);
+        self.depend(&ours);
         let found = std::mem::take(&mut self.to_teach);
         if found == Found::default() {
             return;
@@ -268,7 +285,7 @@ impl Notebook {
         let present = self.dependencies().own;
         let context = &mut self.context;
         self.bench.teach(found, (), |(), dependency, snippet| {
-            let missing = dependency.filter(|(name, _)| !present.contains(*name));
+            let missing = dependency.filter(|(name, _)| !present.contains_key(*name));
             let orders = missing.map(|(name, config)| format!(":dep {name} = {config}\n"));
             let cell = orders.unwrap_or_default() + snippet;
             context.execute(&cell).map(drop)
@@ -285,6 +302,7 @@ impl Notebook {
             .map_err(|error| Failure::Refused(error.to_string()))?;
         self.bench.plan.rustc = rustc;
         self.bench.plan.crates = None;
+        self.bench.is_seeded = false;
         self.bench.plan.support = support.folder.clone();
         Ok(support)
     }
@@ -316,7 +334,7 @@ impl Notebook {
         let names = self.names_at(cell, position);
         let shown = names.iter().take(SHOWN_NAMES).cloned();
         let reach = Reach::of(&self.summary, &found, shown);
-        let Preceded { text, added } = reach.before(cell, &found);
+        let Preceded { text, added } = reach.before(cell, &found, "");
         let found = catch_unwind(AssertUnwindSafe(|| {
             self.context.completions(&text, added.byte(position))
         }));
@@ -400,7 +418,7 @@ impl Notebook {
         // evcxr knows this keyword by itself only.
         let text = match cell {
             "let" => cell.to_owned(),
-            _ => reach.before(cell, &found).text,
+            _ => reach.before(cell, &found, "").text,
         };
         let found = catch_unwind(AssertUnwindSafe(|| {
             self.context.hover_at(&text, text.len())

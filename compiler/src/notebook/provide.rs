@@ -1,35 +1,24 @@
 //! The crates `chorus` and `serde` for cells that name them ([`crate::crates`]).
 
 use super::{Failure, Notebook};
-use crate::bench::Trouble;
 use crate::crates::{Dependencies, mentioned};
 use crate::statements::commands;
 use crate::wrapper::Effort;
 
 impl Notebook {
-    /// Makes sure that what a cell names is there, before evcxr has the cell.
-    pub(super) fn provide(&mut self, cell: &str) -> Result<(), Failure> {
+    /// Makes sure that what a cell names is there. Returns the commands that add it to evcxr's dependencies, a line each.
+    pub(super) fn provide(&mut self, cell: &str) -> Result<String, Failure> {
         let mentioned = mentioned(cell);
-        // With a first dependency of the user's own, ours become ordinary ones.
         let depends = commands(cell).any(|(command, _)| command == "dep");
         if !mentioned.any() && !depends {
-            return Ok(());
+            return Ok(String::new());
         }
         let mut present = self.dependencies();
         add_asked(&mut present, cell);
-        let refused = |error: crate::crates::CratesError| Failure::Refused(error.to_string());
-        let mine = self.bench.crates();
-        let wanted = mine.wanted(mentioned, &present).map_err(refused)?;
-        if !wanted.is_empty() || present.own.is_empty() {
-            self.bench.tell_of_crates().map_err(refused)?;
+        match self.bench.provide(mentioned, &present) {
+            Ok(wanted) => Ok(commands_for(&wanted)),
+            Err(error) => Err(Failure::Refused(error.to_string())),
         }
-        if !wanted.is_empty() {
-            self.bench.activity.note_dependencies();
-        }
-        if !wanted.is_empty() && !present.own.is_empty() {
-            self.bench.spare_cargo_the_crates();
-        }
-        self.depend(&wanted)
     }
 
     /// Shows rust-analyzer the crates that a text names, if that takes nothing but files.
@@ -44,11 +33,7 @@ impl Notebook {
             return;
         }
         match self.bench.crates().wanted(mentioned, &present) {
-            Ok(wanted) => {
-                if let Err(failure) = self.depend(&wanted) {
-                    tracing::debug!(?failure, "the crates can't be completed");
-                }
-            }
+            Ok(wanted) => self.depend(&commands_for(&wanted)),
             Err(error) => tracing::debug!(%error, "the crates can't be completed"),
         }
     }
@@ -73,24 +58,30 @@ impl Notebook {
         found
     }
 
-    /// Adds dependencies to evcxr's state.
-    fn depend(&mut self, wanted: &[(&str, String)]) -> Result<(), Failure> {
-        if wanted.is_empty() {
-            return Ok(());
+    /// Adds dependencies to evcxr's state, whatever becomes of the cell.
+    pub(super) fn depend(&mut self, orders: &str) {
+        if orders.is_empty() {
+            return;
         }
-        let lines = wanted
-            .iter()
-            .map(|(name, config)| format!(":dep {name} = {config}"));
-        let orders = lines.collect::<Vec<_>>().join("\n");
         let context = &mut self.context;
         let done = self
             .bench
-            .tell_evcxr(Effort::DryRun, Vec::new(), || context.execute(&orders));
-        done.map(drop).map_err(|trouble| match trouble {
-            Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
-            Trouble::Panicked(message) => Failure::Panicked(message),
-        })
+            .tell_evcxr(Effort::DryRun, Vec::new(), || context.execute(orders));
+        if let Err(trouble) = done {
+            tracing::info!(
+                ?trouble,
+                "the crates are added again when they are named again"
+            );
+        }
     }
+}
+
+/// evcxr's commands for these dependencies.
+fn commands_for(wanted: &[(&str, String)]) -> String {
+    let lines = wanted
+        .iter()
+        .map(|(name, config)| format!(":dep {name} = {config}\n"));
+    lines.collect()
 }
 
 /// Takes in the dependencies that a cell asks for itself.

@@ -19,7 +19,7 @@ fn namespace(cells: &[&str], variables: &[(&str, &str)]) -> Summary {
 fn shown(summary: &Summary, cell: &str) -> Vec<String> {
     let found = statements(cell);
     let reach = Reach::search(summary, &found, []);
-    let text = reach.before(cell, &found).text;
+    let text = reach.before(cell, &found, "").text;
     let text = text.strip_suffix(cell).unwrap().replace(MARKERS, "");
     text.lines().map(str::to_owned).collect()
 }
@@ -164,7 +164,7 @@ fn markers_say_what_becomes_of_variables() {
     );
     let cell = ":dep x\n// note\nlet b = a + b;";
     let found = statements(cell);
-    let preceded = Reach::of(&summary, &found, []).before(cell, &found);
+    let preceded = Reach::of(&summary, &found, []).before(cell, &found, "");
     assert_eq!(
         preceded.text,
         format!(
@@ -354,7 +354,7 @@ fn what_is_left_out_makes_no_difference() {
         let whole = outcome(
             folder.path(),
             "whole",
-            &everything.before(&cell, &found).text,
+            &everything.before(&cell, &found, "").text,
             &found,
         );
         if !reach.everything {
@@ -362,7 +362,7 @@ fn what_is_left_out_makes_no_difference() {
             let pruned = outcome(
                 folder.path(),
                 "pruned",
-                &reach.before(&cell, &found).text,
+                &reach.before(&cell, &found, "").text,
                 &found,
             );
             // It would be compiled again with everything.

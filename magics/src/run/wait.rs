@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::px::Last;
 use super::{Engines, Notebook};
 use crate::error::Error;
-use crate::event::{EngineEvent, Shown};
+use crate::event::{EngineEvent, MimeBundle, Shown};
 use crate::options::Signal;
 
 /// How long engines may take to end after a signal.
@@ -41,6 +41,7 @@ pub(super) async fn wait(
             .progress_after
             .and_then(|after| started.checked_add(after)),
         shown: false,
+        last: None,
         started,
     };
     let mut deadline: Option<Instant> = None;
@@ -184,6 +185,7 @@ impl Compiling {
 struct Progress {
     next: Option<Instant>,
     shown: bool,
+    last: Option<MimeBundle>,
     started: Instant,
 }
 
@@ -195,6 +197,10 @@ impl Progress {
 
     fn show(&mut self, last: &Last, notebook: &mut impl Notebook) {
         let data = last.merger.progress(self.started.elapsed().as_secs());
+        if self.last.as_ref() == Some(&data) {
+            return;
+        }
+        self.last = Some(data.clone());
         let display_id = last.merger.progress_id();
         let metadata = serde_json::Map::new();
         notebook.show(if self.shown {

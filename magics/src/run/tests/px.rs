@@ -252,7 +252,7 @@ async fn engines_that_wait_for_the_compiler_say_so() {
         let activity = activity.map(str::to_owned);
         Step::Say(EngineEvent::Compiling { activity })
     };
-    let waits = |seconds| {
+    let waits = |seconds, run| {
         let (start, read) = (
             "starting the compiler".into(),
             "reading the standard library".into(),
@@ -264,13 +264,14 @@ async fn engines_that_wait_for_the_compiler_say_so() {
             compiling(read),
             Step::Sleep(seconds),
             compiling(None),
+            Step::Sleep(run),
             done(),
         ]
     };
     let two = |seconds| {
         FakeEngines::with(2)
-            .script(0, waits(seconds))
-            .script(1, waits(seconds))
+            .script(0, waits(seconds, 0.1))
+            .script(1, waits(seconds, 0.2))
     };
     let (texts, _) = play("%px f()", &mut two(0.2)).await;
     assert_eq!(
@@ -288,15 +289,21 @@ async fn engines_that_wait_for_the_compiler_say_so() {
             "%px: reading the standard library [00:02]",
             "%px: reading the standard library [00:03]",
             "%px:   0%|          | 0/2 engines [00:03]",
+            "%px:  50%|█████     | 1/2 engines [00:03]",
             "%px: 100%|██████████| 2/2 engines [00:03]",
         ]
     );
     // One of them runs.
-    let mut engines = FakeEngines::with(2).script(0, waits(1.0));
+    let mut engines = FakeEngines::with(2).script(0, waits(1.0, 0.1));
     let (texts, _) = play("%px f()", &mut engines).await;
     assert_eq!(
         texts[2..],
-        ["", "%px: reading the standard library [00:02]"]
+        [
+            "",
+            "%px: reading the standard library [00:02]",
+            "%px:  50%|█████     | 1/2 engines [00:02]",
+            "%px: 100%|██████████| 2/2 engines [00:02]",
+        ]
     );
     let (texts, _) = play("%px --progress-after -1 f()", &mut two(2.0)).await;
     assert!(texts.is_empty());
