@@ -4,8 +4,12 @@ use crate::bench::{OpenError, Settings};
 use crate::notebook::Notebook;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::TryRecvError;
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// How long nobody may have asked for anything before the next step of the warm-up.
+const PAUSE: Duration = Duration::from_millis(100);
 
 type Job = Box<dyn FnOnce(&mut Notebook) + Send>;
 
@@ -24,7 +28,7 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// Starts the thread, which opens the notebook, tells `opened`, and warms up. Returns at once.
+    /// Starts the thread, which opens the notebook, tells `opened`, and warms up while it has nothing to do. Returns at once.
     pub fn start(
         settings: Settings,
         opened: impl FnOnce(Result<(), OpenError>) + Send + 'static,
@@ -41,20 +45,29 @@ impl Session {
                     Ok(notebook) => notebook,
                     Err(error) => return opened(Err(error)),
                 };
-                notebook.warm_up();
                 opened(Ok(()));
+                // A cell that needs no types doesn't wait for the standard library.
+                let mut warming: Vec<fn(&mut Notebook)> =
+                    vec![Notebook::warm_up_completion, Notebook::warm_up];
                 loop {
-                    let next = match queue.try_recv() {
-                        Err(TryRecvError::Empty) if !warm.load(Ordering::Relaxed) => {
-                            notebook.warm_up_completion();
-                            warm.store(true, Ordering::Relaxed);
-                            tracing::info!("the compiler is warm");
-                            continue;
-                        }
-                        Err(TryRecvError::Empty) => queue.recv().ok(),
-                        next => next.ok(),
+                    let next = match warming.last() {
+                        None => queue.recv().ok(),
+                        Some(step) => match queue.recv_timeout(PAUSE) {
+                            Ok(job) => Some(job),
+                            Err(RecvTimeoutError::Timeout) => {
+                                step(&mut notebook);
+                                warming.pop();
+                                if warming.is_empty() {
+                                    warm.store(true, Ordering::Relaxed);
+                                    tracing::info!("the compiler is warm");
+                                }
+                                continue;
+                            }
+                            Err(RecvTimeoutError::Disconnected) => None,
+                        },
                     };
                     let Some(job) = next else { return };
+                    let _during = notebook.busy();
                     // A job's own answer is lost with its panic, and whoever waits for it is told so by that.
                     if catch_unwind(AssertUnwindSafe(|| job(&mut notebook))).is_err() {
                         tracing::error!("a job of the evcxr thread panicked");
