@@ -61,7 +61,7 @@ impl CellOutput {
 
     fn show_line(&self, now: Page, activity: String) -> Page {
         let data = MimeBundle::from_iter([("text/plain".to_owned(), Value::String(activity))]);
-        let transient = Transient::named(&format!("{}-compile-status", self.parent.msg_id));
+        let transient = Transient::named(format!("{}-compile-status", self.parent.msg_id));
         let parent = Some(&self.parent);
         if now == Page::Line {
             let update = UpdateDisplayData {
