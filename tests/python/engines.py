@@ -16,12 +16,14 @@ from typing import Any
 
 import psutil
 
-from chorus_client import DEADLINE, Kernel, Message, Result
+from chorus_client import DEADLINE, Kernel, Message, Result, is_compile_status, without_compile_status
 from live import Event, Live, Request, error_text, plain
 
 # "A clear error within two seconds": the issue's, for mistakes and for engines that are not there.
 SOON = 2.0
 PROGRESS = re.compile(r"%px: +\d+%\|.*\| \d+/\d+ engines \[")
+# The same line while engines wait for the compiler.
+COMPILING = re.compile(r"%px: \D.* \[\d+:\d\d\]$")
 
 
 @contextmanager
@@ -116,7 +118,7 @@ def pieces(messages: Iterable[Message]) -> list[dict[str, Any]]:
     """The outputs as a page has them in the end: text of one stream joined, displays in their last state. Errors are left out, and so
     is the progress line: it depends on how busy the machine is whether there is one."""
     outputs: list[dict[str, Any]] = []
-    for message in messages:
+    for message in without_compile_status(messages):
         kind, content = message["msg_type"], message["content"]
         if kind == "stream":
             if outputs and outputs[-1].get("stream") == content["name"]:
@@ -129,7 +131,8 @@ def pieces(messages: Iterable[Message]) -> list[dict[str, Any]]:
             for output in outputs:
                 if output.get("id") == content["transient"]["display_id"]:
                     output["data"] = content["data"]
-    return [output for output in outputs if not PROGRESS.match(output["data"].get("text/plain", ""))]
+    lines = (PROGRESS, COMPILING)
+    return [output for output in outputs if not any(line.match(output["data"].get("text/plain", "")) for line in lines)]
 
 
 def texts(messages: Iterable[Message]) -> list[str]:
@@ -204,8 +207,7 @@ def write_crate(folder: Path, dependencies: str = "", build: str = "") -> None:
 
 def compile_status(event: Event) -> str:
     """What a cell's waiting line says now; empty for any other message."""
-    display = event.content.get("transient", {}).get("display_id", "")
-    return event.content["data"]["text/plain"] if display.endswith("-compile-status") else ""
+    return event.content["data"]["text/plain"] if is_compile_status(event.message) else ""
 
 
 def interrupted(kernel: Kernel, code: str, *when: str) -> Request:
