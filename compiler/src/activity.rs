@@ -1,7 +1,7 @@
 //! What the compiler is doing, in a line for people who wait for it.
 
-use crate::statements::commands;
-use crate::toolchain::{Process, processes};
+use crate::statements::adds_dependencies;
+use crate::toolchain::{Process, own_cargos, processes, with_descendants};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs;
@@ -43,7 +43,7 @@ pub(crate) enum Phase {
 impl Phase {
     /// The phase in which a snippet is compiled.
     pub(crate) fn of(snippet: &str) -> Phase {
-        match commands(snippet).any(|(command, _)| command == "dep") {
+        match adds_dependencies(snippet) {
             true => Phase::Dependencies,
             false => Phase::Snippet,
         }
@@ -105,14 +105,12 @@ impl Activity {
     /// What the cargo that this process has started is doing.
     fn build(&self, phase: Phase) -> Option<String> {
         let processes = processes();
-        let own = std::process::id();
-        let (cargo, arguments) = processes.iter().find_map(|process| {
-            let is_cargo = process.parent == own && process.name == "cargo";
-            let arguments = is_cargo.then(|| arguments(process.id))?;
+        let (cargo, arguments) = own_cargos(&processes).find_map(|cargo| {
+            let arguments = arguments(cargo);
             let builds = ["build", "check", "metadata"]
                 .iter()
                 .any(|name| arguments.iter().any(|argument| argument == name));
-            builds.then_some((process.id, arguments))
+            builds.then_some((cargo, arguments))
         })?;
         let packages = packages(&processes, cargo);
         let is_ours = |package: &str| package == SNIPPET || package.starts_with("chorus_");
@@ -228,14 +226,9 @@ impl Build {
         let target = self
             .folder
             .join(target.map_or(Path::new("target"), Path::new));
+        let of_target = self.target.iter().map(|name| target.join(name));
         let mut found = Vec::new();
-        for folder in [
-            Some(target.clone()),
-            self.target.as_ref().map(|name| target.join(name)),
-        ]
-        .into_iter()
-        .flatten()
-        {
+        for folder in of_target.chain([target.clone()]) {
             let entries = fs::read_dir(folder.join("debug").join("deps"));
             let names = entries.into_iter().flatten().flatten();
             found.extend(names.filter_map(|entry| entry.file_name().into_string().ok()));
@@ -281,15 +274,8 @@ fn done(libraries: &BTreeMap<String, usize>, files: &[String]) -> usize {
 
 /// The packages that processes below `cargo` are compiling, the one that began first at the head.
 fn packages(processes: &[Process], cargo: u32) -> Vec<String> {
-    let mut below = vec![cargo];
     let mut found = Vec::new();
-    let mut next = 0;
-    while let Some(parent) = below.get(next).copied() {
-        let children = processes.iter().filter(|process| process.parent == parent);
-        below.extend(children.map(|process| process.id));
-        next += 1;
-    }
-    for id in below.into_iter().skip(1) {
+    for id in with_descendants(processes, vec![cargo]).into_iter().skip(1) {
         let package = environment(id).remove(OsStr::new("CARGO_PKG_NAME"));
         if let Some(package) = package.and_then(|name| name.into_string().ok())
             && !found.contains(&package)

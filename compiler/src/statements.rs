@@ -232,6 +232,11 @@ pub(crate) fn commands(cell: &str) -> impl Iterator<Item = (&str, &str)> {
     })
 }
 
+/// Whether a cell's commands add dependencies.
+pub(crate) fn adds_dependencies(cell: &str) -> bool {
+    commands(cell).any(|(command, _)| command == "dep")
+}
+
 /// Where the Rust begins: after commands, blank lines and comment lines at the top.
 pub(crate) fn code_start(cell: &str) -> usize {
     let mut start = 0;

@@ -56,29 +56,34 @@ pub(crate) fn std(rustc: &Path) -> io::Result<PathBuf> {
 
 /// Kills the compiles that this process has started, so that evcxr comes back with an error.
 pub fn stop_compiles() {
-    let own = std::process::id();
     let processes = processes();
-    let mut doomed: Vec<u32> = processes
-        .iter()
-        .filter(|process| process.parent == own && process.name == "cargo")
-        .map(|process| process.id)
-        .collect();
-    let mut next = 0;
-    while let Some(parent) = doomed.get(next).copied() {
-        doomed.extend(
-            processes
-                .iter()
-                .filter(|process| process.parent == parent)
-                .map(|process| process.id),
-        );
-        next += 1;
-    }
-    for id in doomed {
+    let cargos = own_cargos(&processes).collect();
+    for id in with_descendants(&processes, cargos) {
         if let Ok(id) = i32::try_from(id) {
             // SAFETY: sends a signal, touches no memory.
             unsafe { libc::kill(id, libc::SIGKILL) };
         }
     }
+}
+
+/// The runs of cargo that this process has started.
+pub(crate) fn own_cargos(processes: &[Process]) -> impl Iterator<Item = u32> {
+    let own = std::process::id();
+    processes
+        .iter()
+        .filter(move |process| process.parent == own && process.name == "cargo")
+        .map(|process| process.id)
+}
+
+/// These processes and all below them, parents before their children.
+pub(crate) fn with_descendants(processes: &[Process], mut ids: Vec<u32>) -> Vec<u32> {
+    let mut next = 0;
+    while let Some(parent) = ids.get(next).copied() {
+        let children = processes.iter().filter(|process| process.parent == parent);
+        ids.extend(children.map(|process| process.id));
+        next += 1;
+    }
+    ids
 }
 
 /// A process of this machine.

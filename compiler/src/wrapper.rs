@@ -286,9 +286,8 @@ fn with_crates(arguments: &[OsString], source: &str, externs: Option<&Externs>) 
             found.extend([argument.clone(), external.clone()]);
         }
     }
-    let named = crates::words(source);
     let is_told = |name: &str| told.iter().any(|told| told == name);
-    let lacks_some = (named.chorus && !is_told("chorus")) || (named.serde && !is_told("serde"));
+    let lacks_some = crates::words(source).any_but(is_told);
     let Some(externs) = externs.filter(|_| lacks_some) else {
         return found;
     };

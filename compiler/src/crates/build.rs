@@ -138,7 +138,7 @@ pub(super) fn build(
 }
 
 /// The cargo that goes with a rustc.
-pub(super) fn cargo(rustc: &Path) -> PathBuf {
+fn cargo(rustc: &Path) -> PathBuf {
     let beside = rustc.with_file_name("cargo");
     if rustc.is_absolute() && beside.exists() {
         beside

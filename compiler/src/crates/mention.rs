@@ -14,6 +14,11 @@ impl Mentioned {
     pub(crate) fn any(self) -> bool {
         self.chorus || self.serde
     }
+
+    /// Whether one of them is not there already.
+    pub(crate) fn any_but(self, is_there: impl Fn(&str) -> bool) -> bool {
+        (self.chorus && !is_there("chorus")) || (self.serde && !is_there("serde"))
+    }
 }
 
 /// The crates that a cell's code names: at the head of a path, or in a `use` or `extern crate`. A variable or a field of such a name, a

@@ -159,8 +159,7 @@ pub(crate) struct Dependencies {
 impl Dependencies {
     /// Whether a crate that is mentioned is not one of the user's own.
     pub(crate) fn are_ours(&self, mentioned: Mentioned) -> bool {
-        let own = |name: &str| self.own.contains_key(name);
-        (mentioned.chorus && !own("chorus")) || (mentioned.serde && !own("serde"))
+        mentioned.any_but(|name| self.own.contains_key(name))
     }
 
     /// Whether the user has another crate of the name `serde`.

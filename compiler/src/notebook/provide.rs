@@ -2,15 +2,14 @@
 
 use super::{Failure, Notebook};
 use crate::crates::{Dependencies, mentioned};
-use crate::statements::commands;
+use crate::statements::{adds_dependencies, commands};
 use crate::wrapper::Effort;
 
 impl Notebook {
     /// Makes sure that what a cell names is there. Returns the commands that add it to evcxr's dependencies, a line each.
     pub(super) fn provide(&mut self, cell: &str) -> Result<String, Failure> {
         let mentioned = mentioned(cell);
-        let depends = commands(cell).any(|(command, _)| command == "dep");
-        if !mentioned.any() && !depends {
+        if !mentioned.any() && !adds_dependencies(cell) {
             return Ok(String::new());
         }
         let mut present = self.dependencies();
@@ -58,7 +57,7 @@ impl Notebook {
         found
     }
 
-    /// Adds dependencies to evcxr's state, whatever becomes of the cell.
+    /// Adds our dependencies to evcxr's state, by these commands.
     pub(super) fn depend(&mut self, orders: &str) {
         if orders.is_empty() {
             return;
