@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 const FEATURE: &str = "#[cfg(feature = \"client\")]";
 
 /// What the crate depends on without features.
-const DEPENDENCIES: [&str; 4] = ["libc", "serde", "thiserror", "typeid"];
+const DEPENDENCIES: [&str; 3] = ["libc", "serde", "typeid"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?)

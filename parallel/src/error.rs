@@ -8,51 +8,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Why there is no result. `Debug` is `Display`, so that `unwrap()` in a cell shows sentences.
-#[derive(Clone, thiserror::Error)]
+#[derive(Clone)]
 pub enum Error {
     /// There is nothing to connect to.
-    #[error("failed to connect to a cluster: {reason}")]
     Connect {
         /// What was tried, and what to do.
         reason: String,
     },
     /// A program's own cluster did not start.
-    #[error("failed to start a cluster: {reason}")]
     Start {
         /// What stood in the way, and what to do.
         reason: String,
     },
     /// The connection ended. What has arrived before stays readable.
-    #[error(
-        "lost the connection to the cluster: {reason}. Make a new client with `Client::connect()`"
-    )]
     Lost {
         /// What the carrier said, or how the connection ended.
         reason: String,
     },
     /// The targets name no engines.
-    #[error("{reason}")]
     Targets {
         /// Which, and which engines there are.
         reason: String,
     },
     /// A function's code can't be named to an engine.
-    #[error("failed to find the code of a function: {reason}")]
     Function {
         /// Why.
         reason: String,
     },
     /// A value can't be turned into bytes, or a result's bytes into a value.
-    #[error("failed to {action}: {source}")]
     Codec {
         /// What was being done.
         action: &'static str,
         /// What is wrong with the value or the bytes.
-        #[source]
         source: CodecError,
     },
     /// A variable can't be moved to or from an engine.
-    #[error("failed to {action} the variable `{name}`: {reason}")]
     Variable {
         /// What was being done.
         action: &'static str,
@@ -62,15 +52,10 @@ pub enum Error {
         reason: String,
     },
     /// A task failed.
-    #[error("{0}")]
     Task(Arc<TaskError>),
     /// Several tasks, or items of a map, failed.
-    #[error("{0}")]
     Composite(Arc<CompositeError>),
     /// It takes longer than the caller wanted to wait. The tasks go on.
-    #[error(
-        "not done after {waited:?}: {done} of {total} are; the rest goes on, ask again later or `abort()` it"
-    )]
     TimedOut {
         /// How long was waited.
         waited: Duration,
@@ -80,14 +65,57 @@ pub enum Error {
         total: usize,
     },
     /// `map_reduce` over nothing has no value.
-    #[error("there is no value, since there were no items to reduce")]
     Empty,
     /// The cluster refused a request.
-    #[error("the cluster refused: {reason}")]
     Refused {
         /// In its words.
         reason: String,
     },
+}
+
+// Written out, since `thiserror` would be compiled for each user before the first cell that names this crate.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Connect { reason } => write!(f, "failed to connect to a cluster: {reason}"),
+            Error::Start { reason } => write!(f, "failed to start a cluster: {reason}"),
+            Error::Lost { reason } => write!(
+                f,
+                "lost the connection to the cluster: {reason}. Make a new client with `Client::connect()`"
+            ),
+            Error::Targets { reason } => f.write_str(reason),
+            Error::Function { reason } => {
+                write!(f, "failed to find the code of a function: {reason}")
+            }
+            Error::Codec { action, source } => write!(f, "failed to {action}: {source}"),
+            Error::Variable {
+                action,
+                name,
+                reason,
+            } => write!(f, "failed to {action} the variable `{name}`: {reason}"),
+            Error::Task(task) => write!(f, "{task}"),
+            Error::Composite(composite) => write!(f, "{composite}"),
+            Error::TimedOut {
+                waited,
+                done,
+                total,
+            } => write!(
+                f,
+                "not done after {waited:?}: {done} of {total} are; the rest goes on, ask again later or `abort()` it"
+            ),
+            Error::Empty => f.write_str("there is no value, since there were no items to reduce"),
+            Error::Refused { reason } => write!(f, "the cluster refused: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Error::Codec { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Debug for Error {

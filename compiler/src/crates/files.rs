@@ -13,14 +13,13 @@ use std::path::{Path, PathBuf};
 const DEPENDENCIES: &str = r#"[dependencies]
 libc = "0.2"
 serde = { version = "1", features = ["derive", "alloc"] }
-thiserror = "2"
 typeid = "1"
 "#;
 
-/// cargo's configuration for the crate `chorus`, which is optimised as a program is. It goes to a folder above the packages that depend on the
+/// cargo's configuration for the crate `chorus`: optimised, in the way that takes rustc the least time (`tests/bench_tasks.py` finds no difference between
+/// the levels). It goes to a folder above the packages that depend on the
 /// crate: evcxr writes its manifest itself. What is compiled under the same profile is the same crate to rustc.
-pub(crate) const PROFILE: &str =
-    "[profile.dev.package.chorus]\nopt-level = 3\ndebug-assertions = false\n";
+pub(crate) const PROFILE: &str = "[profile.dev.package.chorus]\nopt-level = \"s\"\ncodegen-units = 2\nincremental = false\ndebug-assertions = false\n";
 
 /// As evcxr writes it, so that cargo compiles the dependencies in the same way.
 const BUILD: &str = r#"[package]
@@ -118,7 +117,7 @@ pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
         files.push((Path::new("chorus/src").join(name), (*text).to_owned()));
         let head = if *name == "lib.rs" { FOR_READERS } else { "" };
         let path = Path::new("signposts/chorus/src").join(name);
-        files.push((path, format!("{head}{text}{}", errors(text))));
+        files.push((path, format!("{head}{text}")));
     }
     files
 }
@@ -141,28 +140,6 @@ pub(super) fn write(sources: &Sources, folder: &Path) -> io::Result<()> {
         Err(_) if folder.exists() => Ok(()),
         outcome => outcome,
     }
-}
-
-/// What the derive of `thiserror` would add to a source: rust-analyzer expands no procedural macros here, and without it would not know that
-/// an error has a text.
-fn errors(text: &str) -> String {
-    let mut found = String::new();
-    for (at, _) in text.match_indices("thiserror::Error)]") {
-        let words = text[at..].lines().skip(1).find_map(|line| {
-            let line = line
-                .trim_start_matches("pub(crate) ")
-                .trim_start_matches("pub ");
-            line.strip_prefix("enum ").or(line.strip_prefix("struct "))
-        });
-        let end = |c: char| !(c.is_alphanumeric() || c == '_');
-        if let Some(name) = words.and_then(|words| words.split(end).next()) {
-            found.push_str(&format!(
-                "impl ::std::fmt::Display for {name} {{ fn fmt(&self, _: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {{ Ok(()) }} }}\n\
-                 impl ::std::error::Error for {name} {{}}\n"
-            ));
-        }
-    }
-    found
 }
 
 /// Name and configuration of both crates as dependencies of evcxr's crate, as signposts.
@@ -192,18 +169,6 @@ fn local(folder: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    #[test]
-    fn errors_have_texts_for_rust_analyzer() {
-        let source = "#[derive(Debug, thiserror::Error)]\n#[error(\"x\")]\npub enum Error {\n}\n#[derive(thiserror::Error)]\nstruct Other(u8);\n";
-        let added = super::errors(source);
-        assert!(added.contains("Display for Error {"), "{added}");
-        assert!(
-            added.contains("impl ::std::error::Error for Other {}"),
-            "{added}"
-        );
-        assert_eq!(super::errors("struct S;"), "");
-    }
-
     /// The manifest for cells says what the workspace's says.
     #[test]
     fn the_crate_needs_what_its_manifest_says() {

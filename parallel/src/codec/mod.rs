@@ -29,51 +29,66 @@ mod encode;
 
 use serde::Serialize;
 use serde::de::{DeserializeOwned, DeserializeSeed};
+use std::fmt;
 use std::marker::PhantomData;
 
 /// The first byte of a length that takes eight more.
 const LONG: u8 = 255;
 
 /// Why a value could not be turned into bytes, or bytes into a value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CodecError {
     /// The type's own implementation of serde's traits says so.
-    #[error("{0}")]
     Custom(String),
     /// The bytes end within the value.
-    #[error("the bytes end {missing} bytes too early")]
     Short {
         /// How many are missing at least.
         missing: usize,
     },
     /// The value ends before the bytes.
-    #[error("{excess} bytes are left over after the value")]
     Excess {
         /// How many are left.
         excess: usize,
     },
     /// These bytes are no value of this kind.
-    #[error("the bytes hold no valid {kind}")]
     Invalid {
         /// What was expected.
         kind: &'static str,
     },
     /// The type wants to be told what the bytes hold, as `serde_json::Value` and untagged enums do.
-    #[error(
-        "this type finds out from the data what it holds (an untagged or flattened type, or a JSON value), and \
-         the format doesn't say: use a type with a fixed shape, or send its text"
-    )]
     NotSelfDescribing,
     /// A field is left out of this value.
-    #[error(
-        "the field `{field}` is left out of the value (`skip_serializing_if`), and the format can't say so: let the field be written \
-         always, or send the value's text"
-    )]
     Skipped {
         /// Its name.
         field: &'static str,
     },
 }
+
+impl fmt::Display for CodecError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CodecError::Custom(message) => f.write_str(message),
+            CodecError::Short { missing } => {
+                write!(f, "the bytes end {missing} bytes too early")
+            }
+            CodecError::Excess { excess } => {
+                write!(f, "{excess} bytes are left over after the value")
+            }
+            CodecError::Invalid { kind } => write!(f, "the bytes hold no valid {kind}"),
+            CodecError::NotSelfDescribing => f.write_str(
+                "this type finds out from the data what it holds (an untagged or flattened type, or a JSON value), and \
+                 the format doesn't say: use a type with a fixed shape, or send its text",
+            ),
+            CodecError::Skipped { field } => write!(
+                f,
+                "the field `{field}` is left out of the value (`skip_serializing_if`), and the format can't say so: let the field be written \
+                 always, or send the value's text"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for CodecError {}
 
 impl serde::ser::Error for CodecError {
     fn custom<T: std::fmt::Display>(message: T) -> Self {
