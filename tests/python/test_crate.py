@@ -184,7 +184,15 @@ def test_the_crate_loses_no_variable_of_a_dependency_with_a_hyphen(fresh_kernel:
     assert fresh_kernel.run("(pair.len(), chorus::codec::encode(&1u8)?.head.is_empty())").expect_ok().text == "(2, false)"
 
 
-@pytest.mark.parametrize("dependency", ['libc = "0.2"', 'thiserror_itself = { package = "thiserror", version = "2" }', 'num_cpus = "1"'])
+@pytest.mark.parametrize(
+    "dependency",
+    [
+        'libc = "0.2"',
+        'thiserror_itself = { package = "thiserror", version = "2" }',
+        'num_cpus = "1"',
+        'async-trait = "0.1"\n:dep tokio-macros = "2"\n:dep zerofrom = { version = "0.1", features = ["derive"] }',
+    ],
+)
 def test_a_dependency_with_the_usual_features_leaves_the_crate_as_it_is(fresh_kernel: Kernel, dependency: str) -> None:
     """Some ask for features of crates that `chorus` depends on, too."""
     fresh_kernel.run(f":dep {SERDE_USER}\nlet target = chorus::Targets::from(1);\n{FEW}", timeout=300).expect_ok()

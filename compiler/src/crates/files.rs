@@ -1,7 +1,7 @@
 //! The files from which the crates are compiled, and the signposts.
 //!
-//! In a folder of its own: `chorus/`, the crate as it is; `features/`, an empty one with the same dependencies; `build/`, which depends on
-//! both crates in the way that evcxr's crate would; and `signposts/`, what rust-analyzer reads instead. To rustc a signpost is empty, so that cargo has next to nothing to do for it.
+//! In a folder of its own: `chorus/`, the crate as it is; `features/`, an empty one with the same dependencies and all features; `build/`, which depends on
+//! all of them in the way that evcxr's crate would; and `signposts/`, what rust-analyzer reads instead. To rustc a signpost is empty, so that cargo has next to nothing to do for it.
 
 use super::Sources;
 use std::fs;
@@ -16,9 +16,16 @@ serde = { version = "1", features = ["derive", "alloc"] }
 typeid = "1"
 "#;
 
-/// cargo's configuration for the crate `chorus`: optimised, in the way that takes rustc the least time (`tests/bench_tasks.py` finds no difference between
-/// the levels). It goes to a folder above the packages that depend on the
-/// crate: evcxr writes its manifest itself. What is compiled under the same profile is the same crate to rustc.
+/// The same for what procedural macros consist of, serde's among them. Nothing is compiled for it, since there is no build script.
+const MACROS: &str = r#"[build-dependencies]
+proc-macro2 = "1"
+quote = "1"
+syn = { version = "3", features = ["full", "extra-traits", "fold", "visit", "visit-mut"] }
+"#;
+
+/// cargo's configuration for the crate `chorus`: optimised, in the way that takes rustc the least time (`tests/bench_tasks.py` finds no
+/// difference). It goes to a folder above the packages that depend on the crate: evcxr writes its manifest itself. What is compiled under the same
+/// profile is the same crate to rustc.
 pub(crate) const PROFILE: &str = "[profile.dev.package.chorus]\nopt-level = \"s\"\ncodegen-units = 2\nincremental = false\ndebug-assertions = false\n";
 
 /// As evcxr writes it, so that cargo compiles the dependencies in the same way.
@@ -44,6 +51,7 @@ overflow-checks = true
 
 [dependencies]
 chorus = { path = "../chorus" }
+chorus_features = { path = "../features" }
 serde = { version = "1", features = ["derive"] }
 
 [workspace]
@@ -58,7 +66,7 @@ const FOR_READERS: &str = "#![cfg(rust_analyzer)]\n";
 /// What a manifest says to depend on serde itself.
 pub(super) const SERDE_ITSELF: &str = "{ version = \"1\", features = [\"derive\"] }";
 
-/// An empty crate that gives others the features that `chorus` does.
+/// An empty crate that asks for the features that other crates often ask for.
 pub(super) const FEATURES: &str = "chorus_features";
 
 const SERDE: &str = include_str!("../../signposts/serde.rs");
@@ -80,11 +88,10 @@ fn dependency(name: &str, folder: &Path) -> String {
     )
 }
 
-/// The manifest of a crate that depends on what `chorus` depends on.
-fn manifest(name: &str) -> String {
+/// The manifest of a crate that depends on what `chorus` depends on, with `more` sections.
+fn manifest(name: &str, more: &str) -> String {
     format!(
-        "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n\
-         [features]\nclient = []\n\n{DEPENDENCIES}\n[workspace]\n"
+        "[package]\nname = \"{name}\"\nversion = \"0.1.0\"\nedition = \"2024\"\n\n{DEPENDENCIES}\n{more}\n[workspace]\n"
     )
 }
 
@@ -92,8 +99,11 @@ fn manifest(name: &str) -> String {
 pub(super) fn all(sources: &Sources) -> Vec<(PathBuf, String)> {
     let mut files: Vec<(PathBuf, String)> = [
         (".cargo/config.toml", PROFILE.to_owned()),
-        ("chorus/Cargo.toml", manifest("chorus")),
-        ("features/Cargo.toml", manifest(FEATURES)),
+        (
+            "chorus/Cargo.toml",
+            manifest("chorus", "[features]\nclient = []\n"),
+        ),
+        ("features/Cargo.toml", manifest(FEATURES, MACROS)),
         ("features/src/lib.rs", String::new()),
         ("build/Cargo.toml", BUILD.to_owned()),
         ("build/Cargo.lock", sources.lock.to_owned()),

@@ -112,12 +112,14 @@ impl Crates {
             if is_named {
                 all.extend(files::signposts(&self.files()?));
             }
-        } else if is_named {
-            all.push(files::chorus(&self.files()?));
-            all.push(files::serde());
-        } else if !present.has_another_serde() {
-            all.push(files::features(&self.files()?));
-            all.push(files::serde());
+        } else {
+            if is_named {
+                all.push(files::chorus(&self.files()?));
+            }
+            if is_named || !present.has_another_serde() {
+                all.push(files::features(&self.files()?));
+                all.push(files::serde());
+            }
         }
         let wanted = all.into_iter().filter(|(name, config)| {
             !own(name) && !present.ours.contains(&(name.to_string(), config.clone()))
