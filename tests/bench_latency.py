@@ -87,17 +87,19 @@ class Contender:
 
 
 class Kernel:
-    """A fresh kernel process and a client."""
+    """A fresh kernel process and a client. `cache`: the user's folder for caches, if it is not to be one of its own."""
 
-    def __init__(self, contender: Contender, folder: Path):
+    def __init__(self, contender: Contender, folder: Path, cache: Path | None = None):
         folder.mkdir()
         file = folder / "connection.json"
         write_connection_file(str(file), key=os.urandom(16).hex().encode(), kernel_name=contender.name)
         self.log = folder / "log"
         environment = os.environ | {f"XDG_{kind}_HOME": str(folder / kind.lower()) for kind in ("DATA", "CONFIG", "CACHE")}
+        if cache:
+            environment["XDG_CACHE_HOME"] = str(cache)
         (folder / "tmp").mkdir()
         environment["TMPDIR"] = str(folder / "tmp")
-        started = time.monotonic()
+        self.started = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([a.format(connection_file=file) for a in contender.argv], stdin=subprocess.DEVNULL,
                                             stdout=log, stderr=log, env=environment, start_new_session=True)
@@ -105,7 +107,7 @@ class Kernel:
         self.client.load_connection_file()
         self.client.start_channels(hb=False)
         contender.version = self.ask("kernel_info_request", {}, 60)[1]["implementation_version"]
-        self.start_seconds = time.monotonic() - started
+        self.start_seconds = time.monotonic() - self.started
 
     def ask(self, kind: str, content: dict, timeout: float) -> tuple[float, dict, list[dict]]:
         """Sends a request; gives seconds until idle, the reply's content and the iopub messages."""

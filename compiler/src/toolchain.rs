@@ -54,16 +54,30 @@ pub(crate) fn std(rustc: &Path) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other(format!("no libstd-*.so in {}", folder.trim())))
 }
 
-/// Kills the compiles that this process has started, so that evcxr comes back with an error.
+/// Kills the compiles that this process has started, so that evcxr comes back with an error. What rust-analyzer asks cargo is over soon,
+/// and it would keep half an answer: without the standard library it finds no types for the rest of the session.
 pub fn stop_compiles() {
     let processes = processes();
-    let cargos = own_cargos(&processes).collect();
+    let cargos = own_cargos(&processes)
+        .filter(|id| !is_asked_by_rust_analyzer(*id))
+        .collect();
     for id in with_descendants(&processes, cargos) {
         if let Ok(id) = i32::try_from(id) {
             // SAFETY: sends a signal, touches no memory.
             unsafe { libc::kill(id, libc::SIGKILL) };
         }
     }
+}
+
+/// Whether cargo was started by rust-analyzer, which builds nothing, and sets this for all that it starts (`ra_ap_toolchain::command`).
+fn is_asked_by_rust_analyzer(cargo: u32) -> bool {
+    const MARK: &[u8] = b"RUSTUP_AUTO_INSTALL=0";
+    let has = |file: &str, wanted: &[&[u8]]| {
+        let text = std::fs::read(format!("/proc/{cargo}/{file}")).unwrap_or_default();
+        text.split(|byte| *byte == 0)
+            .any(|part| wanted.contains(&part))
+    };
+    has("environ", &[MARK]) && !has("cmdline", &[b"build", b"check"])
 }
 
 /// The runs of cargo that this process has started.
@@ -112,4 +126,33 @@ pub(crate) fn processes() -> Vec<Process> {
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In place of cargo: it waits for the end of its input.
+    fn is_spared(mark: &str, arguments: &[&str]) -> bool {
+        let mut cargo = Command::new("sh")
+            .args(["-c", "read line", "cargo"])
+            .args(arguments)
+            .env("RUSTUP_AUTO_INSTALL", mark)
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let spared = is_asked_by_rust_analyzer(cargo.id());
+        drop(cargo.stdin.take());
+        cargo.wait().unwrap();
+        spared
+    }
+
+    #[test]
+    fn rust_analyzers_questions_are_told_from_builds() {
+        assert!(is_spared("0", &["metadata", "--filter-platform"]));
+        assert!(!is_spared("1", &["metadata"]));
+        // Who sets the variable himself can interrupt builds all the same.
+        assert!(!is_spared("0", &["build"]));
+        assert!(!is_spared("0", &["check"]));
+    }
 }

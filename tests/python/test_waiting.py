@@ -81,6 +81,21 @@ def test_an_interrupt_stops_what_would_have_been_compiled_next(fresh_kernel: Ker
     live.settle()
 
 
+def test_what_a_dependency_needs_goes_with_it(fresh_kernel: Kernel, tmp_path: Path, flag: Flag) -> None:
+    slow = tmp_path / "slow-one"
+    write_crate(slow, build=flag.wait())
+    live = Live(fresh_kernel)
+    live.run("let kept = 7;", timeout=120)
+    request = live.submit(f':dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
+    request.until(lambda event: compile_status(event).startswith("compiling slow-one"), timeout=120)
+    live.interrupt()
+    assert request.done().reply["ename"] == "interrupted"
+    assert live.run("kept + 1", timeout=60).text == "8"
+    assert not live.run(":show_deps").text
+    flag.raise_()
+    live.settle()
+
+
 def test_an_error_takes_the_line_away(fresh_kernel: Kernel, tmp_path: Path, flag: Flag) -> None:
     slow = tmp_path / "slow-one"
     write_crate(slow, build=f'{flag.wait()} panic!("no such thing");')

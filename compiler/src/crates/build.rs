@@ -81,7 +81,7 @@ pub(super) fn find(home: &Path) -> Option<Externs> {
     (externs.chorus.exists() && externs.serde.exists()).then_some(externs)
 }
 
-/// Compiles them, which takes some 20 seconds.
+/// Compiles them, which takes some 12 seconds.
 pub(super) fn build(
     sources: &Sources,
     rustc: &Path,

@@ -13,7 +13,7 @@ use crate::diagnostics::{Context, diagnostics};
 use crate::layouts::Layouts;
 use crate::reach::{Added, Preceded, Reach};
 use crate::sources::{Cell, Label, Place, Source, Sources};
-use crate::statements::{Statement, code_start, statements};
+use crate::statements::{Statement, adds_dependencies, code_start, statements};
 use crate::summary::{Found, Summary, Variable};
 use crate::support::{self, Support};
 use crate::toolchain;
@@ -155,7 +155,8 @@ impl Notebook {
             compiled.add(self.compile(count, &source)?);
         }
         let done = self.compile_code(cell, orders, &ours, &mut compiled);
-        if done.is_err() {
+        // What goes with a dependency goes when that does.
+        if done.is_err() && !adds_dependencies(&cell.source) {
             self.to_depend.clone_from(&ours);
         }
         done?;
