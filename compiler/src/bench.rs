@@ -4,8 +4,9 @@
 
 use crate::activity::{Activity, Phase};
 use crate::crates::{Crates, CratesError, Dependencies, Mentioned, Sources};
+use crate::folder;
 use crate::reach::{Added, After, Preceded, Reach};
-use crate::statements::Statement;
+use crate::statements::{Statement, need_inference};
 use crate::stub::Link;
 use crate::summary::{Found, Summary};
 use crate::support::Support;
@@ -160,6 +161,9 @@ pub(crate) struct Bench {
     /// Whether cargo has been given what they were compiled to, or can't be any more.
     pub(crate) is_seeded: bool,
     pub(crate) activity: Activity,
+    /// What hides the standard library from rust-analyzer, while it does.
+    hidden: Option<PathBuf>,
+    opt_level: String,
 }
 
 impl Bench {
@@ -178,6 +182,12 @@ impl Bench {
         std::os::unix::fs::symlink(&executable, &wrapper)?;
         let source = folder.join("support.rs");
         std::fs::write(&source, support_source)?;
+        // evcxr evaluates something when it starts, for which rust-analyzer would read the standard library: two thirds of the start.
+        let library = folder::hidden_std(&folder);
+        let hidden = std::env::var_os(folder::STD_SOURCE).is_some_and(|path| library == path);
+        if hidden {
+            std::fs::create_dir_all(library.join("core"))?;
+        }
         let mut stub = Command::new(&executable);
         stub.arg("stub");
         let link = Link::attach(&mut stub)?;
@@ -196,6 +206,7 @@ impl Bench {
             ..Plan::default()
         };
         let mut state = evcxr.state();
+        let opt_level = state.opt_level().to_owned();
         plan.catches = state.preserve_vars_on_panic();
         state.set_build_env("RUSTC_WORKSPACE_WRAPPER", &wrapper.to_string_lossy());
         state.set_build_env(wrapper::PLAN, &plan_path.to_string_lossy());
@@ -212,8 +223,37 @@ impl Bench {
             sources,
             is_seeded: false,
             activity,
+            hidden: hidden.then_some(library),
+            opt_level,
         };
         Ok((evcxr, bench))
+    }
+
+    /// Whether these statements have types that can't be found before [`show_std`](Bench::show_std).
+    pub(crate) fn lacks_std(&self, statements: &[Statement]) -> bool {
+        self.hidden.is_some() && need_inference(statements)
+    }
+
+    /// Has rust-analyzer read the standard library with the next evaluation. It reads everything again when the manifest has
+    /// changed: `evaluate` is to evaluate something at the optimization level that it is given, and to change nothing.
+    pub(crate) fn show_std<E: Into<Trouble>>(
+        &mut self,
+        evaluate: impl FnOnce(&str) -> Result<EvalOutputs, E>,
+    ) {
+        let Some(library) = self.hidden.take() else {
+            return;
+        };
+        // To cargo it is the same level.
+        let level = format!("{}#", self.opt_level);
+        if let Err(trouble) = self.compile_text(|| evaluate(&level)) {
+            tracing::debug!(
+                ?trouble,
+                "types are found after the next change of a dependency"
+            );
+        }
+        if let Err(error) = std::fs::remove_dir_all(&library) {
+            tracing::warn!(%error, "no types are found");
+        }
     }
 
     /// Compiles a snippet in a namespace, after `commands` of ours. `evaluate` passes its argument to evcxr, whose state stays unchanged.

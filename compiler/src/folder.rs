@@ -22,6 +22,22 @@ pub fn cache() -> PathBuf {
     )
 }
 
+/// Where rust-analyzer looks for the source of the standard library first, if it is there.
+pub const STD_SOURCE: &str = "RUST_SRC_PATH";
+
+/// The folder that rust-analyzer takes for the standard library's while it is there, in a session's folder.
+pub(crate) fn hidden_std(work: &Path) -> PathBuf {
+    work.join("library")
+}
+
+/// Whether [`STD_SOURCE`] is what a session has set for itself.
+pub fn has_hidden_std() -> bool {
+    let path = std::env::var_os(STD_SOURCE).unwrap_or_default();
+    Path::new(&path)
+        .components()
+        .any(|part| part.as_os_str().to_string_lossy().starts_with(PREFIX))
+}
+
 /// A session's temporary folder. Dropping it removes it.
 #[derive(Debug)]
 pub struct Folder {
@@ -63,6 +79,13 @@ impl Folder {
                 });
             }
         }
+    }
+
+    /// The environment that evcxr and rust-analyzer need, in the process that they run in. The second is there only if a user hasn't set it.
+    pub fn environment(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let library = std::env::var_os(STD_SOURCE).is_none();
+        let library = library.then(|| (STD_SOURCE, hidden_std(&self.work)));
+        std::iter::once(("EVCXR_TMPDIR", self.work.clone())).chain(library)
     }
 
     /// The path of the folder in it that is the session's to fill.

@@ -1,7 +1,7 @@
 //! A cell's text seen as evcxr sees it: commands first, then statements, items and perhaps a last expression.
 
-use crate::facts::Facts;
-use ra_ap_syntax::ast::{self, AstNode, HasName};
+use crate::facts::{Facts, words};
+use ra_ap_syntax::ast::{self, AstNode, HasName, LiteralKind};
 use ra_ap_syntax::{Edition, SourceFile, SyntaxNode};
 use std::ops::Range;
 
@@ -39,6 +39,35 @@ impl Statement {
                 Some((name, pattern.mut_token().is_some()))
             })
             .collect()
+    }
+
+    /// Whether the type of a variable that it introduces, in a cell of these statements, has to be inferred from more than a literal.
+    fn needs_inference(&self, all: &[Statement]) -> bool {
+        let Some(this) = ast::LetStmt::cast(self.node.clone()) else {
+            return false;
+        };
+        let is_plain = matches!(this.pat(), Some(ast::Pat::IdentPat(pattern)) if pattern.pat().is_none() && pattern.ref_token().is_none());
+        let is_told = match (this.ty(), this.initializer()) {
+            (Some(kind), _) => !kind.syntax().descendants().any(|node| {
+                ast::InferType::can_cast(node.kind()) || ast::ImplTraitType::can_cast(node.kind())
+            }),
+            (None, Some(ast::Expr::Literal(literal))) => match literal.kind() {
+                LiteralKind::IntNumber(number) if number.suffix().is_none() => !self.is_used(all),
+                LiteralKind::FloatNumber(number) if number.suffix().is_none() => !self.is_used(all),
+                _ => true,
+            },
+            _ => false,
+        };
+        let is_known = self.bindings().is_empty() || is_plain && is_told;
+        !is_known
+    }
+
+    /// Whether another of these statements mentions a variable that it introduces.
+    fn is_used(&self, all: &[Statement]) -> bool {
+        let names = self.variables();
+        all.iter()
+            .filter(|other| other.range != self.range)
+            .any(|other| words(&other.text()).any(|word| names.iter().any(|name| name == word)))
     }
 
     /// The name that it defines, if values can depend on how it is defined: a type's layout, a trait's table of methods, a
@@ -120,6 +149,11 @@ impl Statement {
     pub(crate) fn is_expression(&self) -> bool {
         ast::Expr::can_cast(self.node.kind())
     }
+}
+
+/// Whether the types of a cell's variables have to be inferred from more than literals.
+pub(crate) fn need_inference(cell: &[Statement]) -> bool {
+    cell.iter().any(|statement| statement.needs_inference(cell))
 }
 
 /// What a statement adds to the definitions that later cells see.
@@ -260,6 +294,44 @@ pub fn ends_in_expression(cell: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whose_types_have_to_be_inferred() {
+        for (cell, needs) in [
+            ("1 + 1", false),
+            ("println!(\"x\");", false),
+            (
+                "fn f() -> i32 { let x = Vec::new(); x.len() as i32 }",
+                false,
+            ),
+            ("let x = 5;", false),
+            ("let mut x = \"text\";", false),
+            ("let x = b\"bytes\";", false),
+            ("let x: Vec<String> = Vec::new();", false),
+            (
+                "let mut x: Box<dyn Fn(i32) -> i32> = Box::new(|x| x);",
+                false,
+            ),
+            ("let _ = f();", false),
+            ("let x = 5; let y = 2.5; let z = 7u8; z + 1", false),
+            // The number takes the type of what it is added to.
+            ("let x = 5; all.len() + x", true),
+            ("let x = 2.5; take(&[x])", true),
+            ("let x = 5; println!(\"{x}\")", true),
+            ("let x = -5;", true),
+            ("let x = vec![1];", true),
+            ("let x;", true),
+            ("let x: Vec<_> = Vec::new();", true),
+            ("let x: impl Fn() = || ();", true),
+            ("let (x, y) = (1, 2);", true),
+            ("let (x, y): (i32, i32) = (1, 2);", true),
+            ("let x @ y = 1;", true),
+            ("let ref x = 5;", true),
+            ("let Some(x) = Some(1) else { panic!() };", true),
+        ] {
+            assert_eq!(need_inference(&statements(cell)), needs, "{cell}");
+        }
+    }
 
     #[test]
     fn statements_cover_the_code() {

@@ -70,14 +70,17 @@ pub fn stop_compiles() {
 }
 
 /// Whether cargo was started by rust-analyzer, which builds nothing, and sets this for all that it starts (`ra_ap_toolchain::command`).
+/// One that is about to start shows no environment yet: that can't be told.
 fn is_asked_by_rust_analyzer(cargo: u32) -> bool {
     const MARK: &[u8] = b"RUSTUP_AUTO_INSTALL=0";
-    let has = |file: &str, wanted: &[&[u8]]| {
-        let text = std::fs::read(format!("/proc/{cargo}/{file}")).unwrap_or_default();
+    let read = |file: &str| std::fs::read(format!("/proc/{cargo}/{file}")).unwrap_or_default();
+    let has = |text: &[u8], wanted: &[&[u8]]| {
         text.split(|byte| *byte == 0)
             .any(|part| wanted.contains(&part))
     };
-    has("environ", &[MARK]) && !has("cmdline", &[b"build", b"check"])
+    let environment = read("environ");
+    (environment.is_empty() || has(&environment, &[MARK]))
+        && !has(&read("cmdline"), &[b"build", b"check"])
 }
 
 /// The runs of cargo that this process has started.
@@ -131,16 +134,21 @@ pub(crate) fn processes() -> Vec<Process> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Read;
+    use std::process::Stdio;
 
-    /// In place of cargo: it waits for the end of its input.
+    /// In place of cargo: it says that it is there, and waits for the end of its input.
     fn is_spared(mark: &str, arguments: &[&str]) -> bool {
         let mut cargo = Command::new("sh")
-            .args(["-c", "read line", "cargo"])
+            .args(["-c", "echo; read line", "cargo"])
             .args(arguments)
             .env("RUSTUP_AUTO_INSTALL", mark)
-            .stdin(std::process::Stdio::piped())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
             .spawn()
             .unwrap();
+        let mut said = [0];
+        cargo.stdout.take().unwrap().read_exact(&mut said).unwrap();
         let spared = is_asked_by_rust_analyzer(cargo.id());
         drop(cargo.stdin.take());
         cargo.wait().unwrap();

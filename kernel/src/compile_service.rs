@@ -22,8 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
     let executable = std::env::current_exe().context("failed to find this program's file")?;
     let folder = Folder::create().context("failed to make a temporary folder")?;
-    // SAFETY: no other thread has been started.
-    unsafe { std::env::set_var("EVCXR_TMPDIR", folder.path()) };
+    for (name, value) in folder.environment() {
+        // SAFETY: no other thread has been started.
+        unsafe { std::env::set_var(name, value) };
+    }
     let (working, ended) = mpsc::channel();
     let activity = Activity::default();
     let options = Options {

@@ -108,6 +108,33 @@ def test_an_error_takes_the_line_away(fresh_kernel: Kernel, tmp_path: Path, flag
     live.settle()
 
 
+def test_a_first_cell_without_inference_reads_no_standard_library(start_kernel: Callable[..., Kernel]) -> None:
+    live = Live(start_kernel())
+    code = 'let n: usize = 2; let text = "a b"; let mut all: Vec<String> = Vec::new();\nall.push(text.to_owned());\nall.len() + n'
+    first = live.submit(code)
+    assert first.done(timeout=120).text == "3"
+    assert not {"reading the standard library", "inferring types"} & set(lines(first))
+    # Who wants types gets them, whoever comes first.
+    assert live.run("let k = 3; all.len() + k", timeout=120).text == "4", "the number is of the type that it is used as"
+    live.run("let words: Vec<_> = text.split(' ').map(str::to_owned).collect(); let most = all.iter().max().cloned();", timeout=120)
+    assert live.run("(words, most)").text == '(["a", "b"], Some("a b"))'
+    assert live.run('std::env::var("RUST_SRC_PATH").is_err()').text == "true", "cells see nothing of it"
+    live.settle()
+
+
+def test_a_first_snippet_without_inference_reads_no_standard_library(fresh_kernel: Kernel) -> None:
+    live = Live(fresh_kernel)
+    live.run("%cluster start -n 1", timeout=120)
+    first = live.submit("%px let n = 2i32; n + 40")
+    first.done(timeout=120)
+    assert "42" in "".join(engines.texts(event.message for event in first.iopub))
+    live.run("%px let most = vec![n].into_iter().max();", timeout=120)
+    shown = live.run("%px (most, std::env::var(\"RUST_SRC_PATH\").is_err())", timeout=120)
+    assert "(Some(2), true)" in "".join(engines.texts(event.message for event in shown.iopub))
+    live.run("%cluster stop")
+    live.settle()
+
+
 def test_the_first_cell_of_a_kernel(start_kernel: Callable[..., Kernel]) -> None:
     live = Live(start_kernel())
     request = live.submit("let words = vec![String::new()]; words.len()")

@@ -171,9 +171,16 @@ impl Workshop {
 
     /// rust-analyzer's standard library.
     fn warm_up(&mut self) {
+        self.show_std();
         let (evcxr, eval) = (&mut self.evcxr, &self.root.eval);
         self.bench.warm_up(|snippet| eval(evcxr, &[], snippet));
         tracing::info!("the compiler is warm");
+    }
+
+    fn show_std(&mut self) {
+        let (evcxr, eval) = (&mut self.evcxr, &self.root.eval);
+        self.bench
+            .show_std(|level| eval(evcxr, &[Change::OptLevel(level.to_owned())], "()"));
     }
 
     fn sweep(&mut self) {
@@ -375,6 +382,9 @@ impl Workshop {
         };
         if found.is_empty() && changes.is_empty() {
             return Ok(unchanged);
+        }
+        if matches!(way, Way::New(_)) && self.bench.lacks_std(&found) {
+            self.show_std();
         }
         let layouts = base.layouts.after(&found);
         let lost = base.layouts.lost(&layouts, &base.summary.kinds());

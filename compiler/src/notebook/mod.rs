@@ -99,8 +99,15 @@ impl Notebook {
 
     /// Has rust-analyzer load the standard library and cargo build with the wrapper once, which the first cell would wait for.
     pub fn warm_up(&mut self) {
+        self.show_std();
         let context = &mut self.context;
         self.bench.warm_up(|snippet| context.execute(snippet));
+    }
+
+    fn show_std(&mut self) {
+        let context = &mut self.context;
+        self.bench
+            .show_std(|level| context.execute(&format!(":opt {level}\n()")));
     }
 
     /// Does the same for the first completion.
@@ -214,6 +221,9 @@ impl Notebook {
         self.bench.plan.display = !format.changed && !format.types;
         let catches = self.bench.plan.catches;
         self.bench.plan.catches = orders.catches().unwrap_or(catches);
+        if self.bench.lacks_std(&found) {
+            self.show_std();
+        }
         let context = &mut self.context;
         let product = self
             .bench
@@ -330,6 +340,7 @@ impl Notebook {
 
     /// Suggestions for the byte `position` of `cell`.
     pub fn complete(&mut self, cell: &str, position: usize) -> Completions {
+        self.show_std();
         self.show_crates(cell);
         let found = statements(cell);
         let names = self.names_at(cell, position);
@@ -412,6 +423,7 @@ impl Notebook {
 
     /// What is known of the name that ends at the byte `position` of `cell`.
     pub fn inspect(&mut self, cell: &str, position: usize) -> Option<Documentation> {
+        self.show_std();
         self.show_crates(cell);
         let cell = cell.get(..position)?;
         let found = statements(cell);

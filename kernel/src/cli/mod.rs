@@ -147,6 +147,7 @@ pub fn main() -> ExitCode {
     if Path::new(&name).file_name() == Some(compiler::wrapper::NAME.as_ref()) {
         return compiler::wrapper::main();
     }
+    forget_hidden_std();
     // Neither is to pay for what the kernel needs.
     match std::env::args_os().nth(1) {
         Some(role) if role == "runtime" => runtime::child_main(),
@@ -156,6 +157,14 @@ pub fn main() -> ExitCode {
     compiler::hook();
     forget_build_flags();
     exit(run(Cli::parse().role))
+}
+
+/// What a kernel or a compiler keeps from its own rust-analyzer is not for the processes that it starts.
+fn forget_hidden_std() {
+    if compiler::folder::has_hidden_std() {
+        // SAFETY: no other thread has been started.
+        unsafe { std::env::remove_var(compiler::folder::STD_SOURCE) };
+    }
 }
 
 /// `cargo run` gives a program the environment of its own build. What `.cargo/config.toml` says for libzmq is not for the crates that cells depend on.
@@ -246,8 +255,10 @@ fn with_session<F: Future<Output = anyhow::Result<()>>>(
 ) -> anyhow::Result<()> {
     let executable = std::env::current_exe().context("failed to find this program's file")?;
     let folder = Folder::create().context("failed to make a temporary folder")?;
-    // SAFETY: no other thread has been started.
-    unsafe { std::env::set_var("EVCXR_TMPDIR", folder.path()) };
+    for (name, value) in folder.environment() {
+        // SAFETY: no other thread has been started.
+        unsafe { std::env::set_var(name, value) };
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()

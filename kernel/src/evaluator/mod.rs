@@ -225,6 +225,9 @@ impl Evaluator {
     ) -> Result<Runtime, String> {
         let mut command = Command::new(executable);
         command.arg("runtime");
+        if compiler::folder::has_hidden_std() {
+            command.env_remove(compiler::folder::STD_SOURCE);
+        }
         if let Some(carrier) = &self.shared.carrier {
             command.env(chorus::wire::CARRIER, carrier);
         }
