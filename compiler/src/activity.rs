@@ -23,6 +23,8 @@ struct State {
     phase: Option<Phase>,
     /// Whether rust-analyzer has read the standard library.
     is_warm: bool,
+    /// Whether it has none to read yet.
+    has_hidden_std: bool,
     /// What the build that was seen last consists of.
     build: Option<Build>,
 }
@@ -83,6 +85,11 @@ impl Activity {
         self.state().is_warm = true;
     }
 
+    /// rust-analyzer has no standard library to read, or has it from now on.
+    pub(crate) fn note_hidden_std(&self, is_hidden: bool) {
+        self.state().has_hidden_std = is_hidden;
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -127,8 +134,14 @@ impl Activity {
 
     /// What happens in this process while no cargo runs.
     fn in_process(&self, phase: Phase) -> &'static str {
+        let (is_warm, has_hidden_std) = {
+            let state = self.state();
+            (state.is_warm, state.has_hidden_std)
+        };
         match phase {
-            _ if !self.state().is_warm => "reading the standard library",
+            Phase::Dependencies if has_hidden_std => "reading the dependencies",
+            _ if has_hidden_std => "compiling the cell",
+            _ if !is_warm => "reading the standard library",
             Phase::Dependencies => "reading the dependencies",
             _ => "inferring types",
         }

@@ -182,11 +182,13 @@ impl Bench {
         std::os::unix::fs::symlink(&executable, &wrapper)?;
         let source = folder.join("support.rs");
         std::fs::write(&source, support_source)?;
-        // evcxr evaluates something when it starts, for which rust-analyzer would read the standard library: two thirds of the start.
-        let library = folder::hidden_std(&folder);
-        let hidden = std::env::var_os(folder::STD_SOURCE).is_some_and(|path| library == path);
-        if hidden {
+        // evcxr evaluates something when it starts, for which rust-analyzer would read the standard library: most of the start.
+        let named = std::env::var_os(folder::STD_SOURCE);
+        let hidden = Some(folder::hidden_std(&folder))
+            .filter(|library| named.is_some_and(|named| *library == named));
+        if let Some(library) = &hidden {
             std::fs::create_dir_all(library.join("core"))?;
+            activity.note_hidden_std(true);
         }
         let mut stub = Command::new(&executable);
         stub.arg("stub");
@@ -223,7 +225,7 @@ impl Bench {
             sources,
             is_seeded: false,
             activity,
-            hidden: hidden.then_some(library),
+            hidden,
             opt_level,
         };
         Ok((evcxr, bench))
@@ -234,25 +236,30 @@ impl Bench {
         self.hidden.is_some() && need_inference(statements)
     }
 
-    /// Has rust-analyzer read the standard library with the next evaluation. It reads everything again when the manifest has
-    /// changed: `evaluate` is to evaluate something at the optimization level that it is given, and to change nothing.
-    pub(crate) fn show_std<E: Into<Trouble>>(
+    /// Has rust-analyzer read the standard library with the next evaluation. It reads everything again whenever the manifest has
+    /// changed. So `reload` shows it one with the optimization level that it is given, which the next evaluation's differs from.
+    pub(crate) fn show_std(
         &mut self,
-        evaluate: impl FnOnce(&str) -> Result<EvalOutputs, E>,
+        reload: impl FnOnce(&mut Bench, &str) -> Result<(), Trouble>,
     ) {
-        let Some(library) = self.hidden.take() else {
+        let Some(library) = self.hidden.clone() else {
             return;
         };
-        // To cargo it is the same level.
+        // A comment to cargo.
         let level = format!("{}#", self.opt_level);
-        if let Err(trouble) = self.compile_text(|| evaluate(&level)) {
-            tracing::debug!(
-                ?trouble,
-                "types are found after the next change of a dependency"
-            );
+        match reload(self, &level) {
+            Ok(()) => {
+                self.hidden = None;
+                self.activity.note_hidden_std(false);
+            }
+            // Whoever needs types next tries again.
+            Err(trouble) => tracing::info!(?trouble, "rust-analyzer may not have seen a change"),
         }
-        if let Err(error) = std::fs::remove_dir_all(&library) {
-            tracing::warn!(%error, "no types are found");
+        match std::fs::remove_dir_all(&library) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                tracing::warn!(%error, "no types are found");
+            }
+            _ => {}
         }
     }
 
@@ -271,10 +278,8 @@ impl Bench {
             self.plan.decisive = reach.all_items;
             self.plan.macros = reach.macros(statements);
             let compiled = self.compile_text(|| evaluate(&text));
-            if statements
-                .iter()
-                .any(|statement| !statement.variables().is_empty())
-            {
+            let mut variables = statements.iter().flat_map(Statement::variables);
+            if self.hidden.is_none() && variables.next().is_some() {
                 self.activity.note_types();
             }
             match compiled {
@@ -295,7 +300,7 @@ impl Bench {
     }
 
     /// Compiles one text; `None` if it has nothing to compile.
-    fn compile_text<E: Into<Trouble>>(
+    pub(crate) fn compile_text<E: Into<Trouble>>(
         &mut self,
         work: impl FnOnce() -> Result<EvalOutputs, E>,
     ) -> Result<Option<Kept>, Trouble> {

@@ -81,7 +81,7 @@ impl Folder {
         }
     }
 
-    /// The environment that evcxr and rust-analyzer need, in the process that they run in. The second is there only if a user hasn't set it.
+    /// The environment that evcxr and rust-analyzer need, in the process that they run in. [`STD_SOURCE`] is among it only if a user hasn't set it.
     pub fn environment(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
         let library = std::env::var_os(STD_SOURCE).is_none();
         let library = library.then(|| (STD_SOURCE, hidden_std(&self.work)));

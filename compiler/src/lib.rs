@@ -40,7 +40,7 @@ pub use session::Session;
 pub use sources::{Place, Source};
 pub use statements::ends_in_expression;
 pub use support::Support;
-pub use toolchain::stop_compiles;
+pub use toolchain::{interrupt_compiles, stop_compiles};
 
 /// Acts as rustc under `:cache` and `:allow_static_linking 0`, when evcxr has cargo call this binary so.
 /// To be called first in `main`.

@@ -1,6 +1,6 @@
 //! A cell's text seen as evcxr sees it: commands first, then statements, items and perhaps a last expression.
 
-use crate::facts::{Facts, words};
+use crate::facts::{Facts, bare, words};
 use ra_ap_syntax::ast::{self, AstNode, HasName, LiteralKind};
 use ra_ap_syntax::{Edition, SourceFile, SyntaxNode};
 use std::ops::Range;
@@ -54,6 +54,8 @@ impl Statement {
             (None, Some(ast::Expr::Literal(literal))) => match literal.kind() {
                 LiteralKind::IntNumber(number) if number.suffix().is_none() => !self.is_used(all),
                 LiteralKind::FloatNumber(number) if number.suffix().is_none() => !self.is_used(all),
+                // Its type is the standard library's.
+                LiteralKind::CString(_) => false,
                 _ => true,
             },
             _ => false,
@@ -67,7 +69,9 @@ impl Statement {
         let names = self.variables();
         all.iter()
             .filter(|other| other.range != self.range)
-            .any(|other| words(&other.text()).any(|word| names.iter().any(|name| name == word)))
+            .any(|other| {
+                words(&other.text()).any(|word| names.iter().any(|name| bare(name) == word))
+            })
     }
 
     /// The name that it defines, if values can depend on how it is defined: a type's layout, a trait's table of methods, a
@@ -318,6 +322,8 @@ mod tests {
             ("let x = 5; all.len() + x", true),
             ("let x = 2.5; take(&[x])", true),
             ("let x = 5; println!(\"{x}\")", true),
+            ("let r#type = 5; all.len() + r#type", true),
+            ("let x = c\"text\";", true),
             ("let x = -5;", true),
             ("let x = vec![1];", true),
             ("let x;", true),

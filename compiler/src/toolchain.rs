@@ -54,13 +54,20 @@ pub(crate) fn std(rustc: &Path) -> io::Result<PathBuf> {
         .ok_or_else(|| io::Error::other(format!("no libstd-*.so in {}", folder.trim())))
 }
 
-/// Kills the compiles that this process has started, so that evcxr comes back with an error. What rust-analyzer asks cargo is over soon,
-/// and it would keep half an answer: without the standard library it finds no types for the rest of the session.
+/// Kills the compiles that this process has started, so that evcxr comes back with an error. What rust-analyzer asks cargo goes on: it asks
+/// once and would keep half an answer. Without the standard library it finds no types for the rest of the session.
+pub fn interrupt_compiles() {
+    kill(|cargo| !is_asked_by_rust_analyzer(cargo));
+}
+
+/// Kills everything that evcxr has started in this process, which is about to end.
 pub fn stop_compiles() {
+    kill(|_| true);
+}
+
+fn kill(is_meant: impl Fn(u32) -> bool) {
     let processes = processes();
-    let cargos = own_cargos(&processes)
-        .filter(|id| !is_asked_by_rust_analyzer(*id))
-        .collect();
+    let cargos = own_cargos(&processes).filter(|id| is_meant(*id)).collect();
     for id in with_descendants(&processes, cargos) {
         if let Ok(id) = i32::try_from(id) {
             // SAFETY: sends a signal, touches no memory.
@@ -69,18 +76,15 @@ pub fn stop_compiles() {
     }
 }
 
-/// Whether cargo was started by rust-analyzer, which builds nothing, and sets this for all that it starts (`ra_ap_toolchain::command`).
-/// One that is about to start shows no environment yet: that can't be told.
+/// Whether cargo was started by rust-analyzer, which says that nothing is to be installed (`ra_ap_toolchain::command`). Whatever builds says
+/// where to: that is evcxr's or ours. One that is about to start shows no environment yet, so that it can't be told.
 fn is_asked_by_rust_analyzer(cargo: u32) -> bool {
-    const MARK: &[u8] = b"RUSTUP_AUTO_INSTALL=0";
-    let read = |file: &str| std::fs::read(format!("/proc/{cargo}/{file}")).unwrap_or_default();
-    let has = |text: &[u8], wanted: &[&[u8]]| {
-        text.split(|byte| *byte == 0)
-            .any(|part| wanted.contains(&part))
+    let environment = std::fs::read(format!("/proc/{cargo}/environ")).unwrap_or_default();
+    let has = |start: &[u8]| {
+        let mut variables = environment.split(|byte| *byte == 0);
+        variables.any(|variable| variable.starts_with(start))
     };
-    let environment = read("environ");
-    (environment.is_empty() || has(&environment, &[MARK]))
-        && !has(&read("cmdline"), &[b"build", b"check"])
+    environment.is_empty() || has(b"RUSTUP_AUTO_INSTALL=0") && !has(b"CARGO_BUILD_BUILD_DIR=")
 }
 
 /// The runs of cargo that this process has started.
@@ -138,11 +142,12 @@ mod tests {
     use std::process::Stdio;
 
     /// In place of cargo: it says that it is there, and waits for the end of its input.
-    fn is_spared(mark: &str, arguments: &[&str]) -> bool {
+    fn is_spared(environment: &[(&str, &str)]) -> bool {
         let mut cargo = Command::new("sh")
-            .args(["-c", "echo; read line", "cargo"])
-            .args(arguments)
-            .env("RUSTUP_AUTO_INSTALL", mark)
+            .args(["-c", "echo; read line"])
+            .env_remove("RUSTUP_AUTO_INSTALL")
+            .env_remove("CARGO_BUILD_BUILD_DIR")
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -157,10 +162,12 @@ mod tests {
 
     #[test]
     fn rust_analyzers_questions_are_told_from_builds() {
-        assert!(is_spared("0", &["metadata", "--filter-platform"]));
-        assert!(!is_spared("1", &["metadata"]));
+        let mark = ("RUSTUP_AUTO_INSTALL", "0");
+        let build = ("CARGO_BUILD_BUILD_DIR", "target");
+        assert!(is_spared(&[mark]));
+        assert!(!is_spared(&[]));
+        assert!(!is_spared(&[build]));
         // Who sets the variable himself can interrupt builds all the same.
-        assert!(!is_spared("0", &["build"]));
-        assert!(!is_spared("0", &["check"]));
+        assert!(!is_spared(&[mark, build]));
     }
 }

@@ -1,6 +1,6 @@
 //! The files from which the crates are compiled, and the signposts.
 //!
-//! In a folder of its own: `chorus/`, the crate as it is; `features/`, an empty one with the same dependencies and all features; `build/`, which depends on
+//! In a folder of its own: `chorus/`, the crate as it is; `features/`, an empty one that asks for features; `build/`, which depends on
 //! all of them in the way that evcxr's crate would; and `signposts/`, what rust-analyzer reads instead. To rustc a signpost is empty, so that cargo has next to nothing to do for it.
 
 use super::Sources;
@@ -16,7 +16,8 @@ serde = { version = "1", features = ["derive", "alloc"] }
 typeid = "1"
 "#;
 
-/// The same for what procedural macros consist of, serde's among them. Nothing is compiled for it, since there is no build script.
+/// Asks for the features that procedural macros often want of syn 3, which serde's derive consists of: with others, serde and `chorus` would be
+/// other crates. Nothing is compiled for build dependencies, since there is no build script.
 const MACROS: &str = r#"[build-dependencies]
 proc-macro2 = "1"
 quote = "1"
@@ -179,6 +180,17 @@ fn local(folder: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    /// The features are asked of the syn that serde's derive uses.
+    #[test]
+    fn serdes_derive_has_all_of_syn() {
+        let lock = include_str!("../../../Cargo.lock");
+        let derive = lock
+            .split("[[package]]")
+            .find(|package| package.contains("name = \"serde_derive\""));
+        assert!(derive.unwrap().contains("\"syn 3."));
+        assert!(super::MACROS.contains("syn = { version = \"3\""));
+    }
+
     /// The manifest for cells says what the workspace's says.
     #[test]
     fn the_crate_needs_what_its_manifest_says() {

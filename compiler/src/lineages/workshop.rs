@@ -171,6 +171,7 @@ impl Workshop {
 
     /// rust-analyzer's standard library.
     fn warm_up(&mut self) {
+        let _during = self.bench.activity.enter(Phase::StandardLibrary);
         self.show_std();
         let (evcxr, eval) = (&mut self.evcxr, &self.root.eval);
         self.bench.warm_up(|snippet| eval(evcxr, &[], snippet));
@@ -179,8 +180,10 @@ impl Workshop {
 
     fn show_std(&mut self) {
         let (evcxr, eval) = (&mut self.evcxr, &self.root.eval);
-        self.bench
-            .show_std(|level| eval(evcxr, &[Change::OptLevel(level.to_owned())], "()"));
+        self.bench.show_std(|bench, level| {
+            let level = [Change::OptLevel(level.to_owned())];
+            bench.compile_text(|| eval(evcxr, &level, "()")).map(drop)
+        });
     }
 
     fn sweep(&mut self) {

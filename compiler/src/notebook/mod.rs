@@ -99,15 +99,24 @@ impl Notebook {
 
     /// Has rust-analyzer load the standard library and cargo build with the wrapper once, which the first cell would wait for.
     pub fn warm_up(&mut self) {
+        let _during = self.bench.activity.enter(Phase::StandardLibrary);
         self.show_std();
         let context = &mut self.context;
         self.bench.warm_up(|snippet| context.execute(snippet));
     }
 
+    /// See [`Bench::show_std`]. A completion changes no state and compiles nothing.
     fn show_std(&mut self) {
         let context = &mut self.context;
-        self.bench
-            .show_std(|level| context.execute(&format!(":opt {level}\n()")));
+        self.bench.show_std(|_, level| {
+            let text = format!(":opt {level}\n()");
+            let completed = AssertUnwindSafe(|| context.completions(&text, text.len()).map(drop));
+            match catch_unwind(completed) {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(Trouble::Panicked(error.to_string())),
+                Err(_) => Err(Trouble::Panicked("no completion".to_owned())),
+            }
+        });
     }
 
     /// Does the same for the first completion.

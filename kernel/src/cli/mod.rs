@@ -142,12 +142,12 @@ impl Place {
 
 /// The program.
 pub fn main() -> ExitCode {
+    forget_hidden_std();
     // These are called by other programs, which leave no room for a subcommand.
     let name = std::env::args_os().next().unwrap_or_default();
     if Path::new(&name).file_name() == Some(compiler::wrapper::NAME.as_ref()) {
         return compiler::wrapper::main();
     }
-    forget_hidden_std();
     // Neither is to pay for what the kernel needs.
     match std::env::args_os().nth(1) {
         Some(role) if role == "runtime" => runtime::child_main(),

@@ -269,7 +269,7 @@ fn stop(at_work: &Mutex<bool>) {
             if !*at_work {
                 return;
             }
-            compiler::stop_compiles();
+            compiler::interrupt_compiles();
         }
         std::thread::sleep(STOP_INTERVAL);
     }
