@@ -200,9 +200,7 @@ pub async fn start(options: Options) -> Result<Cluster, Error> {
             let state = cluster.state.clone();
             let (profile, files) = (cluster.options.profile.clone(), cluster.files.clone());
             // Engines that are not ready are not in the state yet.
-            for child in &mut cluster.others {
-                let _ = child.start_kill();
-            }
+            end(&mut cluster.others).await;
             remove(&profile, &state, &files).await;
             Err(error)
         }
@@ -222,7 +220,10 @@ async fn start_controller(options: &Options) -> Result<Started, Error> {
     }
     let mut child = spawn(options, "controller", &arguments, "controller")?;
     let log = log_path(options, "controller");
-    ready(&mut child, "controller", &log, options.patience).await?;
+    if let Err(error) = ready(&mut child, "controller", &log, options.patience).await {
+        end(std::slice::from_mut(&mut child)).await;
+        return Err(error);
+    }
     let process = process_of(&child, "controller", &log)?;
     // Waiting for a child closes what of it is in its handle.
     let tie = child.stdin.take();
@@ -408,6 +409,19 @@ fn process_of(child: &Child, role: &'static str, log: &Path) -> Result<Process, 
         })
 }
 
+/// Ends processes, and waits until they have ended.
+async fn end(children: &mut [Child]) {
+    for child in &mut *children {
+        // One that has ended already can't be.
+        let _ = child.start_kill();
+    }
+    for child in children {
+        if let Err(error) = child.wait().await {
+            tracing::warn!(%error, "failed to wait for a process");
+        }
+    }
+}
+
 /// Waits for a process's word that it is ready; gives what it says of itself.
 async fn ready(
     child: &mut Child,
@@ -491,9 +505,7 @@ pub(super) async fn spawn_engines(
     match result {
         Ok(engines) => Ok((children, engines)),
         Err(error) => {
-            for child in &mut children {
-                let _ = child.start_kill();
-            }
+            end(&mut children).await;
             Err(error)
         }
     }
