@@ -16,7 +16,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench_latency import ROOT, Contender, Failed, Kernel, contenders
+from bench_latency import Contender, Failed, Kernel, add_programs, contenders
 
 EXAMPLES = """examples:
   tests/bench_growth.py                         both kernels with 0, 50, 150 and 400 definitions
@@ -151,8 +151,7 @@ def table(kind: Contender, sessions: list[Session]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--evcxr", type=Path, metavar="PATH", help="the evcxr_jupyter program (default: on PATH)")
-    parser.add_argument("--chorus", type=Path, metavar="PATH", default=ROOT / "target/release/chorus", help="the chorus program (default: target/release/chorus)")
+    add_programs(parser)
     parser.add_argument("--alone", action="store_true", help="measure Chorus only")
     parser.add_argument("--sizes", default="0,50,150,400", metavar="N,N,..", help="how many definitions (default: 0,50,150,400)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="cells of each kind in a notebook (default: 7)")

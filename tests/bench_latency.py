@@ -179,6 +179,12 @@ def play(contender: Contender, folder: Path) -> None:
         kernel.end()
 
 
+def add_programs(parser: argparse.ArgumentParser) -> None:
+    """The options that `contenders` takes."""
+    parser.add_argument("--evcxr", type=Path, metavar="PATH", help="the evcxr_jupyter program (default: on PATH)")
+    parser.add_argument("--chorus", type=Path, metavar="PATH", default=ROOT / "target/release/chorus", help="the chorus program (default: target/release/chorus)")
+
+
 def contenders(options: argparse.Namespace) -> tuple[Contender, Contender]:
     if zmq is None:
         raise Failed("this Python has no jupyter_client; `pip install jupyter_client`, or use target/test-venv/bin/python, which tests/run makes")
@@ -223,8 +229,7 @@ def as_text(result: dict) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--evcxr", type=Path, metavar="PATH", help="the evcxr_jupyter program (default: on PATH)")
-    parser.add_argument("--chorus", type=Path, metavar="PATH", default=ROOT / "target/release/chorus", help="the chorus program (default: target/release/chorus)")
+    add_programs(parser)
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="fresh kernels of each kind, alternating (default: 5)")
     parser.add_argument("--json", action="store_true", help="print the result as JSON, times in seconds")
     parser.add_argument("--at-most", type=float, metavar="RATIO", help="exit with 1 if the ratio of medians is larger")

@@ -32,7 +32,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench_growth import checked, resources
-from bench_latency import CELLS, ROOT, Contender, Failed, Kernel, contenders
+from bench_latency import CELLS, Contender, Failed, Kernel, add_programs, contenders
 
 EXAMPLES = """examples:
   tests/bench_start.py                          three rounds of both kernels
@@ -156,8 +156,7 @@ def report(rounds: dict[str, list[dict[str, float]]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--evcxr", type=Path, metavar="PATH", help="the evcxr_jupyter program (default: on PATH)")
-    parser.add_argument("--chorus", type=Path, metavar="PATH", default=ROOT / "target/release/chorus", help="the chorus program (default: target/release/chorus)")
+    add_programs(parser)
     parser.add_argument("--alone", action="store_true", help="measure Chorus only")
     parser.add_argument("--only", default=",".join(JOBS), metavar="NAMES", help=f"some of {','.join(JOBS)}")
     parser.add_argument("--rounds", type=int, default=3, metavar="N", help="how often everything is measured (default: 3)")
