@@ -63,19 +63,20 @@ impl Cells {
         }
     }
 
-    /// Runs a cell, and gives its value. All of its output has been emitted when this returns.
+    /// Runs a cell until one of `interrupts` comes, and gives its value. All of its output has been emitted when this returns.
     pub(crate) async fn run(
         &self,
         cell: &Cell,
         emit: Emit,
         ask: &mut impl Ask,
+        interrupts: Interrupts,
     ) -> Result<Option<MimeBundle>, ErrorInfo> {
         let mut here = Here {
             evaluator: &self.evaluator,
             count: cell.count,
             emit,
             ask,
-            interrupts: self.evaluator.interrupts(),
+            interrupts,
         };
         if only_asks(&cell.code, &at_boundary) {
             let (mut magics, mut engines) = (Magics::new(), Engines::new(self.executable.clone()));
@@ -105,6 +106,11 @@ impl Cells {
     /// Names that snippets gave to variables, functions and types of the engines, as of the last cell.
     pub(crate) fn engine_names(&self) -> Vec<String> {
         lock(&self.names).clone()
+    }
+
+    /// The interrupts from now on.
+    pub(crate) fn interrupts(&self) -> Interrupts {
+        self.evaluator.interrupts()
     }
 
     /// Ends the cell that runs, and what it does on engines.

@@ -46,7 +46,9 @@ async fn count_words(cells: &Cells) -> anyhow::Result<()> {
         let screen = Arc::new(Screen::default());
         let shown = Arc::clone(&screen);
         let show = Arc::new(move |output| shown.print(output));
-        let outcome = cells.run(&cell, show, &mut NoInput).await;
+        let outcome = cells
+            .run(&cell, show, &mut NoInput, cells.interrupts())
+            .await;
         screen.finish();
         match outcome {
             Ok(Some(data)) => print_bundle(&data),

@@ -220,11 +220,11 @@ def test_an_interrupted_timeit_stops(kernel: Kernel) -> None:
 
 @pytest.mark.alone
 def test_an_interrupt_at_once_is_not_lost(kernel: Kernel) -> None:
-    """It comes when the request is on its way to the engines."""
+    """It comes when the kernel has just taken the cell, or when the request is on its way to the engines."""
     live = Live(kernel)
-    for _ in range(10):
+    for first in ["status", "execute_input"] * 5:
         request = live.submit("%px std::thread::sleep(std::time::Duration::from_secs(20));")
-        request.until(lambda event: event.type == "execute_input")
+        request.until(lambda event, first=first: event.type == first)
         live.interrupt().until_reply()
         request.done()
         live.settle()

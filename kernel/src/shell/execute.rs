@@ -3,7 +3,7 @@
 use super::inspect;
 use super::output::CellOutput;
 use crate::cells::Emit;
-use crate::evaluator::{Ask, Cell};
+use crate::evaluator::{Ask, Cell, Interrupts};
 use crate::kernel::{Kernel, lock};
 use crate::outlet::SHELL;
 use cluster::output::Output;
@@ -22,12 +22,14 @@ use tokio::sync::oneshot;
 
 /// Serves an `execute_request`. When it fails and says so, calls `drop_waiting` before the reply.
 pub(crate) async fn serve(kernel: &Kernel, request: &Message, drop_waiting: impl FnOnce() + Send) {
+    // Whoever has seen that the request is served may interrupt it.
+    let interrupts = kernel.cells.interrupts();
     let mut quits = false;
     kernel
         .answer(SHELL, request, async |content: ExecuteRequest| {
             let stop_on_error = content.stop_on_error;
             quits = self::quits(&content.code);
-            let reply = execute(kernel, request, content).await;
+            let reply = execute(kernel, request, content, interrupts).await;
             if stop_on_error && matches!(reply.outcome, Reply::Error(_)) {
                 drop_waiting();
             }
@@ -39,7 +41,12 @@ pub(crate) async fn serve(kernel: &Kernel, request: &Message, drop_waiting: impl
     }
 }
 
-async fn execute(kernel: &Kernel, request: &Message, content: ExecuteRequest) -> ExecuteReply {
+async fn execute(
+    kernel: &Kernel,
+    request: &Message,
+    content: ExecuteRequest,
+    interrupts: Interrupts,
+) -> ExecuteReply {
     let counted = content.enters_history();
     let count = if counted {
         kernel.count.fetch_add(1, Ordering::SeqCst) + 1
@@ -64,7 +71,7 @@ async fn execute(kernel: &Kernel, request: &Message, content: ExecuteRequest) ->
         content: &content,
         count,
     };
-    match running.run().await {
+    match running.run(interrupts).await {
         Ok(payload) => {
             let user_expressions = running.user_expressions().await;
             ExecuteReply::ok(
@@ -94,7 +101,7 @@ struct Running<'a> {
 
 impl Running<'_> {
     /// Runs the cell; gives the reply's payload.
-    async fn run(&mut self) -> Result<Vec<Value>, ErrorInfo> {
+    async fn run(&mut self, interrupts: Interrupts) -> Result<Vec<Value>, ErrorInfo> {
         if let Some(bundle) = self.question().await? {
             let page = Payload::Page {
                 data: bundle,
@@ -115,7 +122,11 @@ impl Running<'_> {
             request: self.request,
             allowed: self.content.allow_stdin,
         };
-        let value = self.kernel.cells.run(&cell, self.emit(), &mut ask).await?;
+        let ran = self
+            .kernel
+            .cells
+            .run(&cell, self.emit(), &mut ask, interrupts);
+        let value = ran.await?;
         if let Some(data) = value {
             self.result(data);
         }
@@ -206,7 +217,9 @@ impl Running<'_> {
                 request: self.request,
                 allowed: false,
             };
-            let value = match self.kernel.cells.run(&cell, emit, &mut ask).await {
+            let interrupts = self.kernel.cells.interrupts();
+            let ran = self.kernel.cells.run(&cell, emit, &mut ask, interrupts);
+            let value = match ran.await {
                 Ok(data) => Reply::Ok(Displayed {
                     data: data.unwrap_or_else(|| lock(&shown).clone()),
                     ..Displayed::default()
