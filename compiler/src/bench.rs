@@ -9,12 +9,13 @@ use crate::reach::{Added, After, Preceded, Reach};
 use crate::statements::{Statement, need_inference};
 use crate::stub::Link;
 use crate::summary::{Found, Summary};
-use crate::support::Support;
+use crate::support::{self, Support};
+use crate::toolchain;
 use crate::wrapper::{self, Effort, Kept, Plan};
 use evcxr::{EvalContext, EvalOutputs};
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc;
 
@@ -22,10 +23,10 @@ use std::sync::mpsc;
 pub(crate) const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
 
 /// A crate's name and what Cargo.toml says of it.
-type Dependency = (&'static str, &'static str);
+pub(crate) type Dependency = (&'static str, &'static str);
 
 /// The dependency that evcxr adds for `.await`. Adding it beforehand saves rust-analyzer one reload of the crate.
-const TOKIO: Dependency = (
+pub(crate) const TOKIO: Dependency = (
     "tokio",
     "{version=\"1.34.0\", features=[\"rt\", \"rt-multi-thread\"]}",
 );
@@ -36,7 +37,7 @@ const WARM_UP: &str =
 
 /// What is needed to start evcxr.
 #[derive(Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// A folder of its own. evcxr works in it (`EVCXR_TMPDIR` names it).
     pub folder: PathBuf,
     /// The `chorus` binary.
@@ -53,7 +54,7 @@ pub struct Settings {
 
 /// What compiles cells.
 #[derive(Clone, Debug)]
-pub struct Toolchain {
+pub(crate) struct Toolchain {
     /// The rustc that evcxr uses.
     pub rustc: PathBuf,
     /// The support library for it.
@@ -62,7 +63,7 @@ pub struct Toolchain {
 
 /// Why evcxr could not be started.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub(crate) enum OpenError {
     /// The file system refused something.
     #[error("failed to prepare the folder for compiled cells: {0}")]
     Io(#[from] std::io::Error),
@@ -78,6 +79,8 @@ pub enum OpenError {
 #[derive(Debug)]
 pub(crate) enum Trouble {
     Evcxr(evcxr::Error),
+    /// By something else than evcxr, which says why.
+    Refused(String),
     Panicked(String),
 }
 
@@ -164,6 +167,11 @@ pub(crate) struct Bench {
     /// What hides the standard library from rust-analyzer, while it does.
     hidden: Option<PathBuf>,
     opt_level: String,
+    /// What goes with [`plan`](Bench::plan)'s toolchain.
+    pub(crate) support: Support,
+    /// The toolchain at the beginning.
+    first: Toolchain,
+    wrapper: PathBuf,
 }
 
 impl Bench {
@@ -196,13 +204,14 @@ impl Bench {
         let (mut evcxr, outputs) = EvalContext::with_subprocess_command(stub)?;
         // The stub prints nothing of its own, so there is nothing to read.
         drop(outputs);
-        let Toolchain { rustc, support } = toolchain.recv().map_err(|_| OpenError::Toolchain)?;
+        let first = toolchain.recv().map_err(|_| OpenError::Toolchain)?;
+        let Toolchain { rustc, support } = first.clone();
         let plan_path = folder.join("plan.json");
         let mut plan = Plan {
             effort: Effort::DryRun,
             product: folder.join("product"),
             cache: folder.join("cache"),
-            support: support.folder,
+            support: support.folder.clone(),
             rustc,
             support_source: source,
             ..Plan::default()
@@ -210,13 +219,7 @@ impl Bench {
         let mut state = evcxr.state();
         let opt_level = state.opt_level().to_owned();
         plan.catches = state.preserve_vars_on_panic();
-        state.set_build_env("RUSTC_WORKSPACE_WRAPPER", &wrapper.to_string_lossy());
-        state.set_build_env(wrapper::PLAN, &plan_path.to_string_lossy());
-        // evcxr repeats cargo's lines on this process's stderr, which is Jupyter's terminal.
-        state.set_build_env("CARGO_TERM_QUIET", "true");
         plan.write(&plan_path)?;
-        evcxr.eval_with_state("", state)?;
-        drop(start);
         let bench = Bench {
             link,
             plan,
@@ -227,8 +230,49 @@ impl Bench {
             activity,
             hidden,
             opt_level,
+            support,
+            first,
+            wrapper,
         };
+        for (name, value) in bench.environment() {
+            state.set_build_env(name, &value);
+        }
+        evcxr.eval_with_state("", state)?;
+        drop(start);
         Ok((evcxr, bench))
+    }
+
+    /// The build's environment variables that connect evcxr with the bench.
+    pub(crate) fn environment(&self) -> [(&'static str, String); 3] {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        [
+            ("RUSTC_WORKSPACE_WRAPPER", text(&self.wrapper)),
+            (wrapper::PLAN, text(&self.plan_path)),
+            // evcxr repeats cargo's lines on this process's stderr, which is Jupyter's terminal.
+            ("CARGO_TERM_QUIET", "true".to_owned()),
+        ]
+    }
+
+    /// Compiles with another toolchain from now on; the first one if `name` is empty.
+    pub(crate) fn use_toolchain(&mut self, name: &str) -> Result<(), Trouble> {
+        let Toolchain { rustc, support } = match name {
+            "" => self.first.clone(),
+            name => {
+                let failed = |error: String| Trouble::Refused(error);
+                let rustc = toolchain::rustc_of(name);
+                let source = std::fs::read_to_string(&self.plan.support_source)
+                    .map_err(|error| failed(error.to_string()))?;
+                let support =
+                    support::ensure(&rustc, &source).map_err(|error| failed(error.to_string()))?;
+                Toolchain { rustc, support }
+            }
+        };
+        self.plan.rustc = rustc;
+        self.plan.crates = None;
+        self.is_seeded = false;
+        self.plan.support.clone_from(&support.folder);
+        self.support = support;
+        Ok(())
     }
 
     /// Whether these statements have types that can't be found before [`show_std`](Bench::show_std).
@@ -400,13 +444,12 @@ impl Bench {
     }
 
     /// Sets evcxr's modes for `?` and `.await`, which it otherwise enters by a failed compile in every cell. `evaluate` takes a
-    /// state, a dependency to add, and a snippet, and returns the next state.
-    pub(crate) fn teach<S: Clone, E: Into<Trouble>>(
+    /// dependency to add, and a snippet.
+    pub(crate) fn teach<E: Into<Trouble>>(
         &mut self,
         found: Found,
-        mut state: S,
-        mut evaluate: impl FnMut(S, Option<Dependency>, &str) -> Result<S, E>,
-    ) -> S {
+        mut evaluate: impl FnMut(Option<Dependency>, &str) -> Result<(), E>,
+    ) {
         for (is_found, dependency, snippet) in [
             (
                 found.question_mark,
@@ -415,17 +458,13 @@ impl Bench {
             ),
             (found.asynchronous, Some(TOKIO), "async {}.await;"),
         ] {
-            if !is_found {
-                continue;
-            }
-            let before = state.clone();
-            let work = || evaluate(before, dependency, snippet);
-            match self.tell_evcxr(Effort::Check, panics(), work) {
-                Ok(next) => state = next,
-                Err(trouble) => tracing::warn!(?trouble, "evcxr will find it out again"),
+            if is_found
+                && let Err(trouble) =
+                    self.tell_evcxr(Effort::Check, panics(), || evaluate(dependency, snippet))
+            {
+                tracing::warn!(?trouble, "evcxr will find it out again");
             }
         }
-        state
     }
 
     /// The source that evcxr generated last.

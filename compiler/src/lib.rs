@@ -1,6 +1,6 @@
 //! evcxr as a pure compiler: it turns cells into shared objects and runs nothing.
 //!
-//! [`Session`] owns evcxr on a thread of its own; what it compiles, a runtime elsewhere loads and runs. The
+//! [`Lineages`] owns evcxr on a thread of its own; what it compiles, a runtime elsewhere loads and runs. The
 //! other processes behind it are this same binary: the [`stub`] that evcxr takes for its subprocess,
 //! and the [`wrapper`] that cargo takes for rustc. This is the only crate that depends on evcxr.
 
@@ -14,10 +14,8 @@ pub mod folder;
 mod inputs;
 mod layouts;
 pub mod lineages;
-mod notebook;
 mod reach;
 mod rewrite;
-mod session;
 mod sources;
 mod statements;
 pub mod stub;
@@ -27,18 +25,16 @@ pub mod toolchain;
 pub mod wrapper;
 
 pub use activity::Activity;
-pub use bench::{OpenError, Settings, Toolchain};
 pub use completeness::{Completeness, completeness};
 pub use crates::Crates;
 pub use diagnostics::Diagnostic;
-pub use lineages::Lineages;
-pub use notebook::{
-    Compiled, Completion, Completions, Documentation, Failure, Notebook, Undo, has_configuration,
+pub use lineages::{
+    Completion, Completions, Documentation, Failure, Lineages, Made, Owner, Request, Ticket,
+    configuration, has_configuration,
 };
 pub use rewrite::ENTRY;
-pub use session::Session;
 pub use sources::{Place, Source};
-pub use statements::ends_in_expression;
+pub use statements::without_commands;
 pub use support::Support;
 pub use toolchain::{interrupt_compiles, stop_compiles};
 

@@ -1,11 +1,8 @@
 //! From generated source back to the cell that somebody wrote.
 
 use crate::statements::statements;
-use std::collections::HashMap;
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// A line of a cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,81 +56,37 @@ pub(crate) enum Label {
     EarlierSnippet,
 }
 
-/// The generated sources of a session, kept in one file, and the cells they were made of.
-#[derive(Debug)]
-pub(crate) struct Sources {
-    file: File,
-    cells: Vec<Cell>,
-    /// Where each snippet's source is in the file, by its number.
-    stretches: HashMap<u64, Range<u64>>,
-    end: u64,
-}
+/// The cells of a notebook that compiled, in their order.
+#[derive(Debug, Default)]
+pub(crate) struct Cells(Mutex<Vec<Cell>>);
 
-impl Sources {
-    pub(crate) fn new(path: &Path) -> std::io::Result<Sources> {
-        Ok(Sources {
-            file: File::options()
-                .read(true)
-                .write(true)
-                .create_new(true)
-                .open(path)?,
-            cells: Vec::new(),
-            stretches: HashMap::new(),
-            end: 0,
-        })
+impl Cells {
+    fn all(&self) -> MutexGuard<'_, Vec<Cell>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Remembers a cell and the source that was generated for it.
-    pub(crate) fn add(&mut self, cell: Cell, generated: &str) {
-        let start = self.end;
-        match self.file.write_all_at(generated.as_bytes(), start) {
-            Ok(()) => {
-                self.end += generated.len() as u64;
-                self.stretches.insert(cell.number, start..self.end);
-            }
-            Err(error) => tracing::debug!(%error, "locations in a snippet won't be found"),
-        }
-        self.cells.push(cell);
+    pub(crate) fn add(&self, cell: Cell) {
+        self.all().push(cell);
     }
 
-    fn generated(&self, number: u64) -> Option<String> {
-        let Range { start, end } = self.stretches.get(&number)?.clone();
-        let mut bytes = vec![0; usize::try_from(end - start).ok()?];
-        self.file.read_exact_at(&mut bytes, start).ok()?;
-        String::from_utf8(bytes).ok()
+    pub(crate) fn latest_first(&self) -> Vec<Cell> {
+        self.all().iter().rev().cloned().collect()
     }
 
-    /// The line of a cell behind `line` (from 1) of a generated file, named as in a panic's location.
+    /// The line of a cell behind `line` (from 1) of the source that was generated for snippet `number`.
     ///
-    /// A snippet contains what its cell says and the items of earlier cells.
-    pub(crate) fn locate(&self, file: &str, line: u32) -> Option<Place> {
-        let number = number(file)?;
-        let generated = self.generated(number)?;
-        let (cell, line, text) = place(&generated, line, self.latest_first(number))?;
-        Some(Place {
-            cell: self.count_of(cell, number)?,
-            line,
-            text: text.to_owned(),
-        })
-    }
-
-    /// The cells up to snippet `number`.
-    pub(crate) fn latest_first(&self, number: u64) -> impl Iterator<Item = &Cell> {
-        self.cells
-            .iter()
-            .rev()
-            .skip_while(move |cell| cell.number > number)
-    }
-
-    /// A cell that was run again from the same state reuses the snippet of the first time, but its reader
-    /// looks at the last.
-    fn count_of(&self, cell: &Cell, number: u64) -> Option<u32> {
-        let cell = match self.cells.last() {
-            Some(last) if cell.number == number && last.source == cell.source => last,
-            _ => cell,
-        };
+    /// A snippet contains what its cell says and the items of earlier cells. A cell that was run again from the same state reuses the snippet
+    /// of the first time, but its reader looks at the last.
+    pub(crate) fn locate(&self, number: u64, generated: &str, line: u32) -> Option<Place> {
+        let all = self.all();
+        let own = all.iter().rposition(|cell| cell.number == number)?;
+        let (cell, line, text) = place(generated, line, all[..=own].iter().rev())?;
         match cell.label {
-            Label::In(count) => Some(count),
+            Label::In(count) => Some(Place {
+                cell: count,
+                line,
+                text: text.to_owned(),
+            }),
             Label::Snippet | Label::EarlierSnippet => None,
         }
     }
@@ -169,6 +122,16 @@ pub(crate) fn origin<'a>(
 }
 
 impl Cell {
+    /// A snippet for an engine.
+    pub(crate) fn snippet(number: u64, source: &str) -> Cell {
+        Cell {
+            number,
+            label: Label::Snippet,
+            source: source.to_owned(),
+            shown: None,
+        }
+    }
+
     /// How it is called in messages; a cell as in IPython.
     pub(crate) fn name(&self) -> String {
         match self.label {
@@ -353,33 +316,23 @@ mod tests {
 
     #[test]
     fn lines_of_this_cell_and_of_items_of_earlier_ones() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut sources = Sources::new(&folder.path().join("sources")).unwrap();
-        let mut add = |number, count, source: &str, generated: &str| {
-            let cell = Cell {
-                number,
+        let cells = Cells::default();
+        let add = |number, count, source: &str| {
+            cells.add(Cell {
                 label: Label::In(count),
-                source: source.to_owned(),
-                shown: None,
-            };
-            sources.add(cell, generated);
+                ..Cell::snippet(number, source)
+            });
         };
-        add(
-            1,
-            4,
-            ":dep x\nfn f() {\n    panic!()\n}\n",
-            "fn f() {\n    panic!()\n}\nfn entry() {\n}\n",
-        );
-        add(
-            2,
-            7,
-            "let a = 1;\n\nf()",
-            "// head\nfn f() {\n    panic!()\n}\nfn entry() {\n(\nf()\n).show();\n}\n",
-        );
+        let first = "fn f() {\n    panic!()\n}\nfn entry() {\n}\n";
+        let second = "// head\nfn f() {\n    panic!()\n}\nfn entry() {\n(\nf()\n).show();\n}\n";
         let place = |file, line| {
-            let place = sources.locate(file, line)?;
+            let number = number(file)?;
+            let generated = if number == 1 { first } else { second };
+            let place = cells.locate(number, generated, line)?;
             Some((place.cell, place.line, place.text))
         };
+        add(1, 4, ":dep x\nfn f() {\n    panic!()\n}\n");
+        add(2, 7, "let a = 1;\n\nf()");
         assert_eq!(
             place("chorus-2/lib.rs", 3),
             Some((4, 3, "    panic!()".into()))
@@ -390,6 +343,9 @@ mod tests {
             Some((4, 3, "    panic!()".into()))
         );
         assert_eq!(place("chorus-2/lib.rs", 9), None);
+        add(2, 8, "let a = 1;\n\nf()");
+        assert_eq!(place("chorus-2/lib.rs", 7), Some((8, 3, "f()".into())));
+        assert_eq!(place("chorus-3/lib.rs", 7), None);
         assert_eq!(place("src/main.rs", 1), None);
     }
 }

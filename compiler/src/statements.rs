@@ -1,6 +1,7 @@
 //! A cell's text seen as evcxr sees it: commands first, then statements, items and perhaps a last expression.
 
 use crate::facts::{Facts, bare, words};
+use crate::sources::newlines;
 use ra_ap_syntax::ast::{self, AstNode, HasName, LiteralKind};
 use ra_ap_syntax::{Edition, SourceFile, SyntaxNode};
 use std::ops::Range;
@@ -288,11 +289,10 @@ pub(crate) fn code_start(cell: &str) -> usize {
     start
 }
 
-/// Whether the cell's last word is an expression whose value it shows.
-pub fn ends_in_expression(cell: &str) -> bool {
-    statements(cell)
-        .last()
-        .is_some_and(Statement::is_expression)
+/// A cell without its commands, on the same lines.
+pub fn without_commands(cell: &str) -> String {
+    let start = code_start(cell);
+    "\n".repeat(newlines(&cell[..start])) + &cell[start..]
 }
 
 #[cfg(test)]
@@ -411,7 +411,9 @@ mod tests {
             (":vars", false),
             ("fn f() {}", false),
         ] {
-            assert_eq!(ends_in_expression(cell), expected, "{cell}");
+            let last = statements(cell).pop();
+            let found = last.is_some_and(|last| last.is_expression());
+            assert_eq!(found, expected, "{cell}");
         }
     }
 }

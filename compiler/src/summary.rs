@@ -85,7 +85,7 @@ impl Ord for Part {
 }
 
 /// A variable that is stored between snippets.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Variable {
     /// Its type.
     pub(crate) kind: String,
@@ -108,6 +108,10 @@ pub(crate) struct Settings {
     pub(crate) sccache: bool,
     pub(crate) cache_bytes: u64,
     pub(crate) preserve_vars_on_panic: bool,
+    pub(crate) allow_static_linking: bool,
+    pub(crate) time_passes: bool,
+    /// Empty for rustup's default.
+    pub(crate) toolchain: String,
 }
 
 /// What evcxr finds out about a namespace's code, and then keeps.

@@ -264,10 +264,7 @@ impl Host for Notebook {
     async fn locate(&self, file: &str, line: u32) -> Option<Place> {
         // A file is known by its name within the session's folder.
         let file = file.get(file.rfind("chorus-").unwrap_or(0)..)?.to_owned();
-        let place = self
-            .evaluator
-            .ask(move |notebook| notebook.locate(&file, line))
-            .await??;
+        let place = self.evaluator.locate(file, line).await?;
         Some(Place {
             file: format!("In[{}]", place.cell),
             line: u32::try_from(place.line).ok()?,

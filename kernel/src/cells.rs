@@ -164,11 +164,7 @@ impl<A: Ask> Notebook for Here<'_, A> {
     }
 
     async fn variables(&mut self) -> Vec<Variable> {
-        let variables = self
-            .evaluator
-            .ask(|notebook| notebook.variables())
-            .await
-            .unwrap_or_default();
+        let variables = self.evaluator.variables().await;
         variables
             .into_iter()
             .map(|(name, type_name)| Variable {

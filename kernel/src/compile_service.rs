@@ -7,8 +7,10 @@ use cluster::compile::{self, Aftermath, Artifact, Diagnostic, Ended, Place, Requ
 use cluster::connection::Libraries;
 use compiler::Activity;
 use compiler::folder::Folder;
-use compiler::lineages::{self, Failure, Lineages, Options};
+use compiler::lineages::{self, Failure, Lineages, Options, Owner};
+use compiler::{Source, Ticket};
 use serde_json::Value;
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -29,14 +31,12 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
     let (working, ended) = mpsc::channel();
     let activity = Activity::default();
     let options = Options {
+        owner: Owner::Engine,
         folder: folder.path().to_owned(),
-        store: compiler::folder::cache().join("snippets"),
-        limit: limit(),
         executable,
-        support_source: runtime::SUPPORT_SOURCE,
-        crates: CRATES,
         activity: activity.clone(),
         working,
+        ..options()
     };
     let open = || Service::open(options).map_err(|error| format!("{error:#}"));
     let outcome = compile::main(arguments, open, move || activity.line());
@@ -45,6 +45,21 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
     // It says nothing, and its channel closes when the thread has ended. A folder that it still writes to can't be removed.
     let _ = ended.recv_timeout(PATIENCE);
     Ok(outcome?)
+}
+
+/// What all compilers of this program have in common.
+pub(crate) fn options() -> Options {
+    Options {
+        owner: Owner::Notebook,
+        folder: PathBuf::new(),
+        store: compiler::folder::cache().join("snippets"),
+        limit: limit(),
+        executable: PathBuf::new(),
+        support_source: runtime::SUPPORT_SOURCE,
+        crates: CRATES,
+        activity: Activity::default(),
+        working: mpsc::channel().0,
+    }
 }
 
 /// What engines on this machine load before any artifact; engines ask the compiler where it is not known here.
@@ -81,10 +96,18 @@ impl Service {
 }
 
 /// The root is called by each crate in its own way.
-fn inward(lineage: &Lineage) -> &str {
-    match *lineage == Lineage::root() {
+fn translated(request: &Request) -> compiler::Request {
+    let lineage = match request.lineage == Lineage::root() {
         true => lineages::ROOT,
-        false => &lineage.0,
+        false => &request.lineage.0,
+    };
+    compiler::Request {
+        lineage: lineage.to_owned(),
+        source: Source {
+            code: request.source.clone(),
+            shown: None,
+        },
+        count: None,
     }
 }
 
@@ -119,12 +142,12 @@ impl compile::Compiler for Service {
     fn compile(&mut self, request: &Request) -> Result<Artifact, Vec<Diagnostic>> {
         let made = self
             .lineages
-            .compile(inward(&request.lineage), &request.source)
+            .compile(&translated(request), &Ticket::default())
             .map_err(diagnostics)?;
         Ok(Artifact {
-            loads: made.loads,
+            loads: made.load.into_iter().collect(),
             entry: made.entry.to_owned(),
-            lineage: outward(made.lineage),
+            lineage: outward(made.next.completed),
             shown: made
                 .shown
                 .into_iter()
@@ -141,10 +164,9 @@ impl compile::Compiler for Service {
             .location
             .as_ref()
             .map(|(file, line)| (file.as_str(), *line));
-        let request = &ended.request;
         let aftermath = self
             .lineages
-            .after_early_end(inward(&request.lineage), &request.source, location)
+            .after_early_end(&translated(&ended.request), location)
             .map_err(diagnostics)?;
         Ok(Aftermath {
             lineage: outward(aftermath.lineage),

@@ -21,12 +21,12 @@ const ERASE: &str = "\r\x1b[K";
 /// Evaluates the word count and prints what it shows.
 pub(crate) async fn run(executable: PathBuf, folder: PathBuf) -> anyhow::Result<()> {
     let start = Instant::now();
-    println!("Starting evcxr (a few seconds, once for a notebook) ...");
+    println!("Starting Chorus ...");
     let door = Door::open()?;
     let evaluator = Evaluator::start(executable.clone(), folder, Some(door.path()));
     let cells = Cells::new(evaluator.clone(), executable, Some(door));
-    // The first answer comes when evcxr has started.
-    evaluator.ask(|_| ()).await;
+    // Answered when cells can be compiled and run; what is known needs no evcxr.
+    evaluator.variables().await;
     println!("Ready after {:.1} s.\n", start.elapsed().as_secs_f64());
     let outcome = tokio::select! {
         outcome = count_words(&cells) => outcome,

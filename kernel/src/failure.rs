@@ -54,6 +54,17 @@ pub(crate) fn compile(failure: Failure) -> ErrorInfo {
                  or in smaller cells."
             ),
         ),
+        Failure::UnknownLineage(_) => plain(
+            "compile error",
+            "What earlier cells have defined was kept in Chorus's cache, and is gone from there. `:clear` begins anew.".to_owned(),
+        ),
+        Failure::LostLineage { why, .. } => plain(
+            "compile error",
+            format!(
+                "What earlier cells have defined can't be restored ({}). `:clear` begins anew.",
+                why.as_deref().unwrap_or("it comes to something else now")
+            ),
+        ),
     }
 }
 

@@ -1,55 +1,67 @@
-//! evcxr's commands in a snippet for engines, as a pure function of the snippet and the state: what they change, what they show.
+//! evcxr's commands in a snippet, as a function of the snippet and the state: what they change, what they show, and what is left to evcxr itself.
 //!
 //! Their names, arguments and words are evcxr 0.22's. Those that make no sense where a state is shared by many engines
-//! are refused with what to do instead.
+//! are refused there, with what to do instead.
 
+use super::store::Owner;
+use crate::sources::newlines;
 use crate::statements::{code_start, is_command};
 use crate::summary::{Settings, Summary};
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Something to be done to evcxr's state.
+/// Something to be done to a state's dependencies or to the environment of builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Dependency { name: String, config: String },
     LocalDependency(String),
-    OptLevel(String),
-    Format(String),
-    Types(bool),
-    ErrorFormat(String),
-    Offline(bool),
-    Sccache(bool),
-    CacheBytes(u64),
-    Linker(String),
-    CodegenBackend(String),
-    PreserveVarsOnPanic(bool),
     BuildEnv { key: String, value: String },
 }
 
-impl Change {
-    pub(crate) fn is_dependency(&self) -> bool {
-        matches!(self, Change::Dependency { .. } | Change::LocalDependency(_))
-    }
-
-    pub(crate) fn dependency((name, config): (&str, &str)) -> Change {
-        Change::Dependency {
-            name: name.to_owned(),
-            config: config.to_owned(),
-        }
-    }
+/// What a command has to say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Said {
+    /// By media type.
+    Shown(Vec<(&'static str, String)>),
+    /// What evcxr says to the command in these bytes of the snippet.
+    Evcxr(Range<usize>),
+    /// The documentation of a name, for the command in these bytes.
+    Documentation { range: Range<usize>, name: String },
 }
 
 /// What a snippet's commands come to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Orders {
-    /// What to change, and the bytes of the snippet that ask for it.
-    pub(crate) changes: Vec<(Range<usize>, Change)>,
-    /// What to show, by media type.
-    pub(crate) shown: BTreeMap<String, String>,
-    /// Begin anew: there is nothing else in the snippet.
-    pub(crate) clear: bool,
-    /// The snippet without its commands, on the same lines.
+    pub(crate) changes: Vec<Change>,
+    /// The settings with which its code is compiled.
+    pub(crate) settings: Settings,
+    /// What they say, in their order.
+    pub(crate) said: Vec<Said>,
+    /// What is given up before anything else.
+    pub(crate) reset: Option<Reset>,
+    /// The snippet with those of its commands that change something, on the same lines.
     pub(crate) code: String,
+}
+
+/// What a command gives up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Reset {
+    /// The variables.
+    Variables,
+    /// All but the settings.
+    All,
+}
+
+impl Orders {
+    /// Whether the snippet comes to the same each time.
+    pub(crate) fn are_lasting(&self) -> bool {
+        self.said.iter().all(|said| matches!(said, Said::Shown(_)))
+    }
+
+    /// Whether evcxr has something to do for them.
+    pub(crate) fn change(&self, state: &Summary) -> bool {
+        !self.changes.is_empty() || self.settings != state.settings
+    }
 }
 
 /// A command that can't be done.
@@ -60,95 +72,142 @@ pub(crate) struct Refusal {
     pub(crate) message: String,
 }
 
-const REFUSED: &[(&str, &str)] = &[
-    (
-        "quit",
-        "an engine isn't ended by its snippets; `%cluster stop` ends the cluster",
-    ),
-    (
-        "restart",
-        "engines aren't restarted by their snippets; `:clear` gives up what they know, `%cluster restart` starts them anew",
-    ),
-    (
-        "toolchain",
-        "a running cluster keeps its toolchain; set another by `rustup default`, then use `%cluster restart`",
-    ),
-    (
-        "env",
-        "engines have environments of their own; set a variable there by `unsafe { std::env::set_var(\"KEY\", \"VALUE\") }`",
-    ),
-    (
-        "load_config",
-        "evcxr's start-up configuration is the notebook's; put what engines need of it into a `%%px` cell",
-    ),
-    (
-        "doc",
-        "documentation is the notebook's to show; ask there, without `%px`",
-    ),
-    (
-        "explain",
-        "the last error is not kept; `rustc --explain CODE` explains it",
-    ),
-    ("last_error_json", "the last error is not kept"),
-    (
-        "last_compile_dir",
-        "engines load what was compiled elsewhere; there is nothing of use in that folder",
-    ),
-    ("timing", "use `%time` or `%timeit`, also over `%px`"),
-    (
-        "time_passes",
-        "rustc's passes are not timed for engines; use it in the notebook",
-    ),
-    ("clear_cache", "use it in the notebook, without `%px`"),
-    (
-        "internal_debug",
-        "it shows what evcxr does in the notebook; use it there, without `%px`",
-    ),
-];
+/// A command of evcxr's.
+struct Command {
+    /// Without the colon.
+    name: &'static str,
+    about: &'static str,
+    /// Why an engine doesn't have it, and what to do instead.
+    not_on_engines: Option<&'static str>,
+}
 
-const HELP: &[(&str, &str)] = &[
-    (
-        ":allow_static_linking",
-        "Whether to link dependencies statically (only 1 for engines)",
+const fn everywhere(name: &'static str, about: &'static str) -> Command {
+    Command {
+        name,
+        about,
+        not_on_engines: None,
+    }
+}
+
+const fn in_notebook(name: &'static str, about: &'static str, instead: &'static str) -> Command {
+    Command {
+        name,
+        about,
+        not_on_engines: Some(instead),
+    }
+}
+
+const COMMANDS: &[Command] = &[
+    everywhere(
+        "allow_static_linking",
+        "Set whether to link dependencies statically (0/1; engines: only 1)",
     ),
-    (
-        ":build_env",
+    everywhere(
+        "build_env",
         "Set environment variables when building code (key=value)",
     ),
-    (":cache", "Set cache size in MiB, or 0 to disable"),
-    (
-        ":clear",
-        "Give up all variables, definitions, dependencies and settings",
+    everywhere("cache", "Set cache size in MiB, or 0 to disable"),
+    everywhere(
+        "clear",
+        "Give up all variables, definitions and dependencies",
     ),
-    (
-        ":codegen_backend",
+    in_notebook(
+        "clear_cache",
+        "Clear the cache used by the :cache command",
+        "use it in the notebook, without `%px`",
+    ),
+    everywhere(
+        "codegen_backend",
         "Set/print the codegen backend. Requires nightly",
     ),
-    (":dep", "Add dependency. e.g. :dep regex = \"1.0\""),
-    (":efmt", "Set the formatter for errors returned by ?"),
-    (":fmt", "Set output formatter (default: {:?})"),
-    (":help", "Print command help"),
-    (":linker", "Set/print linker. Supported: system, lld, mold"),
-    (":offline", "Set offline mode when invoking cargo (0/1)"),
-    (":opt", "Set optimization level (0/1/2)"),
-    (":preserve_vars_on_panic", "Try to keep vars on panic (0/1)"),
-    (":sccache", "Set whether to use sccache (0/1)"),
-    (":show_deps", "Show the current dependencies"),
-    (":type", "Show variable type (also :t)"),
-    (":types", "Toggle printing of types"),
-    (":vars", "List bound variables and their types"),
-    (":version", "Print versions"),
+    everywhere("dep", "Add dependency. e.g. :dep regex = \"1.0\""),
+    in_notebook(
+        "doc",
+        "Show the documentation of a variable, keyword, type or module",
+        "documentation is the notebook's to show; ask there, without `%px`",
+    ),
+    everywhere("efmt", "Set the formatter for errors returned by ?"),
+    in_notebook(
+        "env",
+        "Set an environment variable (key=value)",
+        "engines have environments of their own; set a variable there by `unsafe { std::env::set_var(\"KEY\", \"VALUE\") }`",
+    ),
+    in_notebook(
+        "explain",
+        "Print explanation of last error",
+        "the last error is not kept; `rustc --explain CODE` explains it",
+    ),
+    everywhere("fmt", "Set output formatter (default: {:?})"),
+    everywhere("help", "Print command help"),
+    in_notebook(
+        "internal_debug",
+        "Toggle various internal debugging code",
+        "it shows what evcxr does in the notebook; use it there, without `%px`",
+    ),
+    in_notebook(
+        "last_compile_dir",
+        "Print the directory in which we last compiled",
+        "engines load what was compiled elsewhere; there is nothing of use in that folder",
+    ),
+    in_notebook(
+        "last_error_json",
+        "Print the last compilation error as JSON (for debugging)",
+        "the last error is not kept",
+    ),
+    everywhere("linker", "Set/print linker. Supported: system, lld, mold"),
+    in_notebook(
+        "load_config",
+        "Read evcxr's start-up configuration again",
+        "evcxr's start-up configuration is the notebook's; put what engines need of it into a `%%px` cell",
+    ),
+    everywhere("offline", "Set offline mode when invoking cargo (0/1)"),
+    everywhere("opt", "Set optimization level (0/1/2)"),
+    everywhere("preserve_vars_on_panic", "Try to keep vars on panic (0/1)"),
+    in_notebook(
+        "quit",
+        "Quit evaluation and exit",
+        "an engine isn't ended by its snippets; `%cluster stop` ends the cluster",
+    ),
+    in_notebook(
+        "restart",
+        "Give up all variables, and start the process that they are in anew",
+        "engines aren't restarted by their snippets; `:clear` gives up what they know, `%cluster restart` starts them anew",
+    ),
+    everywhere("sccache", "Set whether to use sccache (0/1)"),
+    everywhere("show_deps", "Show the current dependencies"),
+    in_notebook(
+        "time_passes",
+        "Toggle printing of rustc pass times (requires nightly)",
+        "rustc's passes are not timed for engines; use it in the notebook",
+    ),
+    in_notebook(
+        "timing",
+        "Toggle printing of how long evaluations take",
+        "use `%time` or `%timeit`, also over `%px`",
+    ),
+    in_notebook(
+        "toolchain",
+        "Set which toolchain to use (e.g. nightly)",
+        "a running cluster keeps its toolchain; set another by `rustup default`, then use `%cluster restart`",
+    ),
+    everywhere("type", "Show variable type (also :t)"),
+    everywhere("types", "Toggle printing of types"),
+    everywhere("vars", "List bound variables and their types"),
+    everywhere("version", "Print versions"),
 ];
 
 /// Reads a snippet's commands, given the state they are to act on.
-pub(crate) fn interpret(source: &str, state: &Summary) -> Result<Orders, Refusal> {
+pub(crate) fn interpret(source: &str, state: &Summary, owner: Owner) -> Result<Orders, Refusal> {
     let end = code_start(source);
     let mut orders = Orders::default();
-    let mut settings = state.settings.clone();
-    let mut dependencies = state.dependencies.clone();
-    let mut commands = 0;
+    let mut reading = Reading {
+        owner,
+        variables: state.kinds(),
+        settings: state.settings.clone(),
+        dependencies: state.dependencies.clone(),
+    };
+    let (mut commands, mut cleared) = (0, None);
     let mut at = 0;
-    let mut clear = None;
     for line in source[..end].split_inclusive('\n') {
         let bare = line.trim_end_matches(['\n', '\r']);
         if !is_command(bare) {
@@ -157,157 +216,195 @@ pub(crate) fn interpret(source: &str, state: &Summary) -> Result<Orders, Refusal
             continue;
         }
         commands += 1;
-        orders.code.push_str(&line[bare.len()..]);
         let range = at + bare.len() - bare.trim_start().len()..at + bare.trim_end().len();
+        at += line.len();
         let refuse = |message: String| Refusal {
             range: range.clone(),
             message,
         };
-        if bare.starts_with('!') {
-            return Err(refuse(
-                "commands of the shell run where the notebook runs, without `%px`; on engines use `std::process::Command`".to_owned(),
-            ));
-        }
-        let text = bare.trim_start_matches([' ', ':']);
-        let (name, arguments) = text.split_once(' ').unwrap_or((text, ""));
-        let mut context = Reading {
-            state,
-            settings: &mut settings,
-            dependencies: &mut dependencies,
-        };
-        match context.read(name, arguments.trim()).map_err(refuse)? {
-            Said::Clear => clear = Some(range.clone()),
-            Said::Nothing => {}
-            Said::Text(text) => orders.show("text/plain", &text),
-            Said::Both { text, html } => {
-                orders.show("text/plain", &text);
-                orders.show("text/html", &html);
-            }
-            Said::Change(change, text) => {
-                orders.changes.push((range.clone(), change));
-                if let Some(text) = text {
-                    orders.show("text/plain", &text);
+        let (mut kept, mut said) = (false, None);
+        match reading.read(bare).map_err(refuse)? {
+            Read::Reset(reset) => {
+                orders.reset = orders.reset.max(Some(reset));
+                match reset {
+                    Reset::Variables => said = Some(text("Child process restarted".to_owned())),
+                    Reset::All => {
+                        orders.changes.clear();
+                        orders.code = "\n".repeat(newlines(&orders.code));
+                        cleared = Some(range);
+                    }
                 }
             }
+            Read::Nothing => {}
+            Read::Said(shown) => said = Some(shown),
+            Read::Evcxr => said = Some(Said::Evcxr(range)),
+            Read::Documentation(name) => said = Some(Said::Documentation { range, name }),
+            Read::Change(change) => {
+                orders.changes.push(change);
+                kept = true;
+            }
+            Read::Setting(shown) => {
+                said = Some(text(shown));
+                kept = true;
+            }
         }
-        at += line.len();
+        orders.said.extend(said);
+        orders
+            .code
+            .push_str(if kept { line } else { &line[bare.len()..] });
+    }
+    if let Some(range) = cleared
+        && owner == Owner::Engine
+        && (commands > 1 || !source[end..].trim().is_empty())
+    {
+        return Err(Refusal {
+            range,
+            message: "`:clear` stands alone; put what follows it into a snippet of its own"
+                .to_owned(),
+        });
     }
     orders.code.push_str(&source[end..]);
-    if let Some(range) = clear {
-        if commands > 1 || !source[end..].trim().is_empty() {
-            return Err(Refusal {
-                range,
-                message: "`:clear` stands alone; put what follows it into a snippet of its own"
-                    .to_owned(),
-            });
-        }
-        orders.clear = true;
-    }
+    orders.settings = reading.settings;
     Ok(orders)
 }
 
-impl Orders {
-    fn show(&mut self, kind: &str, text: &str) {
-        let shown = self.shown.entry(kind.to_owned()).or_default();
-        shown.push_str(text);
-        if kind == "text/plain" {
-            shown.push('\n');
-        }
-    }
+/// Whether a snippet gives up all there is.
+pub(crate) fn clears(source: &str, owner: Owner) -> bool {
+    interpret(source, &Summary::default(), owner)
+        .is_ok_and(|orders| orders.reset == Some(Reset::All))
 }
 
-enum Said {
+fn text(text: String) -> Said {
+    Said::Shown(vec![("text/plain", text + "\n")])
+}
+
+/// What one command comes to.
+enum Read {
     Nothing,
-    Clear,
-    Text(String),
-    Both { text: String, html: String },
-    Change(Change, Option<String>),
+    Reset(Reset),
+    Said(Said),
+    Evcxr,
+    Documentation(String),
+    Change(Change),
+    /// It has changed the settings, and says so.
+    Setting(String),
 }
 
-struct Reading<'a> {
-    state: &'a Summary,
-    settings: &'a mut Settings,
-    dependencies: &'a mut BTreeMap<String, String>,
+/// The state, as the commands read so far leave it.
+struct Reading {
+    owner: Owner,
+    variables: BTreeMap<String, String>,
+    settings: Settings,
+    dependencies: BTreeMap<String, String>,
 }
 
-impl Reading<'_> {
-    fn read(&mut self, name: &str, arguments: &str) -> Result<Said, String> {
-        if let Some((_, reason)) = REFUSED.iter().find(|(refused, _)| *refused == name) {
-            return Err(format!("`:{name}` has no place here: {reason}"));
+impl Reading {
+    fn read(&mut self, line: &str) -> Result<Read, String> {
+        let on_engine = self.owner == Owner::Engine;
+        if line.starts_with('!') {
+            return match on_engine {
+                false => Ok(Read::Evcxr),
+                true => Err("commands of the shell run where the notebook runs, without `%px`; on engines use `std::process::Command`".to_owned()),
+            };
+        }
+        let line = line.trim_start_matches([' ', ':']);
+        let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
+        let arguments = arguments.trim();
+        let mut table = COMMANDS.iter();
+        if on_engine
+            && let Some(command) = table.find(|command| command.name == name)
+            && let Some(instead) = command.not_on_engines
+        {
+            return Err(format!("`:{name}` has no place here: {instead}"));
         }
         let on = arguments == "1";
         let given = (!arguments.is_empty()).then(|| arguments.to_owned());
-        let changed = |change, text: String| Ok(Said::Change(change, Some(text)));
-        let settings = &mut *self.settings;
-        match name {
-            "clear" => Ok(Said::Clear),
-            "dep" => self.dependency(arguments),
-            "show_deps" => {
-                let lines: Vec<String> = self
-                    .dependencies
-                    .iter()
-                    .map(|(name, config)| format!("{name} = {config}"))
-                    .collect();
-                Ok(match lines.is_empty() {
-                    true => Said::Nothing,
-                    false => Said::Text(lines.join("\n")),
-                })
+        let settings = &mut self.settings;
+        let said = match name {
+            "clear" => {
+                self.variables.clear();
+                self.dependencies.clear();
+                return Ok(Read::Reset(Reset::All));
             }
-            "vars" => Ok(self.variables()),
-            "type" | "t" => match self.state.variables.get(arguments) {
-                Some(variable) => Ok(Said::Text(format!("{arguments}: {}", variable.kind))),
-                None if arguments.is_empty() => Err("`:type` takes a variable's name".to_owned()),
-                None => Err(format!("there is no variable `{arguments}`")),
-            },
-            "version" => Ok(Said::Text(format!("Chorus {}", env!("CARGO_PKG_VERSION")))),
-            "help" => {
-                let lines: Vec<String> = HELP
-                    .iter()
-                    .map(|(name, text)| format!("{name:<23} {text}"))
-                    .collect();
-                Ok(Said::Text(lines.join("\n")))
+            "restart" => {
+                self.variables.clear();
+                return Ok(Read::Reset(Reset::Variables));
             }
+            "dep" => return self.dependency(arguments),
+            "build_env" => {
+                let (key, value) = arguments
+                    .split_once('=')
+                    .ok_or("`:build_env` takes KEY=VALUE")?;
+                let (key, value) = (key.to_owned(), value.to_owned());
+                return Ok(Read::Change(Change::BuildEnv { key, value }));
+            }
+            "load_config" => return Ok(Read::Nothing),
+            "doc" => {
+                return given
+                    .map(Read::Documentation)
+                    .ok_or_else(|| "`:doc` takes a name".to_owned());
+            }
+            "show_deps" => return Ok(self.show_dependencies()),
+            "vars" => return Ok(self.show_variables()),
+            "type" | "t" => {
+                return match self.variables.get(arguments) {
+                    Some(kind) => Ok(Read::Said(text(format!("{arguments}: {kind}")))),
+                    None if arguments.is_empty() => {
+                        Err("`:type` takes a variable's name".to_owned())
+                    }
+                    None => Err(format!("there is no variable `{arguments}`")),
+                };
+            }
+            "help" => return Ok(help(self.owner)),
+            "version" if on_engine => {
+                let version = format!("Chorus {}", env!("CARGO_PKG_VERSION"));
+                return Ok(Read::Said(text(version)));
+            }
+            "cache" if given.is_none() && !on_engine => return Ok(Read::Evcxr),
             "opt" => {
                 let other = if settings.opt_level == "2" { "0" } else { "2" };
                 settings.opt_level = given.unwrap_or_else(|| other.to_owned());
-                let level = settings.opt_level.clone();
-                let text = format!("Optimization: {level}");
-                changed(Change::OptLevel(level), text)
+                format!("Optimization: {}", settings.opt_level)
             }
             "fmt" => {
                 settings.format = given.unwrap_or_else(|| "{:?}".to_owned());
-                let format = settings.format.clone();
-                let text = format!("Output format: {format}");
-                changed(Change::Format(format), text)
+                format!("Output format: {}", settings.format)
             }
             "types" => {
                 settings.types = !settings.types;
-                let types = settings.types;
-                changed(Change::Types(types), format!("Types: {types}"))
+                format!("Types: {}", settings.types)
             }
             "efmt" => {
-                let format = given.unwrap_or_else(|| settings.error_format.clone());
-                let implemented = match format.as_str() {
+                settings.error_format = given.unwrap_or_else(|| settings.error_format.clone());
+                let implemented = match settings.error_format.as_str() {
                     "{}" => "std::fmt::Display",
                     _ => "std::fmt::Debug",
                 };
-                settings.error_format.clone_from(&format);
-                let text = format!("Error format: {format} (errors must implement {implemented})");
-                changed(Change::ErrorFormat(format), text)
+                format!(
+                    "Error format: {} (errors must implement {implemented})",
+                    settings.error_format
+                )
             }
             "offline" => {
                 settings.offline = on;
-                changed(Change::Offline(on), format!("Offline mode: {on}"))
+                format!("Offline mode: {on}")
             }
-            "allow_static_linking" if on => Ok(Said::Text("Static linking: true".to_owned())),
-            "allow_static_linking" => Err(
-                "engines load a snippet by itself, so its dependencies are always linked into it"
-                    .to_owned(),
-            ),
+            "allow_static_linking" if !on && on_engine => {
+                return Err(
+                    "engines load a snippet by itself, so its dependencies are always linked into it"
+                        .to_owned(),
+                );
+            }
+            "allow_static_linking" => {
+                settings.allow_static_linking = on;
+                format!("Static linking: {on}")
+            }
             "sccache" => {
-                let on = arguments != "0";
-                settings.sccache = on;
-                changed(Change::Sccache(on), format!("sccache: {on}"))
+                settings.sccache = arguments != "0";
+                match settings.sccache {
+                    true => "sccache: true. Warning: dynamic linking disabled, use :cache instead to preserve dynamic linking".to_owned(),
+                    false => "sccache: false".to_owned(),
+                }
             }
             "cache" => {
                 if let Some(given) = given {
@@ -316,47 +413,40 @@ impl Reading<'_> {
                         .map_err(|_| format!("`{given}` is no number of MiB"))?;
                     settings.cache_bytes = mebibytes.saturating_mul(1 << 20);
                 }
-                let bytes = settings.cache_bytes;
-                changed(
-                    Change::CacheBytes(bytes),
-                    format!("cache: {} MiB", bytes >> 20),
-                )
+                format!("cache: {} MiB", settings.cache_bytes >> 20)
             }
             "linker" => {
                 settings.linker = given.unwrap_or_else(|| settings.linker.clone());
-                let linker = settings.linker.clone();
-                let text = format!("linker: {linker}");
-                changed(Change::Linker(linker), text)
+                format!("linker: {}", settings.linker)
             }
             "codegen_backend" => {
                 settings.codegen_backend =
                     given.unwrap_or_else(|| settings.codegen_backend.clone());
-                let backend = settings.codegen_backend.clone();
-                let text = format!("codegen backend: {backend}");
-                changed(Change::CodegenBackend(backend), text)
+                format!("codegen backend: {}", settings.codegen_backend)
             }
             "preserve_vars_on_panic" => {
                 settings.preserve_vars_on_panic = on;
-                changed(
-                    Change::PreserveVarsOnPanic(on),
-                    format!("Preserve vars on panic: {on}"),
-                )
+                format!("Preserve vars on panic: {on}")
             }
-            "build_env" => {
-                let (key, value) = arguments
-                    .split_once('=')
-                    .ok_or("`:build_env` takes KEY=VALUE")?;
-                let (key, value) = (key.to_owned(), value.to_owned());
-                let text = format!("Set {key}={value} for build");
-                changed(Change::BuildEnv { key, value }, text)
+            "time_passes" => {
+                settings.time_passes = !settings.time_passes;
+                format!("Time passes: {}", settings.time_passes)
             }
-            _ => Err(format!(
-                "there is no command `:{name}`; `:help` lists those that engines know"
-            )),
-        }
+            "toolchain" => {
+                settings.toolchain = given.unwrap_or_else(|| settings.toolchain.clone());
+                format!("Toolchain: {}", settings.toolchain)
+            }
+            _ if !on_engine => return Ok(Read::Evcxr),
+            _ => {
+                return Err(format!(
+                    "there is no command `:{name}`; `:help` lists those that engines know"
+                ));
+            }
+        };
+        Ok(Read::Setting(said))
     }
 
-    fn dependency(&mut self, arguments: &str) -> Result<Said, String> {
+    fn dependency(&mut self, arguments: &str) -> Result<Read, String> {
         let (name, config) = match arguments.split_once('=') {
             Some((name, config)) => (name.trim(), config.trim()),
             None => (arguments, "\"*\""),
@@ -366,38 +456,70 @@ impl Reading<'_> {
                 "`:dep` takes a crate's name, `name = \"version\"` or `name = { .. }`".to_owned(),
             );
         }
+        let (name, config) = (name.to_owned(), config.to_owned());
         if name.starts_with(['.', '/']) {
-            self.dependencies
-                .insert(name.to_owned(), "local".to_owned());
-            return Ok(Said::Change(Change::LocalDependency(name.to_owned()), None));
+            self.dependencies.insert(name.clone(), "local".to_owned());
+            return Ok(Read::Change(Change::LocalDependency(name)));
         }
-        self.dependencies.insert(name.to_owned(), config.to_owned());
-        let change = Change::Dependency {
-            name: name.to_owned(),
-            config: config.to_owned(),
-        };
-        Ok(Said::Change(change, None))
+        self.dependencies.insert(name.clone(), config.clone());
+        Ok(Read::Change(Change::Dependency { name, config }))
     }
 
-    fn variables(&self) -> Said {
-        let mut text = Vec::new();
+    fn show_dependencies(&self) -> Read {
+        let lines = self.dependencies.iter();
+        let lines: Vec<String> = lines
+            .map(|(name, config)| format!("{name} = {config}"))
+            .collect();
+        match lines.is_empty() {
+            true => Read::Nothing,
+            false => Read::Said(text(lines.join("\n"))),
+        }
+    }
+
+    fn show_variables(&self) -> Read {
+        let mut lines = Vec::new();
         let mut html = "<table><tr><th>Variable</th><th>Type</th></tr>".to_owned();
-        for (name, variable) in &self.state.variables {
-            text.push(format!("{name}: {}", variable.kind));
-            let kind = variable
-                .kind
-                .replace('&', "&amp;")
-                .replace('<', "&lt;")
-                .replace('>', "&gt;");
-            html.push_str(&format!("<tr><td>{name}</td><td>{kind}</td></tr>"));
+        for (name, kind) in &self.variables {
+            lines.push(format!("{name}: {kind}"));
+            html.push_str(&format!(
+                "<tr><td>{name}</td><td>{}</td></tr>",
+                escaped(kind)
+            ));
         }
         html.push_str("</table>");
-        let text = match text.is_empty() {
-            true => "There are no variables.".to_owned(),
-            false => text.join("\n"),
-        };
-        Said::Both { text, html }
+        if lines.is_empty() {
+            lines.push("There are no variables.".to_owned());
+        }
+        Read::Said(both(lines.join("\n"), html))
     }
+}
+
+fn help(owner: Owner) -> Read {
+    let mut lines = Vec::new();
+    let mut html = "<table>".to_owned();
+    let mut table = COMMANDS.iter();
+    while let Some(Command { name, about, .. }) = table
+        .by_ref()
+        .find(|command| owner == Owner::Notebook || command.not_on_engines.is_none())
+    {
+        lines.push(format!(":{name:<22} {about}"));
+        html.push_str(&format!(
+            "<tr><td>:{name}</td><td>{}</td></tr>",
+            escaped(about)
+        ));
+    }
+    html.push_str("</table>");
+    Read::Said(both(lines.join("\n"), html))
+}
+
+fn both(text: String, html: String) -> Said {
+    Said::Shown(vec![("text/plain", text + "\n"), ("text/html", html)])
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -421,57 +543,55 @@ mod tests {
         state
     }
 
-    #[test]
-    fn commands_leave_the_code_on_its_lines() {
-        let source = "\n:dep itoa = \"1\"\n// note\n  :opt 0\nlet x = 1;\n:no command\n";
-        let orders = interpret(source, &state()).unwrap();
-        assert_eq!(orders.code, "\n\n// note\n\nlet x = 1;\n:no command\n");
-        let changes: Vec<(&str, &Change)> = orders
-            .changes
-            .iter()
-            .map(|(range, change)| (&source[range.clone()], change))
-            .collect();
-        let dependency = Change::Dependency {
-            name: "itoa".to_owned(),
-            config: "\"1\"".to_owned(),
-        };
-        assert_eq!(
-            changes,
-            [
-                (":dep itoa = \"1\"", &dependency),
-                (":opt 0", &Change::OptLevel("0".to_owned()))
-            ]
-        );
-        assert_eq!(orders.shown["text/plain"], "Optimization: 0\n");
+    fn on_engine(source: &str) -> Result<Orders, Refusal> {
+        interpret(source, &state(), Owner::Engine)
+    }
+
+    fn in_notebook(source: &str) -> Result<Orders, Refusal> {
+        interpret(source, &state(), Owner::Notebook)
+    }
+
+    fn shown(source: &str) -> BTreeMap<&'static str, String> {
+        let mut all = BTreeMap::<_, String>::new();
+        for said in on_engine(source).unwrap().said {
+            let Said::Shown(shown) = said else {
+                panic!("{said:?}")
+            };
+            for (kind, text) in shown {
+                all.entry(kind).or_default().push_str(&text);
+            }
+        }
+        all
+    }
+
+    fn dependency(name: &str, config: &str) -> Change {
+        Change::Dependency {
+            name: name.to_owned(),
+            config: config.to_owned(),
+        }
     }
 
     #[test]
-    fn what_commands_change() {
+    fn what_changes_something_stays_with_the_code() {
+        let source = "\n:dep itoa = \"1\"\n// note\n:vars\n  :opt 0\nlet x = 1;\n:no command\n";
+        let orders = on_engine(source).unwrap();
+        assert_eq!(orders.code, source.replace(":vars", ""));
+        assert_eq!(orders.changes, [dependency("itoa", "\"1\"")]);
+        assert_eq!(orders.settings.opt_level, "0");
+        assert_eq!(
+            orders.said[1],
+            Said::Shown(vec![("text/plain", "Optimization: 0\n".to_owned())])
+        );
+        assert!(orders.are_lasting() && orders.change(&state()));
+        assert!(!on_engine(":vars\n1").unwrap().change(&state()));
+    }
+
+    #[test]
+    fn dependencies_and_the_build_environment() {
         for (source, change) in [
-            (
-                ":dep a",
-                Change::Dependency {
-                    name: "a".into(),
-                    config: "\"*\"".into(),
-                },
-            ),
-            (
-                ":dep a={version=\"1\"}",
-                Change::Dependency {
-                    name: "a".into(),
-                    config: "{version=\"1\"}".into(),
-                },
-            ),
+            (":dep a", dependency("a", "\"*\"")),
+            (":dep a={version=\"1\"}", dependency("a", "{version=\"1\"}")),
             (":dep ../a", Change::LocalDependency("../a".into())),
-            (":opt", Change::OptLevel("0".into())),
-            (":fmt {:#?}", Change::Format("{:#?}".into())),
-            (":fmt", Change::Format("{:?}".into())),
-            (":types", Change::Types(true)),
-            (":efmt {}", Change::ErrorFormat("{}".into())),
-            (":offline 1", Change::Offline(true)),
-            (":sccache 0", Change::Sccache(false)),
-            (":cache 3", Change::CacheBytes(3 << 20)),
-            (":linker lld", Change::Linker("lld".into())),
             (
                 ":build_env A=b=c",
                 Change::BuildEnv {
@@ -480,14 +600,34 @@ mod tests {
                 },
             ),
         ] {
-            let orders = interpret(source, &state()).unwrap();
-            assert_eq!(orders.changes, [(0..source.len(), change)], "{source}");
+            assert_eq!(on_engine(source).unwrap().changes, [change], "{source}");
         }
     }
 
     #[test]
+    fn settings() {
+        let set = |source: &str| on_engine(source).unwrap().settings;
+        assert_eq!(set(":opt").opt_level, "0");
+        assert_eq!(set(":opt\n:opt").opt_level, "2");
+        assert_eq!(set(":fmt {:#?}").format, "{:#?}");
+        assert_eq!(set(":fmt").format, "{:?}");
+        assert!(set(":types").types && !set(":types\n:types").types);
+        assert_eq!(set(":efmt {}").error_format, "{}");
+        assert!(set(":offline 1").offline);
+        assert!(!set(":sccache 0").sccache);
+        assert_eq!(set(":cache 3").cache_bytes, 3 << 20);
+        assert_eq!(set(":linker lld").linker, "lld");
+        assert_eq!(
+            in_notebook(":toolchain nightly")
+                .unwrap()
+                .settings
+                .toolchain,
+            "nightly"
+        );
+    }
+
+    #[test]
     fn what_commands_show() {
-        let shown = |source| interpret(source, &state()).unwrap().shown;
         assert_eq!(shown(":vars")["text/plain"], "v: Vec<u8>\n");
         assert!(shown(":vars")["text/html"].contains("Vec&lt;u8&gt;"));
         assert_eq!(shown(":t v")["text/plain"], "v: Vec<u8>\n");
@@ -499,9 +639,15 @@ mod tests {
             shown(":opt\n:opt")["text/plain"],
             "Optimization: 0\nOptimization: 2\n"
         );
-        for (name, _) in HELP {
-            assert!(shown(":help")["text/plain"].contains(name));
-            let refusal = interpret(name, &state());
+        for Command {
+            name,
+            not_on_engines,
+            ..
+        } in COMMANDS
+        {
+            let listed = shown(":help")["text/plain"].contains(&format!(":{name} "));
+            assert_eq!(listed, not_on_engines.is_none(), "{name}");
+            let refusal = on_engine(&format!(":{name}"));
             let unknown = refusal.is_err_and(|refusal| refusal.message.contains("no command"));
             assert!(!unknown, "{name}");
         }
@@ -520,10 +666,29 @@ mod tests {
             (":opt 0\n:clear", 7..13, "alone"),
             (":allow_static_linking 0", 0..23, "linked into"),
         ] {
-            let refusal = interpret(source, &state()).unwrap_err();
+            let refusal = on_engine(source).unwrap_err();
             assert_eq!(refusal.range, range, "{source}");
             assert!(refusal.message.contains(says), "{}", refusal.message);
         }
-        assert!(interpret("\n:clear\n// all\n", &state()).unwrap().clear);
+        assert!(clears("\n:clear\n// all\n", Owner::Engine));
+    }
+
+    #[test]
+    fn a_notebook_leaves_to_evcxr_what_is_its_own() {
+        let orders = in_notebook(":dep a\n:clear\n!ls -l\n:opt 0\n:explain\nlet x = 1;").unwrap();
+        assert_eq!((orders.reset, &orders.changes), (Some(Reset::All), &vec![]));
+        assert_eq!(orders.code, "\n\n\n:opt 0\n\nlet x = 1;");
+        let said: Vec<bool> = orders
+            .said
+            .iter()
+            .map(|said| matches!(said, Said::Evcxr(_)))
+            .collect();
+        assert_eq!(said, [true, false, true]);
+        assert!(!orders.are_lasting());
+        let restarted = in_notebook(":restart\n:vars").unwrap();
+        assert_eq!(restarted.reset, Some(Reset::Variables));
+        assert!(
+            matches!(&restarted.said[1], Said::Shown(shown) if shown[0].1.contains("no variables"))
+        );
     }
 }

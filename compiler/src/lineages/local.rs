@@ -4,7 +4,7 @@
 //! changed it says `:dep` again, and gets it.
 
 use super::commands::Change;
-use crate::summary::{Settings, Summary};
+use crate::summary::Summary;
 use sha2::{Digest, Sha256};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -31,19 +31,6 @@ pub(super) fn note(changes: &[Change], summary: &mut Summary) {
             Change::BuildEnv { key, value } => {
                 summary.environment.insert(key.clone(), value.clone());
             }
-            _ => {}
-        }
-    }
-}
-
-/// Takes in what changes say of the settings that act on how a snippet is compiled.
-pub(super) fn set(changes: &[Change], settings: &mut Settings) {
-    for change in changes {
-        match change {
-            Change::Format(format) => settings.format.clone_from(format),
-            Change::Types(on) => settings.types = *on,
-            Change::PreserveVarsOnPanic(on) => settings.preserve_vars_on_panic = *on,
-            _ => {}
         }
     }
 }
@@ -53,7 +40,18 @@ pub(super) fn is_local(change: &Change) -> bool {
     match change {
         Change::Dependency { config, .. } => path_in(config).is_some(),
         Change::LocalDependency(_) => true,
-        _ => false,
+        Change::BuildEnv { .. } => false,
+    }
+}
+
+/// What evcxr's `:dep` takes for a dependency of a summary.
+pub(super) fn command(name: &str, config: &str) -> String {
+    match name.starts_with(['.', '/']) {
+        true => format!(":dep {name}\n"),
+        false => {
+            let config = config.split(FILES).next().unwrap_or_default();
+            format!(":dep {name} = {config}\n")
+        }
     }
 }
 

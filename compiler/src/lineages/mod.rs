@@ -1,34 +1,43 @@
-//! Compiling for a cluster's engines: from (lineage, source) to shared objects and the next lineage, and nothing else.
+//! Compiling: from (lineage, source) to shared objects and the next lineage, and nothing else.
 //!
-//! A lineage names a compile-time state by its contents ([`summary`]). What was compiled once is on disk ([`store`]) and
+//! A lineage names a compile-time state by its contents ([`summary`](crate::summary)). What was compiled once is on disk ([`store`]) and
 //! is found there without evcxr, by any process. Everything else goes to a thread with evcxr ([`workshop`]), where the states are that
-//! were needed last; one that is not is compiled again from the snippets that led to it.
+//! were needed last; others are restored from the snippets that led to them.
 
+mod analysis;
+mod answers;
 pub(crate) mod commands;
+mod configuration;
+mod context;
 mod local;
 mod recent;
-mod state;
 mod store;
+mod ticket;
 mod workshop;
 
-use crate::activity::Activity;
+use crate::activity::{Activity, Phase};
 use crate::bench::{Settings, Toolchain};
 use crate::crates::{Crates, Sources};
 use crate::diagnostics::{self, Diagnostic};
 use crate::inputs;
-use crate::sources::{self, Cell, Label};
+use crate::sources::{self, Cell, Cells, Label, Place, Source};
 pub use crate::summary::ROOT;
 use crate::support::{self, Support, SupportError};
 use crate::{rewrite, toolchain};
+pub use answers::{Completion, Completions, Documentation};
+pub use configuration::{configuration, has_configuration};
 use recent::Recent;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
 use std::time::{Duration, Instant};
-use store::{Ending, Record, Store};
-use workshop::{Fresh, Job};
+use store::Store;
+pub use store::{Next, Owner};
+pub use ticket::Ticket;
+use workshop::{Fresh, Job, Task, Told, Workshop};
 
 /// Compile errors that are remembered, and for how long: engines ask for the same snippet one after another.
 const FAILURES: usize = 32;
@@ -45,6 +54,8 @@ const FAILURES_KEPT: Duration = Duration::from_secs(1);
 /// What [`Lineages`] needs to know.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// Whose snippets these are.
+    pub owner: Owner,
     /// A folder of this process's own. evcxr works in it (`EVCXR_TMPDIR` names it).
     pub folder: PathBuf,
     /// Where compiled snippets are kept, for other processes too.
@@ -82,22 +93,37 @@ pub enum StartError {
     Thread(io::Error),
 }
 
-/// A snippet that was compiled. It has not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Made {
-    /// Shared objects to load and run, in order; none if there is nothing to run.
-    pub loads: Vec<PathBuf>,
-    /// The function to call in each.
-    pub entry: &'static str,
-    /// The lineage when it has run to its end.
+/// A snippet to compile.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The state to compile it in.
     pub lineage: String,
+    /// Its text.
+    pub source: Source,
+    /// The execution count of a notebook's cell.
+    pub count: Option<u32>,
+}
+
+/// A snippet that was compiled. It has not run.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// The shared object to load and run, if there is something to run.
+    pub load: Option<PathBuf>,
+    /// The function to call in it.
+    pub entry: &'static str,
+    /// The lineages that it can lead to.
+    pub next: Next,
     /// What its commands show, by media type.
     pub shown: BTreeMap<String, String>,
     /// Whether its last expression is its result.
     pub ends_in_expression: bool,
     /// Variables that are given up, since the snippet defines anew what their values are made of.
     pub lost: Vec<String>,
-    /// Whether the compile read files or the environment, which may change: the same snippet may then come to something else.
+    /// Whether the runtime has to begin anew before it.
+    pub restarts: bool,
+    /// For another toolchain the runtime has to begin anew with this.
+    pub support: Option<Support>,
+    /// Whether the same snippet may come to something else the next time: its compile read files or the environment, or a command acts on the outside.
     pub reads: bool,
 }
 
@@ -110,7 +136,7 @@ pub struct Aftermath {
     pub place: Option<Line>,
 }
 
-/// A line of a snippet: of the one that was run, or of an earlier one that has defined what panicked.
+/// A line of a snippet for engines: of the one that was run, or of an earlier one that has defined what panicked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// Its number, from 1.
@@ -174,36 +200,56 @@ impl Failure {
     }
 }
 
-/// See the module's page.
-#[derive(Debug)]
+/// A handle; clones share the compiler. Its methods block for as long as a compile takes.
+#[derive(Clone, Debug)]
 pub struct Lineages {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    owner: Owner,
     store: Store,
     support: Support,
     jobs: mpsc::Sender<Job>,
-    failures: Recent<(Instant, Failure)>,
+    failures: Mutex<Recent<(Instant, Failure)>>,
+    cells: Arc<Cells>,
+    completes: Arc<AtomicBool>,
+    failed: Arc<OnceLock<String>>,
+    activity: Activity,
 }
 
 impl Lineages {
     /// Prepares the toolchain, and has evcxr start behind it: what was compiled before does not wait for evcxr.
+    ///
+    /// # Errors
+    /// When there is no toolchain, or no place to keep anything.
     pub fn open(options: Options) -> Result<Lineages, StartError> {
         let (found, toolchain) = mpsc::channel();
         let settings = Settings {
-            folder: options.folder,
+            folder: options.folder.clone(),
             executable: options.executable.clone(),
             toolchain,
             support_source: options.support_source,
             crates: options.crates,
-            activity: options.activity,
+            activity: options.activity.clone(),
         };
         let (stores, opened) = mpsc::channel::<Store>();
         let (jobs, queue) = mpsc::channel();
+        let completes = Arc::new(AtomicBool::new(false));
+        let failed = Arc::new(OnceLock::new());
+        let told = Told {
+            completes: Arc::clone(&completes),
+            failed: Arc::clone(&failed),
+        };
+        let is_notebook = options.owner == Owner::Notebook;
         // evcxr starts while the toolchain is looked at.
         std::thread::Builder::new()
             .name("evcxr".into())
             // rust-analyzer recurses deeply on deeply nested code.
             .stack_size(64 << 20)
             .spawn(move || {
-                workshop::serve(settings, &opened, &queue);
+                workshop::serve(settings, &opened, &queue, is_notebook, &told);
                 drop(options.working);
             })
             .map_err(StartError::Thread)?;
@@ -211,13 +257,14 @@ impl Lineages {
         let support = support::ensure(&rustc, options.support_source)?;
         let crates = Crates::new(options.crates, rustc.clone());
         let identity = identity(&support, &options.executable, &crates);
-        let store =
-            Store::open(options.store.clone(), &identity, options.limit).map_err(|source| {
-                StartError::Store {
-                    folder: options.store,
-                    source,
-                }
-            })?;
+        let open = |folder: PathBuf| {
+            Store::open(folder.clone(), &identity, options.limit)
+                .map_err(|source| StartError::Store { folder, source })
+        };
+        let store = open(options.store).or_else(|error| {
+            tracing::warn!(%error, "compiled snippets are kept for this session only");
+            open(options.folder.join("snippets"))
+        })?;
         // Should the thread have ended already, the first snippet says why.
         let _ = stores.send(store.clone());
         let _ = found.send(Toolchain {
@@ -225,64 +272,148 @@ impl Lineages {
             support: support.clone(),
         });
         Ok(Lineages {
-            store,
-            support,
-            jobs,
-            failures: Recent::new(FAILURES),
+            shared: Arc::new(Shared {
+                owner: options.owner,
+                store,
+                support,
+                jobs,
+                failures: Mutex::new(Recent::new(FAILURES)),
+                cells: Arc::default(),
+                completes,
+                failed,
+                activity: options.activity,
+            }),
         })
     }
 
     /// What runtimes load first.
     pub fn support(&self) -> &Support {
-        &self.support
+        &self.shared.support
     }
 
-    /// Compiles a snippet in the state of a lineage, if that has not been done.
-    pub fn compile(&mut self, lineage: &str, source: &str) -> Result<Made, Failure> {
-        let fresh = self.find_or_make(lineage, source, Ending::Completed)?;
-        let Record {
-            next,
-            shown,
-            ends_in_expression,
-            lost,
-            reads,
-            ..
-        } = fresh.record;
+    /// Compiles a snippet, if that has not been done. Whoever gives the ticket up gets an error that nobody is to see.
+    ///
+    /// # Errors
+    /// Says why the snippet does not compile. Nothing has changed.
+    pub fn compile(&self, request: &Request, ticket: &Ticket) -> Result<Made, Failure> {
+        let Fresh {
+            record,
+            load,
+            support,
+        } = self.find_or_make(request, ticket)?;
+        if let Some(count) = request.count {
+            self.shared.cells.add(self.cell(request, Label::In(count)));
+        }
         Ok(Made {
-            loads: fresh.loads,
+            load,
             entry: rewrite::ENTRY,
-            lineage: next,
-            shown,
-            ends_in_expression,
-            lost,
-            reads,
+            next: record.next,
+            shown: record.shown,
+            ends_in_expression: record.ends_in_expression,
+            lost: record.lost,
+            restarts: record.restarts,
+            support,
+            reads: record.reads,
         })
     }
 
-    /// What is true after a snippet that was compiled ended early; `location` is the panic's: file and line.
+    /// What is true after an engine's snippet that was compiled ended early; `location` is the panic's: file and line.
+    ///
+    /// # Errors
+    /// See [`compile`](Lineages::compile).
     pub fn after_early_end(
-        &mut self,
-        lineage: &str,
-        source: &str,
+        &self,
+        request: &Request,
         location: Option<(&str, u32)>,
     ) -> Result<Aftermath, Failure> {
-        let fresh = self.find_or_make(lineage, source, Ending::Early)?;
+        let fresh = self.find_or_make(request, &Ticket::default())?;
         Ok(Aftermath {
-            lineage: fresh.record.next,
-            place: location.and_then(|(file, line)| self.locate(lineage, source, file, line)),
+            lineage: fresh.record.next.early,
+            place: location.and_then(|(file, line)| self.locate_on_engine(request, file, line)),
         })
     }
 
-    fn locate(&self, lineage: &str, source: &str, file: &str, line: u32) -> Option<Line> {
+    /// The lineage of a state without these variables, or without any.
+    ///
+    /// # Errors
+    /// When the lineage is not known.
+    pub fn without(&self, lineage: &str, variables: Option<&[String]>) -> Result<String, Failure> {
+        let (from, variables) = (lineage.to_owned(), variables.map(<[String]>::to_vec));
+        self.ask(Phase::Snippet, &Ticket::default(), move |workshop| {
+            workshop.without(&from, variables.as_deref())
+        })?
+    }
+
+    /// The variables of a state and their types, which takes no evcxr.
+    pub fn variables(&self, lineage: &str) -> BTreeMap<String, String> {
+        let step = self.shared.store.step(lineage);
+        let variables = step.map(|step| step.variables).unwrap_or_default();
+        variables
+            .into_iter()
+            .map(|(name, variable)| (name, variable.kind))
+            .collect()
+    }
+
+    /// Suggestions for the byte `position` of a text in the state of a lineage.
+    ///
+    /// # Errors
+    /// When the lineage is not known.
+    pub fn complete(
+        &self,
+        lineage: &str,
+        text: &str,
+        position: usize,
+        ticket: &Ticket,
+    ) -> Result<Completions, Failure> {
+        let (lineage, text) = (lineage.to_owned(), text.to_owned());
+        self.ask(Phase::Snippet, ticket, move |workshop| {
+            let state = workshop.state(&lineage)?;
+            Ok(workshop.complete(&state, &text, position))
+        })?
+    }
+
+    /// What is known of the name that ends at the byte `position` of a text in the state of a lineage.
+    ///
+    /// # Errors
+    /// When the lineage is not known.
+    pub fn inspect(
+        &self,
+        lineage: &str,
+        text: &str,
+        position: usize,
+        ticket: &Ticket,
+    ) -> Result<Option<Documentation>, Failure> {
+        let (lineage, text) = (lineage.to_owned(), text.to_owned());
+        self.ask(Phase::Snippet, ticket, move |workshop| {
+            let state = workshop.state(&lineage)?;
+            Ok(workshop.inspect(&state, &text, position))
+        })?
+    }
+
+    /// Whether completions come as fast as they will; the first of all takes longer.
+    pub fn completes(&self) -> bool {
+        self.shared.completes.load(Ordering::Relaxed)
+    }
+
+    /// What the compiler is doing.
+    pub fn activity(&self) -> &Activity {
+        &self.shared.activity
+    }
+
+    /// The line of a notebook's cell behind a location in generated code.
+    pub fn locate(&self, file: &str, line: u32) -> Option<Place> {
         let number = sources::number(file)?;
-        let generated = self.store.generated(number)?;
-        let own = Cell {
-            number,
-            label: Label::Snippet,
-            source: source.to_owned(),
-            shown: None,
-        };
-        let cells = std::iter::once(own).chain(self.store.earlier(lineage));
+        let generated = self.shared.store.generated(number)?;
+        self.shared.cells.locate(number, &generated, line)
+    }
+
+    fn locate_on_engine(&self, request: &Request, file: &str, line: u32) -> Option<Line> {
+        let number = sources::number(file)?;
+        let store = &self.shared.store;
+        let generated = store.generated(number)?;
+        let mut own = self.cell(request, Label::Snippet);
+        own.number = number;
+        let cells = std::iter::once(own).chain(store.earlier(&request.lineage));
         let cells: Vec<Cell> = cells.collect();
         let (cell, number, text) = sources::place(&generated, line, cells.iter())?;
         Some(Line {
@@ -292,45 +423,88 @@ impl Lineages {
         })
     }
 
-    fn find_or_make(
-        &mut self,
-        lineage: &str,
-        source: &str,
-        ending: Ending,
-    ) -> Result<Fresh, Failure> {
-        if let Some(record) = self.store.record(lineage, normalised(source), ending) {
-            let loads = record
-                .artifacts
-                .iter()
-                .map(|name| self.store.artifact(name))
-                .collect();
-            return Ok(Fresh { record, loads });
+    fn cell(&self, request: &Request, label: Label) -> Cell {
+        let code = normalised(&request.source.code);
+        let Shared { store, owner, .. } = &*self.shared;
+        Cell {
+            number: store.number(&request.lineage, code, *owner),
+            label,
+            source: request.source.code.clone(),
+            shown: request.source.shown.clone(),
         }
-        let name = format!("{lineage}\0{ending:?}\0{source}");
-        if let Some((when, failure)) = self.failures.get(&name)
+    }
+
+    fn find_or_make(&self, request: &Request, ticket: &Ticket) -> Result<Fresh, Failure> {
+        let Shared { store, owner, .. } = &*self.shared;
+        let source = &request.source.code;
+        if let Some(record) = store.record(&request.lineage, normalised(source), *owner) {
+            let load = record.artifact.as_ref().map(|name| store.artifact(name));
+            return Ok(Fresh {
+                record,
+                load,
+                support: None,
+            });
+        }
+        let name = format!("{}\0{source}", request.lineage);
+        if let Some((when, failure)) = self.failures().get(&name)
             && when.elapsed() < FAILURES_KEPT
         {
             return Err(failure);
         }
-        let (answer, answered) = mpsc::channel();
-        let job = Job {
-            lineage: lineage.to_owned(),
-            source: source.to_owned(),
-            ending,
-            answer,
+        let is_notebook = *owner == Owner::Notebook;
+        let label = match request.count {
+            Some(count) => Label::In(count),
+            None => Label::Snippet,
         };
-        let ended = || Failure::Refused("the compiler's thread has ended".to_owned());
-        self.jobs.send(job).map_err(|_| ended())?;
-        let outcome = answered.recv().unwrap_or_else(|_| Err(ended()));
-        // What a command does, or reads, may go well the next time.
+        let task = Task {
+            lineage: request.lineage.clone(),
+            owner: *owner,
+            cell: self.cell(request, label),
+            cells: is_notebook.then(|| Arc::clone(&self.shared.cells)),
+        };
+        let outcome = self.ask(Phase::of(source), ticket, move |workshop| {
+            workshop.compile(&task)
+        })?;
+        // What a command does, or reads, may go well the next time. A notebook's errors name the cell.
         if let Err(failure @ Failure::Errors(_)) = &outcome
+            && !is_notebook
             && crate::statements::code_start(normalised(source)) == 0
             && !crate::facts::words(source).any(|word| READERS.contains(&word))
         {
             let now = Instant::now();
-            self.failures.insert(name, (now, failure.clone()));
+            self.failures().insert(name, (now, failure.clone()));
         }
         outcome
+    }
+
+    fn failures(&self) -> std::sync::MutexGuard<'_, Recent<(Instant, Failure)>> {
+        let failures = self.shared.failures.lock();
+        failures.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the thread of evcxr do something, and waits for it.
+    fn ask<T: Send + 'static>(
+        &self,
+        phase: Phase,
+        ticket: &Ticket,
+        work: impl FnOnce(&mut Workshop) -> T + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (answer, answered) = mpsc::channel();
+        let job = Job {
+            phase,
+            ticket: ticket.clone(),
+            // Nobody waits when the compiler ends.
+            work: Box::new(move |workshop| drop(answer.send(work(workshop)))),
+        };
+        let sent = self.shared.jobs.send(job).is_ok();
+        match answered.recv() {
+            Ok(answer) => Ok(answer),
+            Err(_) => Err(match self.shared.failed.get() {
+                Some(reason) => Failure::Refused(reason.clone()),
+                None if sent => Failure::Panicked("no answer".to_owned()),
+                None => Failure::Refused("the compiler's thread has ended".to_owned()),
+            }),
+        }
     }
 }
 

@@ -6,7 +6,7 @@
 
 use crate::inputs::Inputs;
 use crate::sources::{Cell, Label};
-use crate::summary::{Found, ROOT};
+use crate::summary::{Found, ROOT, Variable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,29 +28,60 @@ pub(crate) struct Record {
     pub(crate) lineage: String,
     /// Without blank lines around it.
     pub(crate) source: String,
-    /// For how it ends.
-    pub(crate) ending: Ending,
-    /// The artifacts to run, in order, by name.
-    pub(crate) artifacts: Vec<String>,
-    pub(crate) next: String,
+    /// Who asked for it, since some commands are not for engines.
+    pub(crate) owner: Owner,
+    /// The artifact to run, by name.
+    pub(crate) artifact: Option<String>,
+    pub(crate) next: Next,
     #[serde(default)]
     pub(crate) shown: BTreeMap<String, String>,
     pub(crate) ends_in_expression: bool,
     #[serde(default)]
     pub(crate) lost: Vec<String>,
+    /// Whether the runtime has to begin anew before it.
+    #[serde(default)]
+    pub(crate) restarts: bool,
     /// Whether the compile read something of the user's that may change.
     pub(crate) reads: bool,
     /// The files and variables that must be unchanged for this record to be used.
     pub(crate) inputs: Inputs,
 }
 
-/// How a snippet ends.
+/// Whose namespace a snippet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(crate) enum Ending {
-    /// At its end.
-    Completed,
-    /// By a panic, or a `?`.
-    Early,
+pub enum Owner {
+    /// A notebook's, which has all of evcxr's commands.
+    Notebook,
+    /// An engine's.
+    Engine,
+}
+
+/// The lineages that a snippet can lead to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Next {
+    /// When it has run to its end.
+    pub completed: String,
+    /// When it has ended early, by a panic or a `?`.
+    pub early: String,
+    /// When its run was undone: its items and settings with the variables that there were before.
+    pub undone: String,
+}
+
+impl From<[String; 3]> for Next {
+    fn from([completed, early, undone]: [String; 3]) -> Next {
+        Next {
+            completed,
+            early,
+            undone,
+        }
+    }
+}
+
+impl Next {
+    /// All three.
+    pub(crate) fn all(&self) -> [&String; 3] {
+        [&self.completed, &self.early, &self.undone]
+    }
 }
 
 /// How a state was come by.
@@ -59,9 +90,8 @@ pub(crate) struct Step {
     pub(crate) lineage: String,
     pub(crate) parent: String,
     pub(crate) source: String,
-    pub(crate) ending: Ending,
-    /// The variables then, name to type.
-    pub(crate) variables: BTreeMap<String, String>,
+    pub(crate) owner: Owner,
+    pub(crate) variables: BTreeMap<String, Variable>,
     pub(crate) found: Found,
 }
 
@@ -91,8 +121,8 @@ impl Store {
     }
 
     /// The number of a snippet, which is its name here and in the locations of its panics.
-    pub(crate) fn number(&self, lineage: &str, source: &str, ending: Ending) -> u64 {
-        let hash = self.hash(&[lineage, source, &format!("{ending:?}")]);
+    pub(crate) fn number(&self, lineage: &str, source: &str, owner: Owner) -> u64 {
+        let hash = self.hash(&[lineage, source, &format!("{owner:?}")]);
         let (number, _) = hash.split_at(8);
         number
             .iter()
@@ -126,28 +156,25 @@ impl Store {
     }
 
     /// A snippet's record, if all that belongs to it is there and is as it was; that counts as a use of it.
-    pub(crate) fn record(&self, lineage: &str, source: &str, ending: Ending) -> Option<Record> {
-        let path = self.snippet(self.number(lineage, source, ending), "json");
+    pub(crate) fn record(&self, lineage: &str, source: &str, owner: Owner) -> Option<Record> {
+        let path = self.snippet(self.number(lineage, source, owner), "json");
         let record: Record = read(&path)?;
         let same = record.lineage == lineage
             && record.source == source
-            && record.ending == ending
+            && record.owner == owner
             && record.inputs.hold();
-        let artifacts: Vec<PathBuf> = record
-            .artifacts
-            .iter()
-            .map(|name| self.artifact(name))
-            .collect();
-        self.handed_out().extend(record.artifacts.iter().cloned());
+        self.handed_out().extend(record.artifact.clone());
         // Whether the artifact is there is seen after it is marked, so that it is not removed in between.
-        (same && artifacts.iter().all(|path| touch(path).is_ok())).then(|| {
-            for path in [
-                path.clone(),
-                path.with_extension("rs"),
-                self.step_path(lineage),
-            ] {
+        let mut artifact = record.artifact.iter();
+        (same && artifact.all(|name| touch(&self.artifact(name)).is_ok())).then(|| {
+            let next = record.next.all();
+            let steps = next.map(|next| self.step_path(next));
+            for path in [path.clone(), path.with_extension("rs")]
+                .iter()
+                .chain(&steps)
+            {
                 // What is not there was never needed.
-                let _ = touch(&path);
+                let _ = touch(path);
             }
             record
         })
@@ -165,13 +192,15 @@ impl Store {
         Ok(name)
     }
 
-    /// Keeps a record, and the source that was generated for it.
-    pub(crate) fn keep(&self, record: &Record, generated: Option<&str>) -> io::Result<()> {
-        let number = self.number(&record.lineage, &record.source, record.ending);
-        if let Some(generated) = generated {
-            write(&self.snippet(number, "rs"), generated.as_bytes())?;
-        }
+    /// Keeps a record.
+    pub(crate) fn keep(&self, record: &Record) -> io::Result<()> {
+        let number = self.number(&record.lineage, &record.source, record.owner);
         write(&self.snippet(number, "json"), &serde_json::to_vec(record)?)
+    }
+
+    /// Keeps the source that was generated for a snippet.
+    pub(crate) fn keep_generated(&self, number: u64, generated: &str) -> io::Result<()> {
+        write(&self.snippet(number, "rs"), generated.as_bytes())
     }
 
     /// The source that was generated for a snippet.
@@ -221,7 +250,7 @@ impl Store {
             && seen.insert(at)
         {
             cells.push(Cell {
-                number: self.number(&step.parent, &step.source, Ending::Completed),
+                number: self.number(&step.parent, &step.source, step.owner),
                 label: Label::EarlierSnippet,
                 source: step.source,
                 shown: None,
@@ -339,16 +368,19 @@ mod tests {
         let record = Record {
             lineage: ROOT.to_owned(),
             source: source.to_owned(),
-            ending: Ending::Completed,
-            artifacts: vec![store.keep_artifact(&file).unwrap()],
-            next: "next".to_owned(),
+            owner: Owner::Engine,
+            artifact: Some(store.keep_artifact(&file).unwrap()),
+            next: ["next"; 3].map(str::to_owned).into(),
             shown: BTreeMap::new(),
             ends_in_expression: false,
             lost: Vec::new(),
+            restarts: false,
             reads: false,
             inputs: Inputs::default(),
         };
-        store.keep(&record, Some("generated")).unwrap();
+        store.keep(&record).unwrap();
+        let number = store.number(ROOT, source, Owner::Engine);
+        store.keep_generated(number, "generated").unwrap();
         record
     }
 
@@ -358,20 +390,17 @@ mod tests {
         let one = store(folder.path(), "rustc 1", 1 << 20);
         let kept = record(&one, "1", 1);
         let same = store(folder.path(), "rustc 1", 1 << 20);
-        assert_eq!(
-            same.record(ROOT, "1", Ending::Completed),
-            Some(kept.clone())
-        );
-        assert_eq!(same.record(ROOT, "1", Ending::Early), None);
-        assert_eq!(same.record("other", "1", Ending::Completed), None);
-        assert_eq!(same.record(ROOT, "2", Ending::Completed), None);
+        assert_eq!(same.record(ROOT, "1", Owner::Engine), Some(kept.clone()));
+        assert_eq!(same.record(ROOT, "1", Owner::Notebook), None);
+        assert_eq!(same.record("other", "1", Owner::Engine), None);
+        assert_eq!(same.record(ROOT, "2", Owner::Engine), None);
         let other = store(folder.path(), "rustc 2", 1 << 20);
-        assert_eq!(other.record(ROOT, "1", Ending::Completed), None);
-        let number = one.number(ROOT, "1", Ending::Completed);
+        assert_eq!(other.record(ROOT, "1", Owner::Engine), None);
+        let number = one.number(ROOT, "1", Owner::Engine);
         assert_eq!(one.generated(number).as_deref(), Some("generated"));
         // Without its artifact it is as if it had never been.
-        fs::remove_file(one.artifact(&kept.artifacts[0])).unwrap();
-        assert_eq!(same.record(ROOT, "1", Ending::Completed), None);
+        fs::remove_file(one.artifact(kept.artifact.as_ref().unwrap())).unwrap();
+        assert_eq!(same.record(ROOT, "1", Owner::Engine), None);
     }
 
     #[test]
@@ -381,7 +410,7 @@ mod tests {
         let records: Vec<Record> = ["a", "b", "c"]
             .map(|source| record(&first, source, 1000))
             .into();
-        let path = |record: &Record| first.artifact(&record.artifacts[0]);
+        let path = |record: &Record| first.artifact(record.artifact.as_ref().unwrap());
         let long_ago = SystemTime::now() - 4 * IN_USE;
         for (file, age) in [(0, 3), (1, 1), (2, 2)] {
             let file = File::open(path(&records[file])).unwrap();
@@ -397,7 +426,7 @@ mod tests {
         let there: Vec<bool> = records.iter().map(|record| path(record).exists()).collect();
         assert_eq!((swept.removed, there), (1, vec![false, true, true]));
         // The use of a record counts.
-        assert!(other.record(ROOT, "c", Ending::Completed).is_some());
+        assert!(other.record(ROOT, "c", Owner::Engine).is_some());
         let third = store(folder.path(), "", 0);
         third.sweep().unwrap();
         assert!(!path(&records[1]).exists());
@@ -415,7 +444,7 @@ mod tests {
                 lineage: lineage.to_owned(),
                 parent: parent.to_owned(),
                 source: format!("to {lineage}"),
-                ending: Ending::Completed,
+                owner: Owner::Engine,
                 variables: BTreeMap::new(),
                 found: Found::default(),
             };
@@ -456,7 +485,7 @@ mod tests {
             lineage: "a".to_owned(),
             parent: ROOT.to_owned(),
             source: String::new(),
-            ending: Ending::Early,
+            owner: Owner::Engine,
             variables: BTreeMap::new(),
             found: Found::default(),
         };

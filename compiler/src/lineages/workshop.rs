@@ -1,64 +1,103 @@
-//! The thread that owns evcxr and the states in memory: compiles what the store doesn't have.
+//! The thread that owns evcxr and the states in memory: compiles what the store doesn't have, and completes code.
 
 use super::Failure;
-use super::commands::{self, Change, Orders, Refusal};
+use super::commands::{self, Orders, Refusal, Reset, Said};
+use super::context::{Basis, Evcxr};
 use super::local;
 use super::recent::Recent;
-use super::state::{self, Eval, State, Stopped};
-use super::store::{Ending, Record, Step, Store};
+use super::store::{Next, Owner, Record, Step, Store};
+use super::ticket::Ticket;
 use crate::activity::Phase;
-use crate::bench::{Bench, NotCompiled, OpenError, Product, Settings, Trouble};
+use crate::bench::{Bench, NotCompiled, OpenError, Settings, Trouble};
 use crate::crates::{Dependencies, mentioned};
 use crate::diagnostics::{self, Context, diagnostics};
 use crate::inputs::Inputs;
 use crate::layouts::Layouts;
 use crate::reach::Added;
-use crate::sources::{Cell, Label};
-use crate::statements::{Statement, statements};
-use crate::summary::{Found, ROOT, Summary};
+use crate::sources::{Cell, Cells, newlines};
+use crate::statements::{Statement, code_start, is_command, statements};
+use crate::summary::{Found, ROOT, Summary, Variable};
+use crate::support::Support;
 use crate::wrapper::Effort;
-use evcxr::{EvalContext, EvalOutputs};
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// States in memory. Others are compiled again when they are needed.
+/// States in memory. Others are restored when they are needed.
 const STATES: usize = 64;
 /// After this many compiles the wrapper's cache, which is this session's own, begins anew.
 const SESSION_CACHE: u64 = 500;
 /// After this many compiles the store is brought under its limit.
 const SWEEP: u64 = 50;
 
-/// Who has just asked may ask again at once: so long he is not made to wait for a step of the warm-up.
-const PAUSE: Duration = Duration::from_millis(300);
+/// How long nobody may have asked for anything before the next step of the warm-up: who has just asked may ask again at once.
+const PAUSE: Duration = Duration::from_millis(100);
 
 /// Takes every value out of the store of an engine's runtime. Without a variable there would be no store.
 const CLEAR: &str = "let chorus_cleared = (); *evcxr_variable_store = Default::default();";
 
-/// Something to compile.
+/// Something to do for the workshop.
 pub(super) struct Job {
+    /// What it is to those who wait.
+    pub(super) phase: Phase,
+    pub(super) ticket: Ticket,
+    pub(super) work: Box<dyn FnOnce(&mut Workshop) + Send>,
+}
+
+/// A snippet to compile.
+#[derive(Clone, Debug)]
+pub(super) struct Task {
     pub(super) lineage: String,
+    pub(super) owner: Owner,
     /// As it was written.
-    pub(super) source: String,
-    pub(super) ending: Ending,
-    pub(super) answer: mpsc::Sender<Result<Fresh, Failure>>,
+    pub(super) cell: Cell,
+    /// The notebook's cells so far, if it is a notebook's.
+    pub(super) cells: Option<Arc<Cells>>,
+}
+
+/// A state of a namespace, and what is known of it.
+#[derive(Clone)]
+pub(super) struct State {
+    pub(super) summary: Summary,
+    layouts: Layouts,
+    /// What evcxr's crate depends on.
+    pub(super) crates: Dependencies,
+}
+
+impl State {
+    fn basis(&self) -> Basis {
+        Basis::of(&self.summary, &self.crates)
+    }
+
+    fn with_variables(&self, variables: BTreeMap<String, Variable>) -> State {
+        let mut state = self.clone();
+        state.summary.variables = variables;
+        state
+    }
 }
 
 /// What was compiled.
 #[derive(Clone, Debug)]
 pub(super) struct Fresh {
     pub(super) record: Record,
-    pub(super) loads: Vec<PathBuf>,
+    pub(super) load: Option<PathBuf>,
+    /// The runtime is to begin anew with this.
+    pub(super) support: Option<Support>,
 }
 
-struct Workshop {
-    evcxr: EvalContext,
-    bench: Bench,
+pub(super) struct Workshop {
+    pub(super) evcxr: Evcxr,
+    pub(super) bench: Bench,
     store: Store,
     root: Rc<State>,
     states: Recent<Rc<State>>,
+    /// What the last snippet leads to, if evcxr has not been brought there.
+    ahead: Option<Rc<State>>,
     compiles: u64,
     /// The wrapper's cache, in parts.
     cache: PathBuf,
@@ -69,26 +108,64 @@ struct Workshop {
 /// How it is found what a snippet leads to.
 #[derive(Clone, Copy, Debug)]
 enum Way<'a> {
-    /// By compiling it, for one that ends like this.
-    New(Ending),
+    /// By compiling it.
+    New,
     /// It has been compiled before.
     Known(&'a Step),
 }
 
 /// What a snippet leads to.
 struct Outcome {
-    lineage: String,
-    state: Rc<State>,
+    completed: Rc<State>,
+    early: Rc<State>,
+    undone: Rc<State>,
     artifact: Option<PathBuf>,
     /// What its compile read; `None` if that can't be told.
     inputs: Option<Inputs>,
     /// The source that was generated for it.
     source: String,
-    shown: std::collections::BTreeMap<String, String>,
+    shown: BTreeMap<String, String>,
     lost: Vec<String>,
     ends_in_expression: bool,
     /// Whether it leads there every time: what a local crate is may have changed the next time.
     lasting: bool,
+    restarts: bool,
+    support: Option<Support>,
+}
+
+impl Outcome {
+    /// Of a snippet with which nothing is compiled.
+    fn to(state: Rc<State>) -> Outcome {
+        Outcome {
+            early: Rc::clone(&state),
+            undone: Rc::clone(&state),
+            completed: state,
+            artifact: None,
+            inputs: Some(Inputs::default()),
+            source: String::new(),
+            shown: BTreeMap::new(),
+            lost: Vec::new(),
+            ends_in_expression: false,
+            lasting: true,
+            restarts: false,
+            support: None,
+        }
+    }
+
+    fn show(&mut self, kind: &str, text: &str) {
+        self.shown
+            .entry(kind.to_owned())
+            .or_default()
+            .push_str(text);
+    }
+}
+
+/// What a workshop tells those outside of it.
+pub(super) struct Told {
+    /// Whether completions come as fast as they will.
+    pub(super) completes: Arc<AtomicBool>,
+    /// Why there is no workshop.
+    pub(super) failed: Arc<std::sync::OnceLock<String>>,
 }
 
 /// Serves jobs until nobody can send any. What the first of them would wait for is done before, as long as there is none.
@@ -96,42 +173,69 @@ pub(super) fn serve(
     settings: Settings,
     stores: &mpsc::Receiver<Store>,
     jobs: &mpsc::Receiver<Job>,
+    completes: bool,
+    told: &Told,
 ) {
     let mut workshop = match Workshop::open(settings, stores) {
         Ok(workshop) => workshop,
         Err(error) => {
             tracing::error!(%error, "failed to open the compiler");
-            for job in jobs {
-                // Nobody waits when the service ends.
-                let _ = job.answer.send(Err(Failure::Refused(error.to_string())));
-            }
+            // Set before the first job is dropped, by which whoever waits for it is told.
+            let _ = told.failed.set(error.to_string());
+            jobs.iter().for_each(drop);
             return;
         }
     };
     tracing::info!("evcxr is open");
-    let mut warming: Vec<fn(&mut Workshop)> =
-        vec![Workshop::sweep, Workshop::warm_up, Workshop::warm_up_build];
-    let mut pause = Duration::ZERO;
+    let mut warming: Vec<fn(&mut Workshop)> = vec![Workshop::sweep];
+    if completes {
+        warming.push(Workshop::warm_up_completion);
+    }
+    // A snippet that needs no types doesn't wait for the standard library.
+    warming.extend([
+        Workshop::warm_up as fn(&mut Workshop),
+        Workshop::warm_up_build,
+    ]);
+    let total = warming.len();
     loop {
         let job = match warming.last() {
             None => jobs.recv().ok(),
-            Some(step) => match jobs.recv_timeout(pause) {
+            // cargo has nothing to wait for.
+            Some(step) => match jobs.recv_timeout(if warming.len() == total {
+                Duration::ZERO
+            } else {
+                PAUSE
+            }) {
                 Ok(job) => Some(job),
                 Err(mpsc::RecvTimeoutError::Timeout) => {
                     step(&mut workshop);
                     warming.pop();
+                    if warming.len() == 1 {
+                        told.completes.store(completes, Ordering::Relaxed);
+                    }
                     continue;
                 }
                 Err(mpsc::RecvTimeoutError::Disconnected) => None,
             },
         };
-        let Some(job) = job else { return };
-        let _during = workshop.bench.activity.enter(Phase::of(&job.source));
-        let answer = catch_unwind(AssertUnwindSafe(|| workshop.compile(&job)))
-            .unwrap_or_else(|_| Err(Failure::Panicked("no answer".to_owned())));
-        let _ = job.answer.send(answer);
+        let Some(Job {
+            phase,
+            ticket,
+            work,
+        }) = job
+        else {
+            return;
+        };
+        if !ticket.begin() {
+            continue;
+        }
+        let _during = workshop.bench.activity.enter(phase);
+        // A job's own answer is lost with its panic, and whoever waits for it is told so by that.
+        if catch_unwind(AssertUnwindSafe(|| work(&mut workshop))).is_err() {
+            tracing::error!("a job of the evcxr thread panicked");
+        }
+        ticket.end();
         workshop.tidy_up();
-        pause = PAUSE;
     }
 }
 
@@ -139,10 +243,10 @@ impl Workshop {
     fn open(settings: Settings, stores: &mpsc::Receiver<Store>) -> Result<Workshop, OpenError> {
         let folder = settings.folder.clone();
         let (evcxr, bench) = Bench::open(settings)?;
+        let evcxr = Evcxr::new(evcxr);
         let store = stores.recv().map_err(|_| OpenError::Toolchain)?;
         let root = Rc::new(State {
-            eval: state::snapshot(&evcxr),
-            summary: Summary::root(state::settings(&evcxr)),
+            summary: Summary::root(evcxr.initial().clone()),
             layouts: Layouts::default(),
             crates: Dependencies::default(),
         });
@@ -154,16 +258,17 @@ impl Workshop {
             store,
             root,
             states: Recent::new(STATES),
+            ahead: None,
             compiles: 0,
         })
     }
 
     /// cargo's first build with the wrapper.
     fn warm_up_build(&mut self) {
-        let (evcxr, eval) = (&mut self.evcxr, &self.root.eval);
+        let context = &mut self.evcxr.context;
         let built = self
             .bench
-            .tell_evcxr(Effort::DryRun, Vec::new(), || eval(evcxr, &[], "()"));
+            .tell_evcxr(Effort::DryRun, Vec::new(), || context.execute("()"));
         if let Err(trouble) = built {
             tracing::warn!(?trouble, "the first build was not gone through");
         }
@@ -173,17 +278,9 @@ impl Workshop {
     fn warm_up(&mut self) {
         let _during = self.bench.activity.enter(Phase::StandardLibrary);
         self.show_std();
-        let (evcxr, eval) = (&mut self.evcxr, &self.root.eval);
-        self.bench.warm_up(|snippet| eval(evcxr, &[], snippet));
+        let context = &mut self.evcxr.context;
+        self.bench.warm_up(|snippet| context.execute(snippet));
         tracing::info!("the compiler is warm");
-    }
-
-    fn show_std(&mut self) {
-        let (evcxr, eval) = (&mut self.evcxr, &self.root.eval);
-        self.bench.show_std(|bench, level| {
-            let level = [Change::OptLevel(level.to_owned())];
-            bench.compile_text(|| eval(evcxr, &level, "()")).map(drop)
-        });
     }
 
     fn sweep(&mut self) {
@@ -193,7 +290,13 @@ impl Workshop {
         }
     }
 
+    /// What is better done now, when nobody waits, than before the next snippet.
     fn tidy_up(&mut self) {
+        if let Some(state) = self.ahead.take()
+            && let Err(trouble) = self.evcxr.bring(&mut self.bench, &state.basis())
+        {
+            tracing::warn!(?trouble, "evcxr is brought there with the next snippet");
+        }
         if self.compiles > 0 && self.compiles.is_multiple_of(SWEEP) {
             self.sweep();
         }
@@ -203,82 +306,129 @@ impl Workshop {
         }
     }
 
-    fn compile(&mut self, job: &Job) -> Result<Fresh, Failure> {
+    /// See [`Bench::show_std`]. A completion changes no state and compiles nothing.
+    pub(super) fn show_std(&mut self) {
+        let context = &mut self.evcxr.context;
+        self.bench.show_std(|_, level| {
+            let text = format!(":opt {level}\n()");
+            let completed = AssertUnwindSafe(|| context.completions(&text, text.len()).map(drop));
+            match catch_unwind(completed) {
+                Ok(Ok(())) => Ok(()),
+                Ok(Err(error)) => Err(Trouble::Refused(error.to_string())),
+                Err(_) => Err(Trouble::Panicked("no completion".to_owned())),
+            }
+        });
+    }
+
+    pub(super) fn compile(&mut self, task: &Task) -> Result<Fresh, Failure> {
         let began = std::time::Instant::now();
-        let source = super::normalised(&job.source);
-        let this = Cell {
-            number: self.store.number(&job.lineage, source, job.ending),
-            label: Label::Snippet,
-            source: job.source.clone(),
-            shown: None,
-        };
-        let base = match self.state(&job.lineage) {
+        let source = super::normalised(&task.cell.source);
+        let base = match self.state(&task.lineage) {
             Ok(base) => base,
             // Whatever there was, it is given up.
-            Err(_) if is_clear(&job.source) => Rc::clone(&self.root),
+            Err(_) if commands::clears(&task.cell.source, task.owner) => Rc::clone(&self.root),
             Err(failure) => return Err(failure),
         };
         self.compiles += 1;
-        let outcome = self.go(&job.lineage, &base, &this, Way::New(job.ending))?;
+        let outcome = self.go(task, &base, Way::New)?;
+        let states = [&outcome.completed, &outcome.early, &outcome.undone];
+        let next: Next = states.map(|state| self.lineage(state)).into();
+        for (lineage, state) in next.all().into_iter().zip(states) {
+            self.keep_state(lineage, state, task, source);
+        }
+        self.ahead = Some(Rc::clone(&outcome.completed));
         let mut record = Record {
-            lineage: job.lineage.clone(),
+            lineage: task.lineage.clone(),
             source: source.to_owned(),
-            ending: job.ending,
-            artifacts: Vec::new(),
-            next: outcome.lineage,
+            owner: task.owner,
+            artifact: None,
+            next,
             shown: outcome.shown,
             ends_in_expression: outcome.ends_in_expression,
             lost: outcome.lost,
+            restarts: outcome.restarts,
             reads: !outcome.inputs.as_ref().is_some_and(Inputs::is_empty)
-                || local::has_local(&base.summary),
+                || local::has_local(&base.summary)
+                || !outcome.lasting,
             inputs: Inputs::default(),
         };
-        let state = outcome.state;
-        if record.next == job.lineage && !Rc::ptr_eq(&state, &base) {
-            match record.next == ROOT {
-                true => self.root = state,
-                false => self.states.insert(record.next.clone(), state),
+        let kept = match &outcome.artifact {
+            Some(artifact) => {
+                self.keep(|store| store.keep_generated(task.cell.number, &outcome.source));
+                self.keep(|store| store.keep_artifact(artifact))
             }
-        } else if record.next != job.lineage && record.next != ROOT {
-            let step = Step {
-                lineage: record.next.clone(),
-                parent: job.lineage.clone(),
-                source: source.to_owned(),
-                ending: job.ending,
-                variables: state.summary.kinds(),
-                found: state.summary.found,
-            };
-            self.keep(|store| store.keep_step(&step));
-            self.states.insert(record.next.clone(), state);
-        }
-        // How a snippet ends early is asked of one that has been handed out.
-        let artifact = outcome.artifact.filter(|_| job.ending == Ending::Completed);
-        let generated = artifact.as_ref().map(|_| outcome.source.as_str());
-        let kept = artifact
-            .as_ref()
-            .map(|artifact| self.keep(|store| store.keep_artifact(artifact)));
-        let loads = match (kept, artifact) {
-            // What can't be kept is run from where it was made.
-            (Some(None), Some(artifact)) => vec![artifact],
-            (kept, _) => {
-                record.artifacts = kept.flatten().into_iter().collect();
-                let inputs = outcome.inputs.filter(|_| outcome.lasting);
-                if let Some(inputs) = inputs.and_then(|inputs| self.lasting(inputs, &base.summary))
-                {
-                    record.inputs = inputs;
-                    self.keep(|store| store.keep(&record, generated));
-                }
-                let names = record.artifacts.iter();
-                names.map(|name| self.store.artifact(name)).collect()
-            }
+            None => None,
         };
+        // What can't be kept is run from where it was made.
+        let can_be_kept = kept.is_some() == outcome.artifact.is_some();
+        let load = match &kept {
+            Some(name) => Some(self.store.artifact(name)),
+            None => outcome.artifact,
+        };
+        record.artifact = kept;
+        if can_be_kept
+            && outcome.lasting
+            && let Some(inputs) = outcome.inputs
+            && let Some(inputs) = self.lasting(inputs, &base.summary)
+        {
+            record.inputs = inputs;
+            self.keep(|store| store.keep(&record));
+        }
         tracing::info!(
-            lineage = job.lineage,
-            ending = ?job.ending,
+            lineage = task.lineage,
             milliseconds = began.elapsed().as_millis(),
             "compiled a snippet"
         );
-        Ok(Fresh { record, loads })
+        Ok(Fresh {
+            record,
+            load,
+            support: outcome.support,
+        })
+    }
+
+    fn lineage(&self, state: &State) -> String {
+        state.summary.lineage(&self.root.summary)
+    }
+
+    /// Keeps a state that a snippet leads to, and the way to it.
+    fn keep_state(&mut self, lineage: &str, state: &Rc<State>, task: &Task, source: &str) {
+        if lineage == ROOT {
+            self.root = Rc::clone(state);
+            return;
+        }
+        if lineage != task.lineage {
+            let step = Step {
+                lineage: lineage.to_owned(),
+                parent: task.lineage.clone(),
+                source: source.to_owned(),
+                owner: task.owner,
+                variables: state.summary.variables.clone(),
+                found: state.summary.found,
+            };
+            self.keep(|store| store.keep_step(&step));
+        }
+        self.states.insert(lineage.to_owned(), Rc::clone(state));
+    }
+
+    /// The lineage of a state without these variables, or without any.
+    pub(super) fn without(
+        &mut self,
+        lineage: &str,
+        variables: Option<&[String]>,
+    ) -> Result<String, Failure> {
+        let base = self.state(lineage)?;
+        let mut left = base.summary.variables.clone();
+        left.retain(|name, _| variables.is_some_and(|lost| !lost.contains(name)));
+        let state = Rc::new(base.with_variables(left));
+        let next = self.lineage(&state);
+        let task = Task {
+            lineage: lineage.to_owned(),
+            owner: Owner::Notebook,
+            cell: Cell::snippet(0, ""),
+            cells: None,
+        };
+        self.keep_state(&next, &state, &task, "");
+        Ok(next)
     }
 
     /// What other sessions have to compare before they use what was compiled in a state; `None` if they can't.
@@ -308,8 +458,8 @@ impl Workshop {
             .ok()
     }
 
-    /// Returns the state of a lineage. One that is not in memory is restored from its steps; of these, only dependencies are compiled.
-    fn state(&mut self, lineage: &str) -> Result<Rc<State>, Failure> {
+    /// Returns the state of a lineage. One that is not in memory is restored from its steps, for which nothing is compiled.
+    pub(super) fn state(&mut self, lineage: &str) -> Result<Rc<State>, Failure> {
         if lineage == ROOT {
             return Ok(Rc::clone(&self.root));
         }
@@ -328,20 +478,22 @@ impl Workshop {
                 .get(known)
                 .ok_or_else(|| Failure::UnknownLineage(lineage.to_owned()))?,
         };
-        tracing::info!(lineage, steps = steps.len(), "a state is compiled again");
+        tracing::info!(lineage, steps = steps.len(), "a state is restored");
         for step in steps {
-            let cell = Cell {
-                number: self.store.number(&step.parent, &step.source, step.ending),
-                label: Label::EarlierSnippet,
-                source: step.source.clone(),
-                shown: None,
+            let task = Task {
+                lineage: step.parent.clone(),
+                owner: step.owner,
+                cell: Cell::snippet(0, &step.source),
+                cells: None,
             };
-            let outcome = self.go(&step.parent, &base, &cell, Way::Known(&step));
+            let outcome = self.go(&task, &base, Way::Known(&step));
             base = match outcome {
-                Ok(outcome) if outcome.lineage == step.lineage => outcome.state,
+                Ok(outcome) if self.lineage(&outcome.completed) == step.lineage => {
+                    outcome.completed
+                }
                 other => {
                     let why = other.err().map(|failure| failure.headline());
-                    tracing::warn!(?why, lineage, "a state can't be compiled again");
+                    tracing::warn!(?why, lineage, "a state can't be restored");
                     return Err(Failure::LostLineage {
                         lineage: lineage.to_owned(),
                         why,
@@ -354,234 +506,220 @@ impl Workshop {
     }
 
     /// Finds what a snippet leads to.
-    fn go(
-        &mut self,
-        lineage: &str,
-        base: &Rc<State>,
-        cell: &Cell,
-        way: Way<'_>,
-    ) -> Result<Outcome, Failure> {
-        let orders = commands::interpret(&cell.source, &base.summary)
+    fn go(&mut self, task: &Task, base: &Rc<State>, way: Way<'_>) -> Result<Outcome, Failure> {
+        let cell = &task.cell;
+        let orders = commands::interpret(&cell.source, &base.summary, task.owner)
             .map_err(|refusal| refused(cell, &refusal))?;
-        if orders.clear {
+        if orders.reset == Some(Reset::All) && task.owner == Owner::Engine {
             return Ok(self.clear(base, cell));
         }
-        let found = statements(&orders.code);
-        let changes: Vec<Change> = orders
-            .changes
-            .iter()
-            .map(|(_, change)| change.clone())
-            .collect();
-        let mut unchanged = Outcome {
-            lineage: lineage.to_owned(),
-            state: Rc::clone(base),
-            artifact: None,
-            inputs: Some(Inputs::default()),
-            source: String::new(),
-            shown: orders.shown.clone(),
-            lost: Vec::new(),
-            ends_in_expression: found.last().is_some_and(Statement::is_expression),
-            lasting: !changes.iter().any(local::is_local),
+        let base = match orders.reset {
+            None => Rc::clone(base),
+            Some(Reset::Variables) => Rc::new(base.with_variables(BTreeMap::new())),
+            Some(Reset::All) => {
+                let mut state = (*self.root).clone();
+                state.summary.settings = base.summary.settings.clone();
+                Rc::new(state)
+            }
         };
-        if found.is_empty() && changes.is_empty() {
-            return Ok(unchanged);
+        let found = statements(&orders.code);
+        let mut outcome = Outcome::to(Rc::clone(&base));
+        outcome.restarts = orders.reset.is_some();
+        outcome.ends_in_expression = found.last().is_some_and(Statement::is_expression);
+        outcome.lasting = orders.are_lasting() && !orders.changes.iter().any(local::is_local);
+        if let Way::New = way {
+            self.say(task, &base, &orders, &mut outcome)?;
         }
-        if matches!(way, Way::New(_)) && self.bench.lacks_std(&found) {
-            self.show_std();
+        if found.is_empty() && !orders.change(&base.summary) {
+            return Ok(outcome);
         }
         let layouts = base.layouts.after(&found);
         let lost = base.layouts.lost(&layouts, &base.summary.kinds());
         let mut summary = base.summary.clone();
         summary.variables.retain(|name, _| !lost.contains(name));
-        local::note(&changes, &mut summary);
+        let before = summary.variables.clone();
+        local::note(&orders.changes, &mut summary);
+        summary.settings.clone_from(&orders.settings);
         let mut crates = base.crates.clone();
-        let depends = changes.iter().any(Change::is_dependency);
-        let provided = self.provide(&cell.source, depends, &summary, &mut crates)?;
-        let is_provided = !provided.is_empty();
-        let changes: Vec<Change> = changes.into_iter().chain(provided).collect();
+        let ours = self.provide(&orders, &cell.source, &summary, &mut crates)?;
+        let other_toolchain = summary.settings.toolchain != base.summary.settings.toolchain;
+        if other_toolchain {
+            // No two toolchains agree on what a value looks like.
+            summary.variables.clear();
+            outcome.restarts = true;
+            outcome.lasting = false;
+        }
         self.bench.plan.number = cell.number;
         self.bench.plan.cache = self.cache.join(local::part(&summary));
-        local::set(&changes, &mut summary.settings);
         self.bench.plan.display = summary.settings.format == "{:?}" && !summary.settings.types;
         self.bench.plan.catches = summary.settings.preserve_vars_on_panic;
-        let mut product = None;
-        let mut eval = Rc::clone(&base.eval);
-        let mut new = Found::default();
+        let mut early = before.clone();
         match way {
-            Way::New(ending) if !found.is_empty() => {
-                let Product {
-                    kept,
-                    source,
-                    after,
-                } = self.evaluate(
-                    lineage,
-                    &eval,
-                    cell,
-                    &orders,
-                    &changes,
-                    |bench, evaluate| bench.compile(&summary, &orders.code, &found, "", evaluate),
-                )?;
-                summary.apply(
-                    &found,
-                    match ending {
-                        Ending::Completed => after.completed,
-                        Ending::Early => after.early,
-                    },
-                );
-                if let Some(kept) = kept {
-                    unchanged.inputs = kept.inputs;
-                    if found.iter().any(Statement::runs) {
-                        new = Found::within(&source).beyond(summary.found);
-                        product = Some((kept.artifact, source));
+            Way::New => {
+                let basis = base.basis();
+                let brought = self.evcxr.bring(&mut self.bench, &basis);
+                brought.map_err(|trouble| self.failed(task, Added::default(), trouble))?;
+                if found.is_empty() || other_toolchain {
+                    let changed = Basis::of(&summary, &crates);
+                    let done =
+                        self.evcxr
+                            .apply(&mut self.bench, &setting(&orders, &ours), &changed);
+                    done.map_err(|trouble| self.failed(task, Added::default(), trouble))?;
+                }
+                if other_toolchain {
+                    outcome.support = Some(self.bench.support.clone());
+                }
+                if !found.is_empty() {
+                    if self.bench.lacks_std(&found) {
+                        self.show_std();
+                    }
+                    let context = &mut self.evcxr.context;
+                    let product =
+                        self.bench
+                            .compile(&summary, &orders.code, &found, &ours, |text| {
+                                context.execute(text)
+                            });
+                    let product = product.map_err(|NotCompiled { trouble, added }| {
+                        self.failed(task, added, trouble)
+                    })?;
+                    early.retain(|name, variable| {
+                        product.after.early.get(name) == Some(&variable.kind)
+                    });
+                    summary.apply(&found, product.after.completed);
+                    if product.kept.is_none() {
+                        // evcxr has had nothing to compile, and so is there already.
+                        let changed = Basis::of(&summary, &crates);
+                        let noted = self.evcxr.apply(&mut self.bench, "", &changed);
+                        noted.map_err(|trouble| self.failed(task, Added::default(), trouble))?;
+                    }
+                    if let Some(kept) = product.kept {
+                        outcome.inputs = kept.inputs;
+                        if found.iter().any(Statement::runs) {
+                            summary.found = summary.found.and(Found::within(&product.source));
+                            outcome.artifact = Some(kept.artifact);
+                            outcome.source = product.source;
+                        }
                     }
                 }
             }
-            Way::New(_) => {}
             Way::Known(step) => {
-                summary.apply(&found, step.variables.clone());
-                new = step.found.beyond(summary.found);
+                summary.apply(&found, BTreeMap::new());
+                summary.variables.clone_from(&step.variables);
+                summary.found = step.found;
             }
         }
-        if !changes.is_empty() {
-            self.evaluate(
-                lineage,
-                &eval,
-                cell,
-                &orders,
-                &changes,
-                |bench, evaluate| {
-                    let done = bench.tell_evcxr(Effort::DryRun, Vec::new(), || evaluate(""));
-                    done.map_err(NotCompiled::from)
-                },
-            )?;
-            eval = state::snapshot(&self.evcxr);
-            summary.settings = state::settings(&self.evcxr);
-        }
-        if new != Found::default() {
-            let (evcxr, bench) = (&mut self.evcxr, &mut self.bench);
-            let has = |name| summary.dependencies.contains_key(name);
-            eval = bench.teach(new, eval, |eval, dependency, snippet| {
-                let missing = dependency.filter(|(name, _)| !has(*name));
-                let changes: Vec<Change> = missing.map(Change::dependency).into_iter().collect();
-                eval(evcxr, &changes, snippet).map(|_| state::snapshot(evcxr))
-            });
-            summary.found = summary.found.and(new);
-        }
-        let next = summary.lineage(&self.root.summary);
         let introduced: Vec<String> = found.iter().flat_map(Statement::variables).collect();
-        let lost = lost
-            .into_iter()
-            .filter(|name| !introduced.contains(name))
-            .collect();
-        let (artifact, source) = product.unzip();
-        Ok(Outcome {
-            // A lineage doesn't tell who has named the crates, but whoever does it next is not to wait for rust-analyzer again.
-            state: match next == lineage && !is_provided {
-                true => Rc::clone(base),
-                false => Rc::new(State {
-                    eval,
-                    summary,
-                    layouts,
-                    crates,
-                }),
-            },
-            lineage: next,
-            artifact,
-            source: source.unwrap_or_default(),
-            lost,
-            ..unchanged
-        })
-    }
-
-    /// Has the bench do something with evcxr in this state, after some changes of it.
-    fn evaluate<T>(
-        &mut self,
-        lineage: &str,
-        eval: &Eval,
-        cell: &Cell,
-        orders: &Orders,
-        changes: &[Change],
-        work: impl FnOnce(
-            &mut Bench,
-            &mut dyn FnMut(&str) -> Result<EvalOutputs, Stopped>,
-        ) -> Result<T, NotCompiled>,
-    ) -> Result<T, Failure> {
-        let evcxr = &mut self.evcxr;
-        let mut stopped_at = None;
-        let done = work(&mut self.bench, &mut |text| {
-            eval(evcxr, changes, text).inspect_err(|stopped| {
-                if let Stopped::Change(index, _) = stopped {
-                    stopped_at = Some(*index);
-                }
-            })
+        outcome.lost = lost;
+        outcome.lost.retain(|name| !introduced.contains(name));
+        let state = State {
+            summary,
+            layouts,
+            crates,
+        };
+        // Most snippets lead to the same state however they end.
+        let other =
+            |variables: BTreeMap<String, Variable>| Rc::new(state.with_variables(variables));
+        outcome.early = other(early);
+        outcome.undone = other(if other_toolchain {
+            BTreeMap::new()
+        } else {
+            before
         });
-        done.map_err(|NotCompiled { trouble, added }| match trouble {
-            Trouble::Panicked(message) => Failure::Panicked(message),
-            Trouble::Evcxr(error) => match stopped_at.and_then(|index| orders.changes.get(index)) {
-                Some((range, _)) => {
-                    let refusal = Refusal {
-                        range: range.clone(),
-                        message: error.to_string(),
-                    };
-                    refused(cell, &refusal)
-                }
-                None => self.failed(lineage, cell, added, error),
-            },
-        })
+        outcome.completed = Rc::new(state);
+        Ok(outcome)
     }
 
-    /// Returns the dependencies on our crates that a snippet needs in a state with `present` ones; `depends` says that the snippet
-    /// adds some of its own. rustc learns of the crates that the snippet names; see [`crate::crates`].
+    /// Collects what a snippet's commands say.
+    fn say(
+        &mut self,
+        task: &Task,
+        base: &State,
+        orders: &Orders,
+        outcome: &mut Outcome,
+    ) -> Result<(), Failure> {
+        for said in &orders.said {
+            match said {
+                Said::Shown(shown) => {
+                    for (kind, text) in shown {
+                        outcome.show(kind, text);
+                    }
+                }
+                Said::Evcxr(range) => {
+                    if let Err(trouble) = self.evcxr.bring(&mut self.bench, &base.basis()) {
+                        tracing::info!(?trouble, "evcxr answers in another state");
+                    }
+                    let lines = "\n".repeat(newlines(&task.cell.source[..range.start]));
+                    let text = lines + &task.cell.source[range.clone()];
+                    let context = &mut self.evcxr.context;
+                    let done = self
+                        .bench
+                        .tell_evcxr(Effort::DryRun, Vec::new(), || context.execute(&text));
+                    let outputs =
+                        done.map_err(|trouble| self.failed(task, Added::default(), trouble))?;
+                    for (kind, text) in outputs.content_by_mime_type {
+                        outcome.show(&kind, &text);
+                    }
+                }
+                Said::Documentation { range, name } => {
+                    let found = self.inspect(base, name, name.len());
+                    let found = found.ok_or_else(|| {
+                        let message = "there is no documentation of it".to_owned();
+                        let range = range.clone();
+                        refused(&task.cell, &Refusal { range, message })
+                    })?;
+                    outcome.show("text/plain", &found.text);
+                    outcome.show("text/html", &found.html);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the commands that add to `present` what a snippet needs of our crates. rustc learns of the crates that the snippet names; see [`crate::crates`].
     fn provide(
         &mut self,
+        orders: &Orders,
         source: &str,
-        depends: bool,
         summary: &Summary,
         present: &mut Dependencies,
-    ) -> Result<Vec<Change>, Failure> {
+    ) -> Result<String, Failure> {
         let mentioned = mentioned(source);
         for (name, config) in &summary.dependencies {
             present.add(name, config);
         }
+        let depends = orders
+            .changes
+            .iter()
+            .any(|change| !matches!(change, commands::Change::BuildEnv { .. }));
         if !mentioned.any() && !depends {
-            return Ok(Vec::new());
+            return Ok(String::new());
         }
         let wanted = self.bench.provide(mentioned, present);
         let wanted = wanted.map_err(|error| Failure::Refused(error.to_string()))?;
-        let changes = wanted.into_iter().map(|(name, config)| {
+        let commands = wanted.into_iter().map(|(name, config)| {
             present.add(name, &config);
-            Change::Dependency {
-                name: name.to_owned(),
-                config,
-            }
+            local::command(name, &config)
         });
-        Ok(changes.collect())
+        Ok(commands.collect())
     }
 
-    /// Back to the root, with a snippet that drops what the runtime has.
+    /// Back to the root, with a snippet that drops what an engine's runtime has.
     fn clear(&mut self, base: &Rc<State>, cell: &Cell) -> Outcome {
-        let mut outcome = Outcome {
-            lineage: ROOT.to_owned(),
-            state: Rc::clone(&self.root),
-            artifact: None,
-            inputs: Some(Inputs::default()),
-            source: String::new(),
-            shown: Default::default(),
-            lost: Vec::new(),
-            ends_in_expression: false,
-            lasting: true,
-        };
+        let mut outcome = Outcome::to(Rc::clone(&self.root));
         if base.summary.variables.is_empty() && base.summary.found == Found::default() {
             return outcome;
         }
         self.bench.plan.number = cell.number;
-        let (evcxr, eval) = (&mut self.evcxr, &base.eval);
-        let evaluate = |text: &str| eval(evcxr, &[], text);
+        let brought = self.evcxr.bring(&mut self.bench, &base.basis());
+        let context = &mut self.evcxr.context;
         let found = statements(CLEAR);
-        match self
-            .bench
-            .compile(&Summary::default(), CLEAR, &found, "", evaluate)
-        {
+        let compiled = brought.map_err(NotCompiled::from).and_then(|()| {
+            self.bench
+                .compile(&Summary::default(), CLEAR, &found, "", |text| {
+                    context.execute(text)
+                })
+        });
+        match compiled {
             Ok(product) => {
                 outcome.artifact = product.kept.map(|kept| kept.artifact);
                 outcome.source = product.source;
@@ -592,15 +730,21 @@ impl Workshop {
         outcome
     }
 
-    fn failed(&self, lineage: &str, cell: &Cell, added: Added, error: evcxr::Error) -> Failure {
-        let evcxr::Error::CompilationErrors(errors) = error else {
-            return Failure::Refused(error.to_string());
+    fn failed(&self, task: &Task, added: Added, trouble: Trouble) -> Failure {
+        let errors = match trouble {
+            Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => errors,
+            Trouble::Evcxr(error) => return Failure::Refused(error.to_string()),
+            Trouble::Refused(message) => return Failure::Refused(message),
+            Trouble::Panicked(message) => return Failure::Panicked(message),
         };
-        let earlier = self.store.earlier(lineage);
+        let earlier = match &task.cells {
+            Some(cells) => cells.latest_first(),
+            None => self.store.earlier(&task.lineage),
+        };
         Failure::Errors(diagnostics(
             &errors,
             &Context {
-                cell,
+                cell: &task.cell,
                 generated: &self.bench.generated(),
                 added,
                 earlier: earlier.iter().collect(),
@@ -609,14 +753,23 @@ impl Workshop {
     }
 }
 
+/// Those of a snippet's commands that change something, on their lines, and `ours`.
+fn setting(orders: &Orders, ours: &str) -> String {
+    let head = &orders.code[..code_start(&orders.code)];
+    let mut text = String::new();
+    for line in head.lines() {
+        if is_command(line) {
+            text.push_str(line);
+        }
+        text.push('\n');
+    }
+    text + ours
+}
+
 fn refused(cell: &Cell, refusal: &Refusal) -> Failure {
     Failure::Errors(vec![diagnostics::of_command(
         cell,
         refusal.range.clone(),
         &refusal.message,
     )])
-}
-
-fn is_clear(source: &str) -> bool {
-    commands::interpret(source, &Summary::default()).is_ok_and(|orders| orders.clear)
 }

@@ -3,20 +3,16 @@
 use super::waiting::Waiting;
 use super::{Ask, Cell, Evaluator, Interrupts, Ready};
 use crate::failure::{self, Places};
-use crate::kernel::lock;
 use cluster::output::{Gatherer, text_bundle};
-use compiler::{Compiled, Failure, Source, Support, Undo};
+use compiler::lineages::Next;
+use compiler::{Failure, Made, Request, Source, Support, Ticket};
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;
 use runtime::{Event, Outcome, RunId, Snippet};
 use serde_json::Value;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-use tokio::sync::{mpsc, oneshot};
-
-/// How often it is looked whether evcxr has started another process for a cell that was interrupted.
-const STOP_INTERVAL: Duration = Duration::from_millis(100);
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+use tokio::sync::mpsc;
 
 pub(super) struct Course<'a> {
     pub(super) evaluator: &'a Evaluator,
@@ -27,83 +23,96 @@ pub(super) struct Course<'a> {
     pub(super) gatherer: Gatherer,
     pub(super) waiting: Waiting,
     pub(super) times: Times,
+    pub(super) ends_in_expression: bool,
 }
 
 impl Course<'_> {
     pub(super) async fn follow(&mut self, ask: &mut impl Ask) -> Result<(), ErrorInfo> {
-        let mut compiled = self.compile(None).await?;
+        let Cell { code, shown, .. } = self.cell.clone();
+        let configuration = compiler::configuration(&code)
+            .map_err(|error| failure::compile(Failure::Refused(error)))?;
+        for code in configuration {
+            self.take(Source { code, shown: None }, ask).await?;
+        }
+        self.take(Source { code, shown }, ask).await
+    }
+
+    /// Compiles and runs a cell.
+    async fn take(&mut self, mut source: Source, ask: &mut impl Ask) -> Result<(), ErrorInfo> {
+        let mut made = self.compile(source.clone()).await?;
         let mut redefined = false;
         loop {
-            if compiled.restarted {
-                self.begin_anew(compiled.support.take()).await?;
+            if made.restarts {
+                self.evaluator.set_lineage(made.next.undone.clone());
+                self.begin_anew(made.support.take()).await?;
             }
-            if !compiled.lost.is_empty() {
-                self.gatherer.note(failure::redefined(&compiled.lost));
+            if !made.lost.is_empty() {
+                self.gatherer.note(failure::redefined(&made.lost));
             }
-            self.show(&compiled);
+            self.show(&made);
+            self.ends_in_expression = made.ends_in_expression;
             let start = Instant::now();
-            let ran = self.run_all(&compiled, ask).await;
+            let outcome = self.run(&made, ask).await;
             self.times.wall += start.elapsed();
-            match ran? {
-                None => return Ok(()),
-                Some(variables) if !redefined => {
+            match outcome {
+                Outcome::Completed => {
+                    self.evaluator.set_lineage(made.next.completed);
+                    return Ok(());
+                }
+                Outcome::TypesChanged { variables } if !redefined => {
                     redefined = true;
                     self.gatherer.note(failure::redefined(&variables));
-                    compiled = self.compile(Some(variables)).await?;
+                    self.evaluator.set_lineage(made.next.undone);
+                    self.forget(variables).await?;
+                    // Its commands have been done.
+                    source.code = compiler::without_commands(&source.code);
+                    made = self.compile(source.clone()).await?;
                 }
-                Some(variables) => return Err(failure::types_changed(&variables)),
+                failed => return Err(self.fail(failed, made.next).await),
             }
         }
     }
 
-    /// Compiles the cell; `without` variables whose types it redefined.
-    async fn compile(&mut self, without: Option<Vec<String>>) -> Result<Compiled, ErrorInfo> {
+    /// Has the namespace without these variables.
+    async fn forget(&mut self, variables: Vec<String>) -> Result<(), ErrorInfo> {
+        let lineages = self.ready.lineages.clone();
+        let left = self
+            .evaluator
+            .with_lineages(lineages, move |lineages, lineage| {
+                lineages.without(lineage, Some(&variables))
+            });
+        self.evaluator
+            .set_lineage(left.await.map_err(failure::compile)?);
+        Ok(())
+    }
+
+    async fn compile(&mut self, source: Source) -> Result<Made, ErrorInfo> {
         let start = Instant::now();
-        let (answer, mut answered) = oneshot::channel();
-        // Set by whichever comes first, the end of the compile or an interrupt.
-        let settled = Arc::new(AtomicBool::new(false));
-        let compiled = Arc::clone(&settled);
-        let at_work = Arc::new(Mutex::new(false));
-        let work = Work(Arc::clone(&at_work));
-        let Cell { code, shown, count } = self.cell.clone();
-        let source = Source { code, shown };
-        self.ready.session.submit(move |notebook| {
-            *lock(&work.0) = true;
-            if compiled.load(Ordering::SeqCst) {
-                return;
-            }
-            let outcome = match without {
-                None => notebook.compile(count, &source),
-                Some(variables) => notebook.compile_without(count, &source, &variables),
-            };
-            if !compiled.swap(true, Ordering::SeqCst) {
-                // Nobody waits when the kernel shuts down.
-                let _ = answer.send(outcome);
-            } else if outcome.is_ok() {
-                notebook.undo(Undo::Everything);
-            }
-            drop(work);
-            notebook.teach();
-        });
+        let ticket = Ticket::default();
+        let count = Some(self.cell.count);
+        let compiled = {
+            let ticket = ticket.clone();
+            self.evaluator
+                .with_lineages(self.ready.lineages.clone(), move |lineages, lineage| {
+                    let lineage = lineage.to_owned();
+                    let request = Request {
+                        lineage,
+                        source,
+                        count,
+                    };
+                    lineages.compile(&request, &ticket)
+                })
+        };
+        let mut compiled = std::pin::pin!(compiled);
         loop {
             tokio::select! {
-                outcome = &mut answered => {
+                outcome = &mut compiled => {
                     self.gatherer.compile_status(None);
                     self.times.compile += start.elapsed();
-                    return match outcome {
-                        Ok(Ok(compiled)) => Ok(compiled),
-                        Ok(Err(failed)) => Err(failure::compile(failed)),
-                        Err(_) => Err(failure::compile(Failure::Panicked("no answer".to_owned()))),
-                    };
+                    return outcome.map_err(failure::compile);
                 }
                 _ = self.interrupts.changed() => {
-                    if settled.swap(true, Ordering::SeqCst) {
-                        if let Ok(Ok(_)) = answered.await {
-                            self.ready.session.submit(|notebook| notebook.undo(Undo::Everything));
-                        }
-                    } else {
-                        tokio::task::spawn_blocking(move || stop(&at_work));
-                    }
+                    tokio::task::spawn_blocking(move || ticket.give_up());
                     return Err(failure::interrupted_early());
                 }
                 Some(event) = self.events.recv() => self.other(event),
@@ -131,11 +140,11 @@ impl Course<'_> {
     }
 
     /// Shows what the cell's commands have to say; it is the result of a cell that has nothing else.
-    fn show(&mut self, compiled: &Compiled) {
-        if compiled.shown.is_empty() {
+    fn show(&mut self, made: &Made) {
+        if made.shown.is_empty() {
             return;
         }
-        let data = compiled
+        let data = made
             .shown
             .iter()
             .map(|(mime, text)| {
@@ -145,36 +154,23 @@ impl Course<'_> {
                 )
             })
             .collect();
-        if compiled.artifacts.is_empty() {
+        if made.load.is_none() {
             self.gatherer.result(data);
         } else {
             self.gatherer.display(data);
         }
     }
 
-    /// Runs what was compiled. Gives the variables whose types were redefined, if that kept it from running.
-    async fn run_all(
-        &mut self,
-        compiled: &Compiled,
-        ask: &mut impl Ask,
-    ) -> Result<Option<Vec<String>>, ErrorInfo> {
-        for artifact in &compiled.artifacts {
-            let snippet = Snippet {
-                id: RunId(self.evaluator.shared.runs.fetch_add(1, Ordering::Relaxed)),
-                artifact: artifact.clone(),
-                entry: compiler::ENTRY.to_owned(),
-                checkpoint: true,
-            };
-            match self.run(snippet, ask).await {
-                Outcome::Completed => {}
-                Outcome::TypesChanged { variables } => return Ok(Some(variables)),
-                failed => return Err(self.fail(failed).await),
-            }
-        }
-        Ok(None)
-    }
-
-    async fn run(&mut self, snippet: Snippet, ask: &mut impl Ask) -> Outcome {
+    async fn run(&mut self, made: &Made, ask: &mut impl Ask) -> Outcome {
+        let Some(artifact) = made.load.clone() else {
+            return Outcome::Completed;
+        };
+        let snippet = Snippet {
+            id: RunId(self.evaluator.shared.runs.fetch_add(1, Ordering::Relaxed)),
+            artifact,
+            entry: made.entry.to_owned(),
+            checkpoint: true,
+        };
         let id = snippet.id;
         self.ready.runtime.run(snippet);
         loop {
@@ -200,24 +196,27 @@ impl Course<'_> {
         }
     }
 
-    /// Makes evcxr's books true again after a run that failed, and says what happened.
-    async fn fail(&mut self, outcome: Outcome) -> ErrorInfo {
-        let undo = match &outcome {
-            Outcome::Panicked(_) | Outcome::Returned { .. } => Undo::NewVariables,
-            Outcome::Died { restored, .. } | Outcome::Interrupted { restored }
-                if !restored.variables =>
-            {
-                Undo::Lost
-            }
-            _ => Undo::Everything,
-        };
+    /// Says what happened in a run that failed, and which lineage the runtime has after it.
+    async fn fail(&mut self, outcome: Outcome, next: Next) -> ErrorInfo {
         let places = match &outcome {
-            Outcome::Panicked(panic) => self.evaluator.places(panic.clone()).await,
+            Outcome::Panicked(panic) => {
+                let places = self.evaluator.places(&self.ready.lineages, panic.clone());
+                places.await
+            }
             _ => Places::default(),
         };
-        self.ready
-            .session
-            .submit(move |notebook| notebook.undo(undo));
+        match &outcome {
+            Outcome::Panicked(_) | Outcome::Returned { .. } => {
+                self.evaluator.set_lineage(next.early);
+            }
+            Outcome::Died { restored, .. } | Outcome::Interrupted { restored } => {
+                self.evaluator.set_lineage(next.undone);
+                if !restored.variables {
+                    self.evaluator.note_lost_variables();
+                }
+            }
+            _ => self.evaluator.set_lineage(next.undone),
+        }
         failure::run(&outcome, &places)
     }
 
@@ -228,9 +227,7 @@ impl Course<'_> {
             Event::Lost { cause, restored } => {
                 self.gatherer.note(failure::lost(&cause, &restored));
                 if !restored.variables {
-                    self.ready
-                        .session
-                        .submit(|notebook| notebook.undo(Undo::Lost));
+                    self.evaluator.note_lost_variables();
                 }
             }
             Event::Input { .. } => self.ready.runtime.input(None),
@@ -248,29 +245,5 @@ impl Course<'_> {
         while let Ok(event) = self.events.try_recv() {
             self.other(event);
         }
-    }
-}
-
-/// Says that evcxr is at work for a cell, until it is dropped.
-struct Work(Arc<Mutex<bool>>);
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        *lock(&self.0) = false;
-    }
-}
-
-/// Kills what evcxr has started for a cell, and what it starts next, until it comes back. Blocks.
-fn stop(at_work: &Mutex<bool>) {
-    loop {
-        {
-            // evcxr starts nothing for the next cell meanwhile.
-            let at_work = lock(at_work);
-            if !*at_work {
-                return;
-            }
-            compiler::interrupt_compiles();
-        }
-        std::thread::sleep(STOP_INTERVAL);
     }
 }

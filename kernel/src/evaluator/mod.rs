@@ -1,4 +1,4 @@
-//! Cells in, outcomes out: has evcxr compile a cell and the runtime run it, and keeps both of one mind.
+//! Cells in, outcomes out: has a cell compiled in the namespace's lineage and run by its runtime.
 //!
 //! `course` is one cell on its way, `backlog` what happens between two of them. One cell at a time. Its phases are waiting for the evaluator to be ready, compiling, running; an interrupt ends each of them. evcxr is free again
 //! once a cell is compiled, so completion and inspection don't wait for a cell that runs.
@@ -7,21 +7,23 @@ mod backlog;
 mod course;
 mod waiting;
 
-use crate::crates::CRATES;
+use crate::compile_service;
 use crate::failure::{self, Places};
 use backlog::Backlog;
 use cluster::output::{Gatherer, Output};
-use compiler::{Activity, Notebook, Session, Settings, Support, Toolchain, Undo};
+use compiler::lineages::{self, Options, ROOT};
+use compiler::{Activity, Completions, Documentation, Lineages, Owner, Place, Support, Ticket};
 use course::Course;
 use magics::run::Evaluated;
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;
 use runtime::{Event, Runtime};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use waiting::Waiting;
 
 /// Resident memory in bytes above which no checkpoint is made.
@@ -83,6 +85,7 @@ struct Shared {
     /// Where programs in cells find their carrier.
     carrier: Option<PathBuf>,
     events: Mutex<Target>,
+    namespace: Mutex<Namespace>,
     /// Counts interrupts, so that a cell notices those since its beginning.
     interrupts: watch::Sender<u64>,
     runs: AtomicU64,
@@ -91,9 +94,17 @@ struct Shared {
     activity: Activity,
 }
 
+/// What the runtime has, as the compiler knows it.
+#[derive(Clone, Debug)]
+struct Namespace {
+    lineage: String,
+    /// The runtime has lost the lineage's variables.
+    has_lost_variables: bool,
+}
+
 #[derive(Clone, Debug)]
 struct Ready {
-    session: Session,
+    lineages: Lineages,
     runtime: Runtime,
     support: Support,
 }
@@ -122,6 +133,10 @@ impl Evaluator {
                 executable: executable.clone(),
                 carrier,
                 events: Mutex::new(Target::Backlog(Backlog::default())),
+                namespace: Mutex::new(Namespace {
+                    lineage: ROOT.to_owned(),
+                    has_lost_variables: false,
+                }),
                 interrupts: watch::Sender::new(0),
                 runs: AtomicU64::new(0),
                 checkpoints: Mutex::new(Checkpoints {
@@ -141,7 +156,7 @@ impl Evaluator {
             }
             started.shared.ready.send_replace(Some(outcome.clone()));
             if let Ok(ready) = outcome
-                && compiler::has_configuration()
+                && lineages::has_configuration()
             {
                 started.configure(ready).await;
             }
@@ -151,41 +166,21 @@ impl Evaluator {
     }
 
     async fn bring_up(&self, executable: PathBuf, folder: PathBuf) -> Result<Ready, String> {
-        let (found, toolchain) = std::sync::mpsc::channel();
-        let settings = Settings {
+        let (working, _) = std::sync::mpsc::channel();
+        let options = Options {
+            owner: Owner::Notebook,
             folder,
             executable: executable.clone(),
-            toolchain,
-            support_source: runtime::SUPPORT_SOURCE,
-            crates: CRATES,
             activity: self.shared.activity.clone(),
+            working,
+            ..compile_service::options()
         };
-        let (opened_tx, opened) = oneshot::channel();
-        let session = Session::start(settings, move |outcome| {
-            // Whoever waits has gone with the kernel.
-            let _ = opened_tx.send(outcome);
-        })
-        .map_err(|error| format!("failed to start evcxr's thread: {error}"))?;
-        let support = tokio::task::spawn_blocking(move || {
-            let rustc = compiler::toolchain::rustc();
-            let support = compiler::support::ensure(&rustc, runtime::SUPPORT_SOURCE)?;
-            // Should evcxr not start, it says so itself.
-            let _ = found.send(Toolchain {
-                rustc,
-                support: support.clone(),
-            });
-            Ok::<_, compiler::support::SupportError>(support)
-        })
-        .await
-        .map_err(|error| error.to_string())?
-        .map_err(|error| error.to_string())?;
+        let opened = blocking(move || Lineages::open(options)).await?;
+        let lineages = opened.map_err(|error| error.to_string())?;
+        let support = lineages.support().clone();
         let runtime = self.start_runtime(executable, &support).await?;
-        opened
-            .await
-            .map_err(|_| "evcxr's thread ended early".to_owned())?
-            .map_err(|error| error.to_string())?;
         Ok(Ready {
-            session,
+            lineages,
             runtime,
             support,
         })
@@ -255,8 +250,7 @@ impl Evaluator {
                     Event::Lost { cause, restored } => {
                         backlog.notes.push(failure::lost(&cause, &restored));
                         if !restored.variables {
-                            drop(target);
-                            self.submit(|notebook| notebook.undo(Undo::Lost));
+                            self.note_lost_variables();
                         }
                     }
                     Event::Input { .. } => {
@@ -282,28 +276,88 @@ impl Evaluator {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has evcxr's thread do something, if there is one.
-    fn submit(&self, job: impl FnOnce(&mut Notebook) + Send + 'static) {
-        if let Some(Ok(ready)) = &*self.shared.ready.borrow() {
-            ready.session.submit(job);
-        }
+    fn namespace(&self) -> MutexGuard<'_, Namespace> {
+        self.shared
+            .namespace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks evcxr's thread something; `None` if it can't answer.
-    pub(crate) async fn ask<T: Send + 'static>(
+    /// Says which lineage the runtime has now.
+    fn set_lineage(&self, lineage: String) {
+        *self.namespace() = Namespace {
+            lineage,
+            has_lost_variables: false,
+        };
+    }
+
+    fn note_lost_variables(&self) {
+        self.namespace().has_lost_variables = true;
+    }
+
+    /// Does something with the lineages in the namespace's own. It may block.
+    async fn with_lineages<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&mut Notebook) -> T + Send + 'static,
+        lineages: Lineages,
+        work: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
+    ) -> Result<T, compiler::Failure> {
+        let evaluator = self.clone();
+        let done = blocking(move || {
+            let Namespace {
+                mut lineage,
+                has_lost_variables,
+            } = evaluator.namespace().clone();
+            if has_lost_variables {
+                lineage = lineages.without(&lineage, None)?;
+                evaluator.set_lineage(lineage.clone());
+            }
+            work(&lineages, &lineage)
+        });
+        done.await
+            .unwrap_or_else(|error| Err(compiler::Failure::Panicked(error)))
+    }
+
+    /// Asks evcxr something; `None` if it can't answer.
+    async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
     ) -> Option<T> {
-        let session = self.ready().await.ok()?.session;
-        let (answer, answered) = oneshot::channel();
-        session.submit(move |notebook| drop(answer.send(question(notebook))));
-        answered.await.ok()
+        let lineages = self.ready().await.ok()?.lineages;
+        self.with_lineages(lineages, question).await.ok()
+    }
+
+    /// Suggestions for the byte `position` of `code`; `None` if the compiler can't answer.
+    pub(crate) async fn complete(&self, code: String, position: usize) -> Option<Completions> {
+        self.ask(move |lineages, lineage| {
+            lineages.complete(lineage, &code, position, &Ticket::default())
+        })
+        .await
+    }
+
+    /// What is known of the name that ends at the byte `position` of `code`.
+    pub(crate) async fn inspect(&self, code: String, position: usize) -> Option<Documentation> {
+        self.ask(move |lineages, lineage| {
+            lineages.inspect(lineage, &code, position, &Ticket::default())
+        })
+        .await?
+    }
+
+    /// The variables and their types.
+    pub(crate) async fn variables(&self) -> BTreeMap<String, String> {
+        let asked = self.ask(|lineages, lineage| Ok(lineages.variables(lineage)));
+        asked.await.unwrap_or_default()
+    }
+
+    /// The line of a cell behind a location in generated code.
+    pub(crate) async fn locate(&self, file: String, line: u32) -> Option<Place> {
+        self.ask(move |lineages, _| Ok(lineages.locate(&file, line)))
+            .await?
     }
 
     /// Whether completions come as fast as they will.
     pub(crate) fn completes(&self) -> bool {
         let ready = self.shared.ready.borrow();
-        matches!(&*ready, Some(Ok(ready)) if ready.session.completes())
+        matches!(&*ready, Some(Ok(ready)) if ready.lineages.completes())
     }
 
     async fn ready(&self) -> Result<Ready, String> {
@@ -351,23 +405,23 @@ impl Evaluator {
     }
 
     /// Where a panic and its frames are in the cells.
-    async fn places(&self, panic: runtime::Panic) -> Places {
-        self.ask(move |notebook| Places {
+    async fn places(&self, lineages: &Lineages, panic: runtime::Panic) -> Places {
+        let lineages = lineages.clone();
+        let found = blocking(move || Places {
             panic: panic
                 .location
-                .and_then(|location| notebook.locate(&location.file, location.line)),
+                .and_then(|location| lineages.locate(&location.file, location.line)),
             frames: panic
                 .frames
                 .iter()
                 .map(|frame| {
                     let location = frame.location.as_ref()?;
                     let from = location.file.rfind("chorus-").unwrap_or(0);
-                    notebook.locate(&location.file[from..], location.line)
+                    lineages.locate(&location.file[from..], location.line)
                 })
                 .collect(),
-        })
-        .await
-        .unwrap_or_default()
+        });
+        found.await.unwrap_or_default()
     }
 
     /// The interrupts from now on.
@@ -440,6 +494,7 @@ impl Evaluator {
             gatherer,
             waiting,
             times: Times::default(),
+            ends_in_expression: false,
         };
         let outcome = course.follow(ask).await;
 
@@ -448,7 +503,16 @@ impl Evaluator {
         let times = course.times;
         let value = course
             .gatherer
-            .finish(outcome.is_ok() && compiler::ends_in_expression(&cell.code));
+            .finish(outcome.is_ok() && course.ends_in_expression);
         outcome.map(|()| Evaluated { value, times })
     }
+}
+
+/// Runs what blocks on a thread where it may.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| error.to_string())
 }

@@ -72,10 +72,9 @@ async fn variables(kernel: &Kernel, cell: &str, cursor: usize) -> Vec<(String, S
     if !line.trim_start().starts_with('%') {
         return Vec::new();
     }
-    let asked = kernel.evaluator.ask(|notebook| notebook.variables());
-    match tokio::time::timeout(PATIENCE, asked).await {
-        Ok(Some(variables)) => variables.into_iter().collect(),
-        Ok(None) | Err(_) => Vec::new(),
+    match tokio::time::timeout(PATIENCE, kernel.evaluator.variables()).await {
+        Ok(variables) => variables.into_iter().collect(),
+        Err(_) => Vec::new(),
     }
 }
 
@@ -88,16 +87,13 @@ fn magic_word(item: Item) -> Completion {
 }
 
 async fn rust(kernel: &Kernel, code: String, cursor: usize) -> Completions {
-    let question = {
-        let code = code.clone();
-        move |notebook: &mut compiler::Notebook| notebook.complete(&code, cursor)
-    };
     let words = words(&code, cursor);
     let patience = match words.items.is_empty() || !kernel.evaluator.completes() {
         true => WITHOUT_ELSE,
         false => PATIENCE,
     };
-    match tokio::time::timeout(patience, kernel.evaluator.ask(question)).await {
+    let asked = kernel.evaluator.complete(code, cursor);
+    match tokio::time::timeout(patience, asked).await {
         Ok(Some(found)) => found,
         Ok(None) | Err(_) => words,
     }

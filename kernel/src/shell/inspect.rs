@@ -32,11 +32,8 @@ pub(crate) async fn describe(kernel: &Kernel, code: &str, cursor: usize) -> Opti
     {
         return Some(text_bundle(help));
     }
-    let code = code.to_owned();
-    let question = move |notebook: &mut compiler::Notebook| notebook.inspect(&code, end);
-    let found = tokio::time::timeout(WITHOUT_ELSE, kernel.evaluator.ask(question))
-        .await
-        .ok()???;
+    let asked = kernel.evaluator.inspect(code.to_owned(), end);
+    let found = tokio::time::timeout(WITHOUT_ELSE, asked).await.ok()??;
     let mut data = text_bundle(found.text);
     data.insert("text/html".to_owned(), found.html.into());
     Some(data)
