@@ -214,6 +214,8 @@ struct Shared {
     jobs: mpsc::Sender<Job>,
     failures: Mutex<Recent<(Instant, Failure)>>,
     cells: Arc<Cells>,
+    /// Where a notebook has its shared objects by other names: closures of its cells are loaded from them for as long as it lives.
+    pinned: Option<PathBuf>,
     completes: Arc<AtomicBool>,
     failed: Arc<OnceLock<String>>,
     activity: Activity,
@@ -279,6 +281,7 @@ impl Lineages {
                 jobs,
                 failures: Mutex::new(Recent::new(FAILURES)),
                 cells: Arc::default(),
+                pinned: is_notebook.then(|| options.folder.join("loads")),
                 completes,
                 failed,
                 activity: options.activity,
@@ -305,7 +308,7 @@ impl Lineages {
             self.shared.cells.add(self.cell(request, Label::In(count)));
         }
         Ok(Made {
-            load,
+            load: load.map(|load| self.pin(load)),
             entry: rewrite::ENTRY,
             next: record.next,
             shown: record.shown,
@@ -315,6 +318,25 @@ impl Lineages {
             support,
             reads: record.reads,
         })
+    }
+
+    /// Keeps a shared object from being swept out of the store.
+    fn pin(&self, load: PathBuf) -> PathBuf {
+        let Some((pinned, name)) = self.shared.pinned.as_ref().zip(load.file_name()) else {
+            return load;
+        };
+        let path = pinned.join(name);
+        let linked = path.exists()
+            || std::fs::create_dir_all(pinned)
+                .and_then(|()| std::fs::hard_link(&load, &path))
+                // The temporary folder may be on another disk.
+                .or_else(|_| std::fs::copy(&load, &path).map(drop))
+                .inspect_err(|error| tracing::warn!(%error, "a shared object may be swept"))
+                .is_ok();
+        match linked {
+            true => path,
+            false => load,
+        }
     }
 
     /// What is true after an engine's snippet that was compiled ended early; `location` is the panic's: file and line.

@@ -645,7 +645,10 @@ impl Workshop {
                     }
                 }
                 Said::Evcxr(range) => {
-                    if let Err(trouble) = self.evcxr.bring(&mut self.bench, &base.basis()) {
+                    // All others tell nothing of the state.
+                    if task.cell.source[range.clone()].starts_with(":cache")
+                        && let Err(trouble) = self.evcxr.bring(&mut self.bench, &base.basis())
+                    {
                         tracing::info!(?trouble, "evcxr answers in another state");
                     }
                     let lines = "\n".repeat(newlines(&task.cell.source[..range.start]));
