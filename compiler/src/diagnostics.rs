@@ -2,7 +2,7 @@
 
 use crate::reach::Added;
 use crate::sources::{Cell, Seen, offset, origin};
-use crate::statements::statements;
+use crate::statements::{code_start, is_command, statements};
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use evcxr::CompilationError;
 use serde_json::Value;
@@ -181,6 +181,7 @@ fn marks<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Mark<'a>> {
             let line = |line| context.added.own_line(line);
             let range = offset(source, line(span.start_line)?, span.start_column)?
                 ..offset(source, line(span.end_line)?, span.end_column)?;
+            let range = command_at(source, range.start).unwrap_or(range);
             Some(Mark {
                 cell: context.cell,
                 range: context.cell.seen(range).range,
@@ -189,6 +190,15 @@ fn marks<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Mark<'a>> {
             })
         })
         .collect()
+}
+
+/// The whole command that a byte is in.
+fn command_at(source: &str, at: usize) -> Option<Range<usize>> {
+    let start = source.get(..at)?.rfind('\n').map_or(0, |end| end + 1);
+    let line = source.get(start..)?.split('\n').next()?;
+    let is_one = at < code_start(source) && is_command(line);
+    let begin = start + line.len() - line.trim_start().len();
+    is_one.then(|| begin..start + line.trim_end().len())
 }
 
 /// Brings the marks of each cell together, the cell of the first mark first.

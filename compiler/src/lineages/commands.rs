@@ -239,8 +239,9 @@ pub(crate) fn interpret(source: &str, state: &Summary, owner: Owner) -> Result<O
             Read::Said(shown) => said = Some(shown),
             Read::Evcxr => said = Some(Said::Evcxr(range)),
             Read::Documentation(name) => said = Some(Said::Documentation { range, name }),
-            Read::Change(change) => {
+            Read::Change(change, shown) => {
                 orders.changes.push(change);
+                said = shown.map(text);
                 kept = true;
             }
             Read::Setting(shown) => {
@@ -285,7 +286,7 @@ enum Read {
     Said(Said),
     Evcxr,
     Documentation(String),
-    Change(Change),
+    Change(Change, Option<String>),
     /// It has changed the settings, and says so.
     Setting(String),
 }
@@ -336,7 +337,8 @@ impl Reading {
                     .split_once('=')
                     .ok_or("`:build_env` takes KEY=VALUE")?;
                 let (key, value) = (key.to_owned(), value.to_owned());
-                return Ok(Read::Change(Change::BuildEnv { key, value }));
+                let said = format!("Set {key}={value} for build");
+                return Ok(Read::Change(Change::BuildEnv { key, value }, Some(said)));
             }
             "load_config" => return Ok(Read::Nothing),
             "doc" => {
@@ -459,10 +461,10 @@ impl Reading {
         let (name, config) = (name.to_owned(), config.to_owned());
         if name.starts_with(['.', '/']) {
             self.dependencies.insert(name.clone(), "local".to_owned());
-            return Ok(Read::Change(Change::LocalDependency(name)));
+            return Ok(Read::Change(Change::LocalDependency(name), None));
         }
         self.dependencies.insert(name.clone(), config.clone());
-        Ok(Read::Change(Change::Dependency { name, config }))
+        Ok(Read::Change(Change::Dependency { name, config }, None))
     }
 
     fn show_dependencies(&self) -> Read {

@@ -478,7 +478,7 @@ impl Workshop {
                 .get(known)
                 .ok_or_else(|| Failure::UnknownLineage(lineage.to_owned()))?,
         };
-        tracing::info!(lineage, steps = steps.len(), "a state is restored");
+        tracing::info!(lineage, steps = steps.len(), "a state is compiled again");
         for step in steps {
             let task = Task {
                 lineage: step.parent.clone(),
@@ -493,7 +493,7 @@ impl Workshop {
                 }
                 other => {
                     let why = other.err().map(|failure| failure.headline());
-                    tracing::warn!(?why, lineage, "a state can't be restored");
+                    tracing::warn!(?why, lineage, "a state can't be compiled again");
                     return Err(Failure::LostLineage {
                         lineage: lineage.to_owned(),
                         why,

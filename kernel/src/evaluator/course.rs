@@ -51,6 +51,7 @@ impl Course<'_> {
             }
             self.show(&made);
             self.ends_in_expression = made.ends_in_expression;
+            self.evaluator.look_ahead(&made.next.completed);
             let start = Instant::now();
             let outcome = self.run(&made, ask).await;
             self.times.wall += start.elapsed();

@@ -98,6 +98,8 @@ struct Shared {
 #[derive(Clone, Debug)]
 struct Namespace {
     lineage: String,
+    /// The lineage once the cell that runs has ended: its names complete already.
+    ahead: Option<String>,
     /// The runtime has lost the lineage's variables.
     has_lost_variables: bool,
 }
@@ -135,6 +137,7 @@ impl Evaluator {
                 events: Mutex::new(Target::Backlog(Backlog::default())),
                 namespace: Mutex::new(Namespace {
                     lineage: ROOT.to_owned(),
+                    ahead: None,
                     has_lost_variables: false,
                 }),
                 interrupts: watch::Sender::new(0),
@@ -287,12 +290,17 @@ impl Evaluator {
     fn set_lineage(&self, lineage: String) {
         *self.namespace() = Namespace {
             lineage,
+            ahead: None,
             has_lost_variables: false,
         };
     }
 
     fn note_lost_variables(&self) {
         self.namespace().has_lost_variables = true;
+    }
+
+    fn look_ahead(&self, lineage: &str) {
+        self.namespace().ahead = Some(lineage.to_owned());
     }
 
     /// Does something with the lineages in the namespace's own. It may block.
@@ -306,6 +314,7 @@ impl Evaluator {
             let Namespace {
                 mut lineage,
                 has_lost_variables,
+                ..
             } = evaluator.namespace().clone();
             if has_lost_variables {
                 lineage = lineages.without(&lineage, None)?;
@@ -317,13 +326,17 @@ impl Evaluator {
             .unwrap_or_else(|error| Err(compiler::Failure::Panicked(error)))
     }
 
-    /// Asks evcxr something; `None` if it can't answer.
+    /// Asks about the namespace as it is to be after the cell that runs; `None` if the compiler can't answer.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
     ) -> Option<T> {
         let lineages = self.ready().await.ok()?.lineages;
-        self.with_lineages(lineages, question).await.ok()
+        let ahead = self.namespace().ahead.clone();
+        let asked = self.with_lineages(lineages, move |lineages, lineage| {
+            question(lineages, ahead.as_deref().unwrap_or(lineage))
+        });
+        asked.await.ok()
     }
 
     /// Suggestions for the byte `position` of `code`; `None` if the compiler can't answer.
