@@ -301,14 +301,18 @@ impl Lineages {
     pub fn compile(&self, request: &Request, ticket: &Ticket) -> Result<Made, Failure> {
         let Fresh {
             record,
-            load,
+            made,
             support,
         } = self.find_or_make(request, ticket)?;
+        let load = match &record.artifact {
+            Some(name) => Some(self.pin(name)),
+            None => made,
+        };
         if let Some(count) = request.count {
             self.shared.cells.add(self.cell(request, Label::In(count)));
         }
         Ok(Made {
-            load: load.map(|load| self.pin(load)),
+            load,
             entry: rewrite::ENTRY,
             next: record.next,
             shown: record.shown,
@@ -320,23 +324,25 @@ impl Lineages {
         })
     }
 
-    /// Keeps a shared object from being swept out of the store.
-    fn pin(&self, load: PathBuf) -> PathBuf {
-        let Some((pinned, name)) = self.shared.pinned.as_ref().zip(load.file_name()) else {
+    /// Where a shared object of the store is loaded from, so that it is not swept from there.
+    fn pin(&self, name: &str) -> PathBuf {
+        let load = self.shared.store.artifact(name);
+        let Some(pinned) = &self.shared.pinned else {
             return load;
         };
-        let path = pinned.join(name);
-        let linked = path.exists()
-            || std::fs::create_dir_all(pinned)
-                .and_then(|()| std::fs::hard_link(&load, &path))
-                // The temporary folder may be on another disk.
-                .or_else(|_| std::fs::copy(&load, &path).map(drop))
-                .inspect_err(|error| tracing::warn!(%error, "a shared object may be swept"))
-                .is_ok();
-        match linked {
-            true => path,
-            false => load,
+        let path = pinned.join(name).with_extension("so");
+        let pin = || {
+            std::fs::create_dir_all(pinned)?;
+            // The temporary folder may be on another disk.
+            std::fs::hard_link(&load, &path).or_else(|_| std::fs::copy(&load, &path).map(drop))
+        };
+        if !path.exists()
+            && let Err(error) = pin()
+        {
+            tracing::warn!(%error, "a shared object may be swept while it is used");
+            return load;
         }
+        path
     }
 
     /// What is true after an engine's snippet that was compiled ended early; `location` is the panic's: file and line.
@@ -366,14 +372,23 @@ impl Lineages {
         })?
     }
 
-    /// The variables of a state and their types, which takes no evcxr.
+    /// The variables of a state and their types. What is in the store takes no evcxr.
     pub fn variables(&self, lineage: &str) -> BTreeMap<String, String> {
-        let step = self.shared.store.step(lineage);
-        let variables = step.map(|step| step.variables).unwrap_or_default();
-        variables
-            .into_iter()
-            .map(|(name, variable)| (name, variable.kind))
-            .collect()
+        if let Some(step) = self.shared.store.step(lineage) {
+            let variables = step.variables.into_iter();
+            return variables
+                .map(|(name, variable)| (name, variable.kind))
+                .collect();
+        }
+        // The root has none.
+        if lineage == ROOT {
+            return BTreeMap::new();
+        }
+        let lineage = lineage.to_owned();
+        let asked = self.ask(Phase::Snippet, &Ticket::default(), move |workshop| {
+            workshop.state(&lineage).map(|state| state.summary.kinds())
+        });
+        asked.ok().and_then(Result::ok).unwrap_or_default()
     }
 
     /// Suggestions for the byte `position` of a text in the state of a lineage.
@@ -449,7 +464,7 @@ impl Lineages {
         let code = normalised(&request.source.code);
         let Shared { store, owner, .. } = &*self.shared;
         Cell {
-            number: store.number(&request.lineage, code, *owner),
+            number: store.number(&request.lineage, code, owner.of(code)),
             label,
             source: request.source.code.clone(),
             shown: request.source.shown.clone(),
@@ -459,11 +474,11 @@ impl Lineages {
     fn find_or_make(&self, request: &Request, ticket: &Ticket) -> Result<Fresh, Failure> {
         let Shared { store, owner, .. } = &*self.shared;
         let source = &request.source.code;
-        if let Some(record) = store.record(&request.lineage, normalised(source), *owner) {
-            let load = record.artifact.as_ref().map(|name| store.artifact(name));
+        let key = owner.of(source);
+        if let Some(record) = store.record(&request.lineage, normalised(source), key) {
             return Ok(Fresh {
                 record,
-                load,
+                made: None,
                 support: None,
             });
         }

@@ -6,6 +6,7 @@
 
 use crate::inputs::Inputs;
 use crate::sources::{Cell, Label};
+use crate::statements::{code_start, is_command};
 use crate::summary::{Found, ROOT, Variable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,7 @@ pub(crate) struct Record {
     pub(crate) lineage: String,
     /// Without blank lines around it.
     pub(crate) source: String,
-    /// Who asked for it, since some commands are not for engines.
+    /// Whose it is, since some commands are not for engines.
     pub(crate) owner: Owner,
     /// The artifact to run, by name.
     pub(crate) artifact: Option<String>,
@@ -54,6 +55,16 @@ pub enum Owner {
     Notebook,
     /// An engine's.
     Engine,
+}
+
+impl Owner {
+    /// Whose a snippet is to the store: without commands it is the same for all.
+    pub(crate) fn of(self, source: &str) -> Owner {
+        match source[..code_start(source)].lines().any(is_command) {
+            true => self,
+            false => Owner::Engine,
+        }
+    }
 }
 
 /// The lineages that a snippet can lead to.

@@ -85,7 +85,8 @@ impl State {
 #[derive(Clone, Debug)]
 pub(super) struct Fresh {
     pub(super) record: Record,
-    pub(super) load: Option<PathBuf>,
+    /// The shared object, if the store doesn't have it.
+    pub(super) made: Option<PathBuf>,
     /// The runtime is to begin anew with this.
     pub(super) support: Option<Support>,
 }
@@ -340,7 +341,7 @@ impl Workshop {
         let mut record = Record {
             lineage: task.lineage.clone(),
             source: source.to_owned(),
-            owner: task.owner,
+            owner: task.owner.of(source),
             artifact: None,
             next,
             shown: outcome.shown,
@@ -361,10 +362,7 @@ impl Workshop {
         };
         // What can't be kept is run from where it was made.
         let can_be_kept = kept.is_some() == outcome.artifact.is_some();
-        let load = match &kept {
-            Some(name) => Some(self.store.artifact(name)),
-            None => outcome.artifact,
-        };
+        let made = outcome.artifact.filter(|_| kept.is_none());
         record.artifact = kept;
         if can_be_kept
             && outcome.lasting
@@ -381,7 +379,7 @@ impl Workshop {
         );
         Ok(Fresh {
             record,
-            load,
+            made,
             support: outcome.support,
         })
     }
@@ -401,7 +399,7 @@ impl Workshop {
                 lineage: lineage.to_owned(),
                 parent: task.lineage.clone(),
                 source: source.to_owned(),
-                owner: task.owner,
+                owner: task.owner.of(source),
                 variables: state.summary.variables.clone(),
                 found: state.summary.found,
             };

@@ -42,6 +42,11 @@ impl Course<'_> {
         let mut made = self.compile(source.clone()).await?;
         let mut redefined = false;
         loop {
+            // A thread that an earlier cell has left may just have taken them with it.
+            if self.evaluator.has_lost_variables() {
+                made = self.compile(source.clone()).await?;
+                continue;
+            }
             if made.restarts {
                 self.evaluator.set_lineage(made.next.undone.clone());
                 self.begin_anew(made.support.take()).await?;

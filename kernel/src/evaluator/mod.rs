@@ -95,7 +95,7 @@ struct Shared {
 }
 
 /// What the runtime has, as the compiler knows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 struct Namespace {
     lineage: String,
     /// The lineage once the cell that runs has ended: its names complete already.
@@ -299,6 +299,10 @@ impl Evaluator {
         self.namespace().has_lost_variables = true;
     }
 
+    fn has_lost_variables(&self) -> bool {
+        self.namespace().has_lost_variables
+    }
+
     fn look_ahead(&self, lineage: &str) {
         self.namespace().ahead = Some(lineage.to_owned());
     }
@@ -311,14 +315,16 @@ impl Evaluator {
     ) -> Result<T, compiler::Failure> {
         let evaluator = self.clone();
         let done = blocking(move || {
-            let Namespace {
-                mut lineage,
-                has_lost_variables,
-                ..
-            } = evaluator.namespace().clone();
-            if has_lost_variables {
+            let before = evaluator.namespace().clone();
+            let mut lineage = before.lineage.clone();
+            if before.has_lost_variables {
                 lineage = lineages.without(&lineage, None)?;
-                evaluator.set_lineage(lineage.clone());
+                let mut namespace = evaluator.namespace();
+                // A cell may have ended meanwhile.
+                if *namespace == before {
+                    namespace.lineage.clone_from(&lineage);
+                    namespace.has_lost_variables = false;
+                }
             }
             work(&lineages, &lineage)
         });
