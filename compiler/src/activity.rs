@@ -15,7 +15,7 @@ const SNIPPET: &str = "ctx";
 
 /// A compiler's present activity. Clones share it.
 #[derive(Clone, Debug, Default)]
-pub struct Activity(Arc<Mutex<State>>);
+pub(crate) struct Activity(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -96,7 +96,7 @@ impl Activity {
 
     /// What the compiler is doing now, such as `compiling plotters (12 of 40)`; `None` if nothing. Reads `/proc`, which takes some
     /// milliseconds.
-    pub fn line(&self) -> Option<String> {
+    pub(crate) fn line(&self) -> Option<String> {
         let phase = self.state().phase?;
         let fixed = match phase {
             Phase::Start => "starting the compiler",

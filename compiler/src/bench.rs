@@ -210,7 +210,7 @@ impl Bench {
         let mut plan = Plan {
             effort: Effort::DryRun,
             product: folder.join("product"),
-            cache: folder.join("cache"),
+            cache: folder.join("compiled"),
             support: support.folder.clone(),
             rustc,
             support_source: source,

@@ -5,12 +5,13 @@ use crate::sources::{Cell, Seen, offset, origin};
 use crate::statements::{code_start, is_command, statements};
 use annotate_snippets::{AnnotationKind, Group, Level, Patch, Renderer, Snippet};
 use evcxr::CompilationError;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::HashSet;
 use std::ops::Range;
 
 /// A compile error.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Diagnostic {
     /// rustc's code, such as `E0308`, where it has one.
     pub code: Option<String>,
@@ -20,23 +21,101 @@ pub struct Diagnostic {
     pub rendered: String,
 }
 
-/// Where errors are looked up.
-#[derive(Debug)]
-pub(crate) struct Context<'a> {
-    /// The cell that did not compile.
-    pub(crate) cell: &'a Cell,
-    /// What evcxr made of it.
-    pub(crate) generated: &'a str,
-    /// What evcxr counts as lines of the cell.
-    pub(crate) added: Added,
-    /// The cells before it, the latest first.
-    pub(crate) earlier: Vec<&'a Cell>,
+/// An error, as evcxr reports it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reported {
+    message: String,
+    /// rustc's own report; null for an error of evcxr's.
+    pub(crate) json: Value,
+    /// Where an error of evcxr's is.
+    spans: Vec<Span>,
+    hint: Option<String>,
 }
 
-/// Renders what evcxr reports.
-pub(crate) fn diagnostics(errors: &[CompilationError], context: &Context<'_>) -> Vec<Diagnostic> {
+/// A stretch of what evcxr was given: lines and columns (in characters) from 1.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Span {
+    start: (usize, usize),
+    end: (usize, usize),
+    label: String,
+    is_primary: bool,
+}
+
+impl From<&CompilationError> for Reported {
+    fn from(error: &CompilationError) -> Reported {
+        let spans = error.spanned_messages().iter().filter_map(|spanned| {
+            let span = spanned.span?;
+            Some(Span {
+                start: (span.start_line, span.start_column),
+                end: (span.end_line, span.end_column),
+                label: spanned.label.clone(),
+                is_primary: spanned.is_primary,
+            })
+        });
+        Reported {
+            message: error.message(),
+            json: error.json.clone(),
+            spans: spans.collect(),
+            hint: error.evcxr_extra_hint().map(str::to_owned),
+        }
+    }
+}
+
+impl Reported {
+    fn code(&self) -> Option<&str> {
+        self.json["code"]["code"].as_str()
+    }
+
+    /// What `rustc --explain` says of it.
+    pub(crate) fn explanation(&self) -> Option<&str> {
+        self.json["code"]["explanation"].as_str()
+    }
+}
+
+/// What evcxr reports of a snippet that did not compile.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub(crate) errors: Vec<Reported>,
+    /// What evcxr made of the snippet.
+    pub(crate) generated: String,
+    /// What evcxr counts as lines of the snippet.
+    pub(crate) added: Added,
+}
+
+impl Report {
+    /// The first error's message.
+    pub(crate) fn headline(&self) -> Option<String> {
+        self.errors.first().map(|error| error.message.clone())
+    }
+
+    /// Renders it for the reader of a cell; `earlier` are the cells before it, the latest first.
+    pub(crate) fn diagnostics(&self, cell: &Cell, earlier: &[Cell]) -> Vec<Diagnostic> {
+        let context = Context {
+            cell,
+            generated: &self.generated,
+            added: self.added,
+            earlier: earlier.iter().collect(),
+        };
+        diagnostics(&self.errors, &context)
+    }
+}
+
+/// Where errors are looked up.
+#[derive(Debug)]
+struct Context<'a> {
+    /// The cell that did not compile.
+    cell: &'a Cell,
+    /// What evcxr made of it.
+    generated: &'a str,
+    /// What evcxr counts as lines of the cell.
+    added: Added,
+    /// The cells before it, the latest first.
+    earlier: Vec<&'a Cell>,
+}
+
+fn diagnostics(errors: &[Reported], context: &Context<'_>) -> Vec<Diagnostic> {
     // What accompanies errors (warnings, where an assertion of a constant was met) is no error, and means nothing without one.
-    let is_error = |error: &&CompilationError| match error.json["level"].as_str() {
+    let is_error = |error: &&Reported| match error.json["level"].as_str() {
         Some(level) => level.starts_with("error"),
         None => true,
     };
@@ -45,7 +124,7 @@ pub(crate) fn diagnostics(errors: &[CompilationError], context: &Context<'_>) ->
         .iter()
         .filter(|error| !any || is_error(error))
         .map(|error| {
-            let message = error.message();
+            let message = error.message.clone();
             let code = error.code().map(str::to_owned);
             Diagnostic {
                 rendered: render(error, &message, code.as_deref(), context),
@@ -88,12 +167,7 @@ pub(crate) fn plain(message: &str) -> Diagnostic {
     }
 }
 
-fn render(
-    error: &CompilationError,
-    message: &str,
-    code: Option<&str>,
-    context: &Context<'_>,
-) -> String {
+fn render(error: &Reported, message: &str, code: Option<&str>, context: &Context<'_>) -> String {
     let mut title = Level::ERROR.primary_title(message);
     if let Some(code) = code {
         title = title.id(code);
@@ -156,7 +230,7 @@ struct Mark<'a> {
     primary: bool,
 }
 
-fn marks<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Mark<'a>> {
+fn marks<'a>(error: &Reported, context: &Context<'a>) -> Vec<Mark<'a>> {
     if let Some(spans) = error.json["spans"].as_array() {
         return spans
             .iter()
@@ -173,20 +247,19 @@ fn marks<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Mark<'a>> {
     }
     // An error of evcxr's own, about a command or a variable.
     error
-        .spanned_messages()
+        .spans
         .iter()
-        .filter_map(|spanned| {
-            let span = spanned.span?;
+        .filter_map(|span| {
             let source = &context.cell.source;
             let line = |line| context.added.own_line(line);
-            let range = offset(source, line(span.start_line)?, span.start_column)?
-                ..offset(source, line(span.end_line)?, span.end_column)?;
+            let range = offset(source, line(span.start.0)?, span.start.1)?
+                ..offset(source, line(span.end.0)?, span.end.1)?;
             let range = command_at(source, range.start).unwrap_or(range);
             Some(Mark {
                 cell: context.cell,
                 range: context.cell.seen(range).range,
-                label: Some(spanned.label.clone()).filter(|label| !label.is_empty()),
-                primary: spanned.is_primary,
+                label: Some(span.label.clone()).filter(|label| !label.is_empty()),
+                primary: span.is_primary,
             })
         })
         .collect()
@@ -299,7 +372,7 @@ enum Note<'a> {
     },
 }
 
-fn notes<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Note<'a>> {
+fn notes<'a>(error: &Reported, context: &Context<'a>) -> Vec<Note<'a>> {
     let mut notes = Vec::new();
     let none = Vec::new();
     for child in error.json["children"].as_array().unwrap_or(&none) {
@@ -343,14 +416,14 @@ fn notes<'a>(error: &CompilationError, context: &Context<'a>) -> Vec<Note<'a>> {
         }
         // All that rustc says of a type that would be `chorus::Portable` but for its lifetime.
         None if error
-            .message()
+            .message
             .starts_with("implementation of `Deserialize` is not general") =>
         {
             Some(
                 "what goes to an engine and comes back can't borrow: send the owned value (a `String` for a `&str`, a `Vec<T>` for a `&[T]`)",
             )
         }
-        _ => error.evcxr_extra_hint(),
+        _ => error.hint.as_deref(),
     };
     if let Some(hint) = hint {
         notes.push(Note::Plain {

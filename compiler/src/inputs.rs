@@ -132,9 +132,12 @@ impl Inputs {
         Ok(Some(inputs))
     }
 
-    /// Whether all inputs are unchanged; variables are those of this process.
-    pub(crate) fn hold(&self) -> bool {
-        let variable = |name: &String| std::env::var(name).ok();
+    /// Whether all inputs are unchanged; variables are those of this process, but for these.
+    pub(crate) fn hold(&self, variables: &BTreeMap<String, String>) -> bool {
+        let variable = |name: &String| match variables.get(name) {
+            Some(value) => Some(value.clone()),
+            None => std::env::var(name).ok(),
+        };
         let same_variables = || {
             let mut environment = self.environment.iter();
             environment.all(|(name, value)| variable(name) == *value)
@@ -235,7 +238,7 @@ mod tests {
         assert_eq!(inputs.files.keys().collect::<Vec<_>>(), [&data]);
         assert_eq!(inputs.environment["HOME_OF_NOBODY"], None);
         assert_eq!(inputs.environment["LINES"].as_deref(), Some("a\nb\\n"));
-        assert!(!inputs.hold(), "LINES is not set");
+        assert!(!inputs.hold(&BTreeMap::new()), "LINES is not set");
         // What was changed since the compile began it may have read or not.
         fs::write(&data, "2").unwrap();
         assert_eq!(read(SystemTime::now() - Duration::from_secs(1)), None);
@@ -277,10 +280,14 @@ mod tests {
                 files,
                 ..Inputs::default()
             };
-            assert!(inputs.hold());
+            assert!(inputs.hold(&BTreeMap::new()));
             let after = contents(&mut random);
             put(&after, &mut random);
-            assert_eq!(inputs.hold(), before == after, "{before:?} {after:?}");
+            assert_eq!(
+                inputs.hold(&BTreeMap::new()),
+                before == after,
+                "{before:?} {after:?}"
+            );
         }
     }
 }

@@ -1,6 +1,6 @@
 //! evcxr as a pure compiler: it turns cells into shared objects and runs nothing.
 //!
-//! [`Lineages`] owns evcxr on a thread of its own; what it compiles, a runtime elsewhere loads and runs. The
+//! [`lineages::Thread`] owns evcxr on a thread of its own; what it compiles, a runtime elsewhere loads and runs. The
 //! other processes behind it are this same binary: the [`stub`] that evcxr takes for its subprocess,
 //! and the [`wrapper`] that cargo takes for rustc. This is the only crate that depends on evcxr.
 
@@ -24,13 +24,11 @@ pub mod support;
 pub mod toolchain;
 pub mod wrapper;
 
-pub use activity::Activity;
 pub use completeness::{Completeness, completeness};
 pub use crates::Crates;
 pub use diagnostics::Diagnostic;
 pub use lineages::{
     Completion, Completions, Documentation, Failure, Lineages, Made, Owner, Request, Ticket,
-    configuration, has_configuration,
 };
 pub use rewrite::ENTRY;
 pub use sources::{Place, Source};

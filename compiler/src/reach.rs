@@ -13,6 +13,7 @@ use crate::rewrite::{self, CHECKED_LINE, Macro, Stored};
 use crate::sources::newlines;
 use crate::statements::{Definition, Statement, code_start};
 use crate::summary::{Part, PartKind, Summary, Variable};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// The functions that markers call, so that rust-analyzer can check the types. The wrapper replaces the calls by loads from the
@@ -228,7 +229,7 @@ pub(crate) struct Preceded {
 }
 
 /// The lines and bytes that were added to a snippet.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Added {
     /// The first line that was added, from 1.
     first: usize,

@@ -1,6 +1,7 @@
 //! From generated source back to the cell that somebody wrote.
 
 use crate::statements::statements;
+use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -26,7 +27,7 @@ pub struct Source {
 }
 
 /// A cell as it was run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Cell {
     /// The number of its snippet.
     pub(crate) number: u64,
@@ -46,7 +47,7 @@ pub(crate) struct Seen {
 }
 
 /// How readers know a cell or a snippet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Label {
     /// A notebook's cell, by its execution count.
     In(u32),

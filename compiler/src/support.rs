@@ -1,6 +1,7 @@
 //! The support library that cells link: compiled once for each toolchain and kept.
 
 use crate::toolchain;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -37,7 +38,7 @@ pub enum SupportError {
 }
 
 /// The support library for one toolchain.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Support {
     /// The folder it lies in.
     pub folder: PathBuf,

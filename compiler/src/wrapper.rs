@@ -9,6 +9,7 @@ use crate::inputs::Inputs;
 use crate::rewrite::{self, Body, Macro};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
@@ -72,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) support_source: PathBuf,
     /// The crates that `rustc` may be told of, once they are there.
     pub(crate) crates: Option<Externs>,
+    /// Environment variables of whoever has written the snippet.
+    pub(crate) environment: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -100,7 +103,9 @@ impl Kept {
             bytes => bytes?,
         };
         let kept: Kept = serde_json::from_slice(&bytes)?;
-        let holds = kept.inputs.as_ref().is_some_and(Inputs::hold) && kept.artifact.exists();
+        let holds = kept.inputs.as_ref();
+        let holds = holds.is_some_and(|inputs| inputs.hold(&BTreeMap::new()));
+        let holds = holds && kept.artifact.exists();
         Ok(holds.then_some(kept))
     }
 
@@ -141,6 +146,10 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         return Ok(None);
     };
     let plan = Plan::read(Path::new(&plan))?;
+    for (name, value) in &plan.environment {
+        // SAFETY: this process has no other thread.
+        unsafe { std::env::set_var(name, value) };
+    }
     let source = fs::read_to_string(&call.source)?;
     let externs = plan
         .crates

@@ -5,13 +5,13 @@ use anyhow::Context;
 use cluster::Lineage;
 use cluster::compile::{self, Aftermath, Artifact, Diagnostic, Ended, Place, Request};
 use cluster::connection::Libraries;
-use compiler::Activity;
 use compiler::folder::Folder;
-use compiler::lineages::{self, Failure, Lineages, Options, Owner};
+use compiler::lineages::{self, Compiler, Failure, Lineages, Options, Owner, Thread};
 use compiler::{Source, Ticket};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 /// How large the store of compiled snippets may become, in bytes; `CHORUS_CACHE_MB` (in megabytes) says otherwise.
@@ -29,17 +29,18 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
         unsafe { std::env::set_var(name, value) };
     }
     let (working, ended) = mpsc::channel();
-    let activity = Activity::default();
-    let options = Options {
-        owner: Owner::Engine,
-        folder: folder.path().to_owned(),
-        executable,
-        activity: activity.clone(),
-        working,
-        ..options()
+    let path = folder.path().to_owned();
+    let compiler = Arc::new(OnceLock::<Arc<Thread>>::new());
+    let started = Arc::clone(&compiler);
+    let open = move || -> anyhow::Result<Service> {
+        let (thread, base) = Thread::start(&options(executable), path, working)?;
+        let thread = started.get_or_init(|| Arc::new(thread));
+        let lineages = Lineages::new(Owner::Engine, base, Arc::clone(thread) as _, None);
+        Ok(Service { lineages })
     };
-    let open = || Service::open(options).map_err(|error| format!("{error:#}"));
-    let outcome = compile::main(arguments, open, move || activity.line());
+    let open = || open().map_err(|error| format!("{error:#}"));
+    let activity = move || compiler.get()?.activity();
+    let outcome = compile::main(arguments, open, activity);
     // evcxr's thread may be in the middle of a compile that nobody waits for.
     compiler::stop_compiles();
     // It says nothing, and its channel closes when the thread has ended. A folder that it still writes to can't be removed.
@@ -48,17 +49,13 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
 }
 
 /// What all compilers of this program have in common.
-pub(crate) fn options() -> Options {
+pub(crate) fn options(executable: PathBuf) -> Options {
     Options {
-        owner: Owner::Notebook,
-        folder: PathBuf::new(),
         store: compiler::folder::cache().join("snippets"),
         limit: limit(),
-        executable: PathBuf::new(),
+        executable,
         support_source: runtime::SUPPORT_SOURCE,
         crates: CRATES,
-        activity: Activity::default(),
-        working: mpsc::channel().0,
     }
 }
 
@@ -87,14 +84,6 @@ struct Service {
     lineages: Lineages,
 }
 
-impl Service {
-    fn open(options: Options) -> anyhow::Result<Service> {
-        Ok(Service {
-            lineages: Lineages::open(options)?,
-        })
-    }
-}
-
 /// The root is called by each crate in its own way.
 fn translated(request: &Request) -> compiler::Request {
     let lineage = match request.lineage == Lineage::root() {
@@ -108,6 +97,7 @@ fn translated(request: &Request) -> compiler::Request {
             shown: None,
         },
         count: None,
+        environment: BTreeMap::new(),
     }
 }
 

@@ -19,6 +19,11 @@ pub(crate) fn interrupted_early() -> ErrorInfo {
     )
 }
 
+/// A cell that was interrupted in a command.
+pub(crate) fn interrupted() -> ErrorInfo {
+    plain("interrupted", format!("The cell was interrupted. {KEPT}"))
+}
+
 /// evcxr or the runtime did not come up.
 pub(crate) fn not_ready(message: &str) -> ErrorInfo {
     plain("not ready", format!("No cell can be evaluated: {message}"))

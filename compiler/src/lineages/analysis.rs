@@ -48,7 +48,7 @@ impl Workshop {
             .map(|item| Completion {
                 text: item.code,
                 label: item.label,
-                kind: item.kind,
+                kind: item.kind.to_owned(),
             })
             .collect();
         if !items.is_empty() {
@@ -140,7 +140,7 @@ fn add_names(state: &State, names: &[String], items: &mut Vec<Completion>) {
         items.push(Completion {
             text: name.clone(),
             label,
-            kind,
+            kind: kind.to_owned(),
         });
     }
 }

@@ -3,12 +3,14 @@
 //! Their names, arguments and words are evcxr 0.22's. Those that make no sense where a state is shared by many engines
 //! are refused there, with what to do instead.
 
+use super::local;
 use super::store::Owner;
 use crate::sources::newlines;
 use crate::statements::{code_start, is_command};
 use crate::summary::{Settings, Summary};
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::Path;
 
 /// Something to be done to a state's dependencies or to the environment of builds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +18,17 @@ pub(crate) enum Change {
     Dependency { name: String, config: String },
     LocalDependency(String),
     BuildEnv { key: String, value: String },
+}
+
+impl Change {
+    /// The command for it, in a line of its own.
+    fn command(&self) -> String {
+        match self {
+            Change::Dependency { name, config } => local::command(name, config),
+            Change::LocalDependency(path) => local::command(path, ""),
+            Change::BuildEnv { key, value } => format!(":build_env {key}={value}\n"),
+        }
+    }
 }
 
 /// What a command has to say.
@@ -27,6 +40,68 @@ pub(crate) enum Said {
     Evcxr(Range<usize>),
     /// The documentation of a name, for the command in these bytes.
     Documentation { range: Range<usize>, name: String },
+}
+
+/// A command of a notebook's cell that needs no evcxr.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Local {
+    /// A command of the shell.
+    Shell(String),
+    /// Sets a variable of the runtime's environment when that is started, and of the compiler's.
+    Environment {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// Explains the last compile errors.
+    Explain,
+    /// Shows what rustc said of the last compile errors.
+    LastErrors,
+}
+
+/// A command, and the bytes of the cell that it is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct At<T> {
+    /// What is there.
+    pub command: T,
+    /// Its bytes.
+    pub range: Range<usize>,
+}
+
+/// Takes the commands that need no evcxr out of a notebook's cell, whose lines stay where they are. `None`: `:env` has no `=`.
+pub fn take_local(cell: &str) -> (Vec<At<Option<Local>>>, String) {
+    let end = code_start(cell);
+    let (mut taken, mut rest) = (Vec::new(), String::new());
+    let mut at = 0;
+    for line in cell[..end].split_inclusive('\n') {
+        let bare = line.trim_end_matches(['\n', '\r']);
+        let range = at + bare.len() - bare.trim_start().len()..at + bare.trim_end().len();
+        at += line.len();
+        let words = bare.trim_start_matches(' ');
+        let local = match words
+            .strip_prefix(':')
+            .map(|words| words.split_once(' ').unwrap_or((words, "")))
+        {
+            _ if bare.starts_with('!') => Some(Some(Local::Shell(bare[1..].to_owned()))),
+            Some(("env", arguments)) => Some(arguments.trim().split_once('=').map(
+                |(name, value)| Local::Environment {
+                    name: name.to_owned(),
+                    value: value.to_owned(),
+                },
+            )),
+            Some(("explain", _)) => Some(Some(Local::Explain)),
+            Some(("last_error_json", _)) => Some(Some(Local::LastErrors)),
+            _ => None,
+        };
+        rest.push_str(if local.is_none() {
+            line
+        } else {
+            &line[bare.len()..]
+        });
+        taken.extend(local.map(|command| At { command, range }));
+    }
+    (taken, rest + &cell[end..])
 }
 
 /// What a snippet's commands come to.
@@ -196,12 +271,18 @@ const COMMANDS: &[Command] = &[
     everywhere("version", "Print versions"),
 ];
 
-/// Reads a snippet's commands, given the state they are to act on.
-pub(crate) fn interpret(source: &str, state: &Summary, owner: Owner) -> Result<Orders, Refusal> {
+/// Reads a snippet's commands, given the state they are to act on and where paths begin.
+pub(crate) fn interpret(
+    source: &str,
+    state: &Summary,
+    owner: Owner,
+    folder: &Path,
+) -> Result<Orders, Refusal> {
     let end = code_start(source);
     let mut orders = Orders::default();
     let mut reading = Reading {
         owner,
+        folder,
         variables: state.kinds(),
         settings: state.settings.clone(),
         dependencies: state.dependencies.clone(),
@@ -240,9 +321,9 @@ pub(crate) fn interpret(source: &str, state: &Summary, owner: Owner) -> Result<O
             Read::Evcxr => said = Some(Said::Evcxr(range)),
             Read::Documentation(name) => said = Some(Said::Documentation { range, name }),
             Read::Change(change, shown) => {
+                orders.code.push_str(change.command().trim_end());
                 orders.changes.push(change);
                 said = shown.map(text);
-                kept = true;
             }
             Read::Setting(shown) => {
                 said = Some(text(shown));
@@ -271,7 +352,7 @@ pub(crate) fn interpret(source: &str, state: &Summary, owner: Owner) -> Result<O
 
 /// Whether a snippet gives up all there is.
 pub(crate) fn clears(source: &str, owner: Owner) -> bool {
-    interpret(source, &Summary::default(), owner)
+    interpret(source, &Summary::default(), owner, Path::new(""))
         .is_ok_and(|orders| orders.reset == Some(Reset::All))
 }
 
@@ -292,14 +373,15 @@ enum Read {
 }
 
 /// The state, as the commands read so far leave it.
-struct Reading {
+struct Reading<'a> {
     owner: Owner,
+    folder: &'a Path,
     variables: BTreeMap<String, String>,
     settings: Settings,
     dependencies: BTreeMap<String, String>,
 }
 
-impl Reading {
+impl Reading<'_> {
     fn read(&mut self, line: &str) -> Result<Read, String> {
         let on_engine = self.owner == Owner::Engine;
         if line.starts_with('!') {
@@ -458,11 +540,12 @@ impl Reading {
                 "`:dep` takes a crate's name, `name = \"version\"` or `name = { .. }`".to_owned(),
             );
         }
-        let (name, config) = (name.to_owned(), config.to_owned());
         if name.starts_with(['.', '/']) {
+            let name = self.folder.join(name).to_string_lossy().into_owned();
             self.dependencies.insert(name.clone(), "local".to_owned());
             return Ok(Read::Change(Change::LocalDependency(name), None));
         }
+        let (name, config) = (name.to_owned(), local::absolute(config, self.folder));
         self.dependencies.insert(name.clone(), config.clone());
         Ok(Read::Change(Change::Dependency { name, config }, None))
     }
@@ -546,11 +629,11 @@ mod tests {
     }
 
     fn on_engine(source: &str) -> Result<Orders, Refusal> {
-        interpret(source, &state(), Owner::Engine)
+        interpret(source, &state(), Owner::Engine, Path::new("/here"))
     }
 
     fn in_notebook(source: &str) -> Result<Orders, Refusal> {
-        interpret(source, &state(), Owner::Notebook)
+        interpret(source, &state(), Owner::Notebook, Path::new("/here"))
     }
 
     fn shown(source: &str) -> BTreeMap<&'static str, String> {
@@ -593,7 +676,11 @@ mod tests {
         for (source, change) in [
             (":dep a", dependency("a", "\"*\"")),
             (":dep a={version=\"1\"}", dependency("a", "{version=\"1\"}")),
-            (":dep ../a", Change::LocalDependency("../a".into())),
+            (":dep ../a", Change::LocalDependency("/here/../a".into())),
+            (
+                ":dep a = { path = \"b\" }",
+                dependency("a", "{ path = \"/here/b\" }"),
+            ),
             (
                 ":build_env A=b=c",
                 Change::BuildEnv {
@@ -676,8 +763,29 @@ mod tests {
     }
 
     #[test]
+    fn commands_without_evcxr_are_taken_out() {
+        let cell = ":dep a\n!ls -l\n  :env A=b=c\n:env\n:explain\n// note\nlet x = 1;";
+        let (taken, rest) = take_local(cell);
+        assert_eq!(rest, ":dep a\n\n\n\n\n// note\nlet x = 1;");
+        let ranges: Vec<&str> = taken.iter().map(|at| &cell[at.range.clone()]).collect();
+        assert_eq!(ranges, ["!ls -l", ":env A=b=c", ":env", ":explain"]);
+        let commands: Vec<Option<Local>> = taken.into_iter().map(|at| at.command).collect();
+        let (name, value) = ("A".to_owned(), "b=c".to_owned());
+        assert_eq!(
+            commands,
+            [
+                Some(Local::Shell("ls -l".to_owned())),
+                Some(Local::Environment { name, value }),
+                None,
+                Some(Local::Explain)
+            ]
+        );
+    }
+
+    #[test]
     fn a_notebook_leaves_to_evcxr_what_is_its_own() {
-        let orders = in_notebook(":dep a\n:clear\n!ls -l\n:opt 0\n:explain\nlet x = 1;").unwrap();
+        let orders =
+            in_notebook(":dep a\n:clear\n:timing\n:opt 0\n:clear_cache\nlet x = 1;").unwrap();
         assert_eq!((orders.reset, &orders.changes), (Some(Reset::All), &vec![]));
         assert_eq!(orders.code, "\n\n\n:opt 0\n\nlet x = 1;");
         let said: Vec<bool> = orders

@@ -85,6 +85,15 @@ fn path_in(config: &str) -> Option<PathBuf> {
     Some(path.into())
 }
 
+/// A dependency's configuration with the path of a local crate made absolute.
+pub(super) fn absolute(config: &str, folder: &Path) -> String {
+    let Some(path) = path_in(config).filter(|path| path.is_relative()) else {
+        return config.to_owned();
+    };
+    let written = format!("\"{}\"", path.display());
+    config.replacen(&written, &format!("\"{}\"", folder.join(path).display()), 1)
+}
+
 /// Hashes the sizes and times of the files in a crate's folder.
 fn files(folder: &Path) -> String {
     let mut found = Vec::new();

@@ -1,43 +1,47 @@
 //! Compiling: from (lineage, source) to shared objects and the next lineage, and nothing else.
 //!
 //! A lineage names a compile-time state by its contents ([`summary`](crate::summary)). What was compiled once is on disk ([`store`]) and
-//! is found there without evcxr, by any process. Everything else goes to a thread with evcxr ([`workshop`]), where the states are that
-//! were needed last; others are restored from the snippets that led to them.
+//! is found there without evcxr, by any process. Everything else goes to whoever has evcxr ([`Compiler`]): a thread ([`thread`]), of this process or of
+//! another. There ([`workshop`]) the states are that were needed last; others are restored from the snippets that led to them.
 
 mod analysis;
 mod answers;
+mod ask;
 pub(crate) mod commands;
 mod configuration;
 mod context;
 mod local;
 mod recent;
 mod store;
+mod thread;
 mod ticket;
 mod workshop;
 
-use crate::activity::{Activity, Phase};
-use crate::bench::{Settings, Toolchain};
 use crate::crates::{Crates, Sources};
-use crate::diagnostics::{self, Diagnostic};
+use crate::diagnostics::{self, Diagnostic, Reported};
 use crate::inputs;
 use crate::sources::{self, Cell, Cells, Label, Place, Source};
 pub use crate::summary::ROOT;
 use crate::support::{self, Support, SupportError};
 use crate::{rewrite, toolchain};
 pub use answers::{Completion, Completions, Documentation};
+use ask::Text;
+pub use ask::{Answer, Ask, Fresh, Refused, Task};
+pub use commands::{At, Local, take_local};
 pub use configuration::{configuration, has_configuration};
 use recent::Recent;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use store::Store;
 pub use store::{Next, Owner};
+pub use thread::{Compiler, Thread};
 pub use ticket::Ticket;
-use workshop::{Fresh, Job, Task, Told, Workshop};
 
 /// Compile errors that are remembered, and for how long: engines ask for the same snippet one after another.
 const FAILURES: usize = 32;
@@ -51,13 +55,9 @@ const READERS: &[&str] = &[
 ];
 const FAILURES_KEPT: Duration = Duration::from_secs(1);
 
-/// What [`Lineages`] needs to know.
+/// What all compilers of a program have in common.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Whose snippets these are.
-    pub owner: Owner,
-    /// A folder of this process's own. evcxr works in it (`EVCXR_TMPDIR` names it).
-    pub folder: PathBuf,
     /// Where compiled snippets are kept, for other processes too.
     pub store: PathBuf,
     /// How large that may become, in bytes.
@@ -68,10 +68,35 @@ pub struct Options {
     pub support_source: &'static str,
     /// The crate `chorus`.
     pub crates: Sources,
-    /// Tells what the compiler is doing.
-    pub activity: Activity,
-    /// Kept by evcxr's thread to its end, until which it may write into `folder`.
-    pub working: mpsc::Sender<()>,
+}
+
+/// The toolchain, and what was compiled by it.
+#[derive(Clone, Debug)]
+pub struct Base {
+    rustc: PathBuf,
+    support: Support,
+    store: Store,
+}
+
+impl Base {
+    /// Prepares the toolchain, and opens the store. It takes no evcxr.
+    ///
+    /// # Errors
+    /// When there is no toolchain, or no place to keep anything.
+    pub fn prepare(options: &Options) -> Result<Base, StartError> {
+        let rustc = toolchain::rustc();
+        let support = support::ensure(&rustc, options.support_source)?;
+        let crates = Crates::new(options.crates, rustc.clone());
+        let identity = identity(&support, &options.executable, &crates);
+        let folder = options.store.clone();
+        let store = Store::open(folder.clone(), &identity, options.limit)
+            .map_err(|source| StartError::Store { folder, source })?;
+        Ok(Base {
+            rustc,
+            support,
+            store,
+        })
+    }
 }
 
 /// Why there is no compiler.
@@ -102,6 +127,8 @@ pub struct Request {
     pub source: Source,
     /// The execution count of a notebook's cell.
     pub count: Option<u32>,
+    /// Environment variables that differ from this process's.
+    pub environment: BTreeMap<String, String>,
 }
 
 /// A snippet that was compiled. It has not run.
@@ -148,7 +175,7 @@ pub struct Line {
 }
 
 /// Why a snippet was not compiled. Nothing has changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Failure {
     /// rustc's errors, or an error in a command.
     Errors(Vec<Diagnostic>),
@@ -209,89 +236,49 @@ pub struct Lineages {
 #[derive(Debug)]
 struct Shared {
     owner: Owner,
-    store: Store,
-    support: Support,
-    jobs: mpsc::Sender<Job>,
+    base: Base,
+    compiler: Arc<dyn Compiler>,
+    /// Where paths in commands begin.
+    folder: PathBuf,
     failures: Mutex<Recent<(Instant, Failure)>>,
-    cells: Arc<Cells>,
+    /// A notebook's cells.
+    cells: Cells,
+    /// What was reported of the last of them that did not compile.
+    last_errors: Mutex<Vec<Reported>>,
     /// Where a notebook has its shared objects by other names: closures of its cells are loaded from them for as long as it lives.
     pinned: Option<PathBuf>,
-    completes: Arc<AtomicBool>,
-    failed: Arc<OnceLock<String>>,
-    activity: Activity,
 }
 
 impl Lineages {
-    /// Prepares the toolchain, and has evcxr start behind it: what was compiled before does not wait for evcxr.
-    ///
-    /// # Errors
-    /// When there is no toolchain, or no place to keep anything.
-    pub fn open(options: Options) -> Result<Lineages, StartError> {
-        let (found, toolchain) = mpsc::channel();
-        let settings = Settings {
-            folder: options.folder.clone(),
-            executable: options.executable.clone(),
-            toolchain,
-            support_source: options.support_source,
-            crates: options.crates,
-            activity: options.activity.clone(),
-        };
-        let (stores, opened) = mpsc::channel::<Store>();
-        let (jobs, queue) = mpsc::channel();
-        let completes = Arc::new(AtomicBool::new(false));
-        let failed = Arc::new(OnceLock::new());
-        let told = Told {
-            completes: Arc::clone(&completes),
-            failed: Arc::clone(&failed),
-        };
-        let is_notebook = options.owner == Owner::Notebook;
-        // evcxr starts while the toolchain is looked at.
-        std::thread::Builder::new()
-            .name("evcxr".into())
-            // rust-analyzer recurses deeply on deeply nested code.
-            .stack_size(64 << 20)
-            .spawn(move || {
-                workshop::serve(settings, &opened, &queue, is_notebook, &told);
-                drop(options.working);
-            })
-            .map_err(StartError::Thread)?;
-        let rustc = toolchain::rustc();
-        let support = support::ensure(&rustc, options.support_source)?;
-        let crates = Crates::new(options.crates, rustc.clone());
-        let identity = identity(&support, &options.executable, &crates);
-        let open = |folder: PathBuf| {
-            Store::open(folder.clone(), &identity, options.limit)
-                .map_err(|source| StartError::Store { folder, source })
-        };
-        let store = open(options.store).or_else(|error| {
-            tracing::warn!(%error, "compiled snippets are kept for this session only");
-            open(options.folder.join("snippets"))
-        })?;
-        // Should the thread have ended already, the first snippet says why.
-        let _ = stores.send(store.clone());
-        let _ = found.send(Toolchain {
-            rustc,
-            support: support.clone(),
-        });
-        Ok(Lineages {
+    /// Lineages of an owner, who asks `compiler` for what the base's store doesn't have. A notebook's shared objects are kept in a folder of
+    /// its session, too.
+    pub fn new(
+        owner: Owner,
+        base: Base,
+        compiler: Arc<dyn Compiler>,
+        session: Option<&Path>,
+    ) -> Lineages {
+        Lineages {
             shared: Arc::new(Shared {
-                owner: options.owner,
-                store,
-                support,
-                jobs,
+                owner,
+                base,
+                compiler,
+                folder: std::env::current_dir().unwrap_or_default(),
                 failures: Mutex::new(Recent::new(FAILURES)),
-                cells: Arc::default(),
-                pinned: is_notebook.then(|| options.folder.join("loads")),
-                completes,
-                failed,
-                activity: options.activity,
+                cells: Cells::default(),
+                last_errors: Mutex::default(),
+                pinned: session.map(|session| session.join("cache")),
             }),
-        })
+        }
+    }
+
+    fn store(&self) -> &Store {
+        &self.shared.base.store
     }
 
     /// What runtimes load first.
     pub fn support(&self) -> &Support {
-        &self.shared.support
+        &self.shared.base.support
     }
 
     /// Compiles a snippet, if that has not been done. Whoever gives the ticket up gets an error that nobody is to see.
@@ -308,8 +295,8 @@ impl Lineages {
             Some(name) => Some(self.pin(name)),
             None => made,
         };
-        if let Some(count) = request.count {
-            self.shared.cells.add(self.cell(request, Label::In(count)));
+        if request.count.is_some() {
+            self.shared.cells.add(self.cell(request));
         }
         Ok(Made {
             load,
@@ -326,7 +313,7 @@ impl Lineages {
 
     /// Where a shared object of the store is loaded from, so that it is not swept from there.
     fn pin(&self, name: &str) -> PathBuf {
-        let load = self.shared.store.artifact(name);
+        let load = self.store().artifact(name);
         let Some(pinned) = &self.shared.pinned else {
             return load;
         };
@@ -366,15 +353,19 @@ impl Lineages {
     /// # Errors
     /// When the lineage is not known.
     pub fn without(&self, lineage: &str, variables: Option<&[String]>) -> Result<String, Failure> {
-        let (from, variables) = (lineage.to_owned(), variables.map(<[String]>::to_vec));
-        self.ask(Phase::Snippet, &Ticket::default(), move |workshop| {
-            workshop.without(&from, variables.as_deref())
-        })?
+        let ask = Ask::Without {
+            lineage: lineage.to_owned(),
+            variables: variables.map(<[String]>::to_vec),
+        };
+        match self.ask(ask, &Ticket::default())? {
+            Answer::Lineage(lineage) => Ok(lineage),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// The variables of a state and their types. What is in the store takes no evcxr.
     pub fn variables(&self, lineage: &str) -> BTreeMap<String, String> {
-        if let Some(step) = self.shared.store.step(lineage) {
+        if let Some(step) = self.store().step(lineage) {
             let variables = step.variables.into_iter();
             return variables
                 .map(|(name, variable)| (name, variable.kind))
@@ -385,10 +376,10 @@ impl Lineages {
             return BTreeMap::new();
         }
         let lineage = lineage.to_owned();
-        let asked = self.ask(Phase::Snippet, &Ticket::default(), move |workshop| {
-            workshop.state(&lineage).map(|state| state.summary.kinds())
-        });
-        asked.ok().and_then(Result::ok).unwrap_or_default()
+        match self.ask(Ask::Variables { lineage }, &Ticket::default()) {
+            Ok(Answer::Variables(variables)) => variables,
+            _ => BTreeMap::new(),
+        }
     }
 
     /// Suggestions for the byte `position` of a text in the state of a lineage.
@@ -402,11 +393,15 @@ impl Lineages {
         position: usize,
         ticket: &Ticket,
     ) -> Result<Completions, Failure> {
-        let (lineage, text) = (lineage.to_owned(), text.to_owned());
-        self.ask(Phase::Snippet, ticket, move |workshop| {
-            let state = workshop.state(&lineage)?;
-            Ok(workshop.complete(&state, &text, position))
-        })?
+        let text = Text {
+            lineage: lineage.to_owned(),
+            text: text.to_owned(),
+            position,
+        };
+        match self.ask(Ask::Complete(text), ticket)? {
+            Answer::Completions(completions) => Ok(completions),
+            other => Err(unexpected(&other)),
+        }
     }
 
     /// What is known of the name that ends at the byte `position` of a text in the state of a lineage.
@@ -420,37 +415,51 @@ impl Lineages {
         position: usize,
         ticket: &Ticket,
     ) -> Result<Option<Documentation>, Failure> {
-        let (lineage, text) = (lineage.to_owned(), text.to_owned());
-        self.ask(Phase::Snippet, ticket, move |workshop| {
-            let state = workshop.state(&lineage)?;
-            Ok(workshop.inspect(&state, &text, position))
-        })?
+        let text = Text {
+            lineage: lineage.to_owned(),
+            text: text.to_owned(),
+            position,
+        };
+        match self.ask(Ask::Inspect(text), ticket)? {
+            Answer::Documentation(documentation) => Ok(documentation),
+            other => Err(unexpected(&other)),
+        }
     }
 
-    /// Whether completions come as fast as they will; the first of all takes longer.
-    pub fn completes(&self) -> bool {
-        self.shared.completes.load(Ordering::Relaxed)
+    /// What `rustc --explain` says of the errors of the notebook's last cell that did not compile; `None` if there was none, or rustc says nothing.
+    pub fn explain(&self) -> Option<String> {
+        let errors = self.last_errors();
+        let explained: Option<String> = errors.iter().map(Reported::explanation).collect();
+        explained.filter(|_| !errors.is_empty())
     }
 
-    /// What the compiler is doing.
-    pub fn activity(&self) -> &Activity {
-        &self.shared.activity
+    /// What rustc reported of the notebook's last cell that did not compile, as JSON, a line each.
+    pub fn last_errors_as_json(&self) -> String {
+        let errors = self.last_errors();
+        errors
+            .iter()
+            .map(|error| format!("{}\n", error.json))
+            .collect()
+    }
+
+    fn last_errors(&self) -> std::sync::MutexGuard<'_, Vec<Reported>> {
+        let errors = self.shared.last_errors.lock();
+        errors.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The line of a notebook's cell behind a location in generated code.
     pub fn locate(&self, file: &str, line: u32) -> Option<Place> {
         let number = sources::number(file)?;
-        let generated = self.shared.store.generated(number)?;
+        let generated = self.store().generated(number)?;
         self.shared.cells.locate(number, &generated, line)
     }
 
     fn locate_on_engine(&self, request: &Request, file: &str, line: u32) -> Option<Line> {
         let number = sources::number(file)?;
-        let store = &self.shared.store;
-        let generated = store.generated(number)?;
-        let mut own = self.cell(request, Label::Snippet);
+        let generated = self.store().generated(number)?;
+        let mut own = self.cell(request);
         own.number = number;
-        let cells = std::iter::once(own).chain(store.earlier(&request.lineage));
+        let cells = std::iter::once(own).chain(self.store().earlier(&request.lineage));
         let cells: Vec<Cell> = cells.collect();
         let (cell, number, text) = sources::place(&generated, line, cells.iter())?;
         Some(Line {
@@ -460,58 +469,94 @@ impl Lineages {
         })
     }
 
-    fn cell(&self, request: &Request, label: Label) -> Cell {
+    /// An error in the bytes of a cell's command.
+    pub fn refusal(
+        &self,
+        source: &Source,
+        count: u32,
+        range: Range<usize>,
+        message: &str,
+    ) -> Failure {
+        let cell = Cell {
+            number: 0,
+            label: Label::In(count),
+            source: source.code.clone(),
+            shown: source.shown.clone(),
+        };
+        Failure::Errors(vec![diagnostics::of_command(&cell, range, message)])
+    }
+
+    fn cell(&self, request: &Request) -> Cell {
         let code = normalised(&request.source.code);
-        let Shared { store, owner, .. } = &*self.shared;
+        let owner = self.shared.owner.of(code);
         Cell {
-            number: store.number(&request.lineage, code, owner.of(code)),
-            label,
+            number: self.store().number(&request.lineage, code, owner),
+            label: match request.count {
+                Some(count) => Label::In(count),
+                None => Label::Snippet,
+            },
             source: request.source.code.clone(),
             shown: request.source.shown.clone(),
         }
     }
 
     fn find_or_make(&self, request: &Request, ticket: &Ticket) -> Result<Fresh, Failure> {
-        let Shared { store, owner, .. } = &*self.shared;
-        let source = &request.source.code;
-        let key = owner.of(source);
-        if let Some(record) = store.record(&request.lineage, normalised(source), key) {
+        let owner = self.shared.owner;
+        let Request {
+            lineage,
+            source: Source { code, .. },
+            environment,
+            ..
+        } = request;
+        let bare = normalised(code);
+        let known = self
+            .store()
+            .record(lineage, bare, owner.of(bare), environment);
+        if let Some(record) = known {
             return Ok(Fresh {
                 record,
                 made: None,
                 support: None,
             });
         }
-        let name = format!("{}\0{source}", request.lineage);
+        let name = format!("{lineage}\0{code}");
         if let Some((when, failure)) = self.failures().get(&name)
             && when.elapsed() < FAILURES_KEPT
         {
             return Err(failure);
         }
-        let is_notebook = *owner == Owner::Notebook;
-        let label = match request.count {
-            Some(count) => Label::In(count),
-            None => Label::Snippet,
-        };
+        let cell = self.cell(request);
         let task = Task {
-            lineage: request.lineage.clone(),
-            owner: *owner,
-            cell: self.cell(request, label),
-            cells: is_notebook.then(|| Arc::clone(&self.shared.cells)),
+            lineage: lineage.clone(),
+            owner,
+            cell: cell.clone(),
+            environment: environment.clone(),
+            folder: self.shared.folder.clone(),
         };
-        let outcome = self.ask(Phase::of(source), ticket, move |workshop| {
-            workshop.compile(&task)
-        })?;
-        // What a command does, or reads, may go well the next time. A notebook's errors name the cell.
-        if let Err(failure @ Failure::Errors(_)) = &outcome
-            && !is_notebook
-            && crate::statements::code_start(normalised(source)) == 0
-            && !crate::facts::words(source).any(|word| READERS.contains(&word))
-        {
-            let now = Instant::now();
-            self.failures().insert(name, (now, failure.clone()));
+        let report = match self.shared.compiler.ask(Ask::Compile(task), ticket) {
+            Ok(Answer::Compiled(fresh)) => return Ok(*fresh),
+            Ok(other) => return Err(unexpected(&other)),
+            Err(Refused::Failure(failure)) => return Err(failure),
+            Err(Refused::Report(report)) => report,
+        };
+        let earlier = match owner {
+            Owner::Notebook => self.shared.cells.latest_first(),
+            Owner::Engine => self.store().earlier(lineage),
+        };
+        let failure = Failure::Errors(report.diagnostics(&cell, &earlier));
+        match owner {
+            Owner::Notebook => *self.last_errors() = report.errors,
+            // What a command does, or reads, may go well the next time.
+            Owner::Engine
+                if crate::statements::code_start(bare) == 0
+                    && !crate::facts::words(code).any(|word| READERS.contains(&word)) =>
+            {
+                let now = Instant::now();
+                self.failures().insert(name, (now, failure.clone()));
+            }
+            Owner::Engine => {}
         }
-        outcome
+        Err(failure)
     }
 
     fn failures(&self) -> std::sync::MutexGuard<'_, Recent<(Instant, Failure)>> {
@@ -519,30 +564,21 @@ impl Lineages {
         failures.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the thread of evcxr do something, and waits for it.
-    fn ask<T: Send + 'static>(
-        &self,
-        phase: Phase,
-        ticket: &Ticket,
-        work: impl FnOnce(&mut Workshop) -> T + Send + 'static,
-    ) -> Result<T, Failure> {
-        let (answer, answered) = mpsc::channel();
-        let job = Job {
-            phase,
-            ticket: ticket.clone(),
-            // Nobody waits when the compiler ends.
-            work: Box::new(move |workshop| drop(answer.send(work(workshop)))),
-        };
-        let sent = self.shared.jobs.send(job).is_ok();
-        match answered.recv() {
-            Ok(answer) => Ok(answer),
-            Err(_) => Err(match self.shared.failed.get() {
-                Some(reason) => Failure::Refused(reason.clone()),
-                None if sent => Failure::Panicked("no answer".to_owned()),
-                None => Failure::Refused("the compiler's thread has ended".to_owned()),
-            }),
-        }
+    fn ask(&self, ask: Ask, ticket: &Ticket) -> Result<Answer, Failure> {
+        self.shared
+            .compiler
+            .ask(ask, ticket)
+            .map_err(|refused| match refused {
+                Refused::Failure(failure) => failure,
+                report => Failure::Refused(report.headline()),
+            })
     }
+}
+
+fn unexpected(answer: &Answer) -> Failure {
+    Failure::Refused(format!(
+        "the compiler has answered another question: {answer:?}"
+    ))
 }
 
 /// Without blank lines around it, which change nothing.

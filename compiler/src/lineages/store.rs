@@ -102,6 +102,8 @@ pub(crate) struct Step {
     pub(crate) parent: String,
     pub(crate) source: String,
     pub(crate) owner: Owner,
+    /// Where paths of local crates begin.
+    pub(crate) folder: PathBuf,
     pub(crate) variables: BTreeMap<String, Variable>,
     pub(crate) found: Found,
 }
@@ -166,14 +168,21 @@ impl Store {
         self.folder.join("states").join(format!("{name}.json"))
     }
 
-    /// A snippet's record, if all that belongs to it is there and is as it was; that counts as a use of it.
-    pub(crate) fn record(&self, lineage: &str, source: &str, owner: Owner) -> Option<Record> {
+    /// A snippet's record, if all that belongs to it is there and is as it was; that counts as a use of it. The environment is this process's, but
+    /// for some variables.
+    pub(crate) fn record(
+        &self,
+        lineage: &str,
+        source: &str,
+        owner: Owner,
+        variables: &BTreeMap<String, String>,
+    ) -> Option<Record> {
         let path = self.snippet(self.number(lineage, source, owner), "json");
         let record: Record = read(&path)?;
         let same = record.lineage == lineage
             && record.source == source
             && record.owner == owner
-            && record.inputs.hold();
+            && record.inputs.hold(variables);
         self.handed_out().extend(record.artifact.clone());
         // Whether the artifact is there is seen after it is marked, so that it is not removed in between.
         let mut artifact = record.artifact.iter();
@@ -369,6 +378,8 @@ fn files(folder: &Path) -> io::Result<Vec<(PathBuf, SystemTime, u64)>> {
 mod tests {
     use super::*;
 
+    const NONE: BTreeMap<String, String> = BTreeMap::new();
+
     fn store(folder: &Path, identity: &str, limit: u64) -> Store {
         Store::open(folder.to_owned(), identity, limit).unwrap()
     }
@@ -401,17 +412,20 @@ mod tests {
         let one = store(folder.path(), "rustc 1", 1 << 20);
         let kept = record(&one, "1", 1);
         let same = store(folder.path(), "rustc 1", 1 << 20);
-        assert_eq!(same.record(ROOT, "1", Owner::Engine), Some(kept.clone()));
-        assert_eq!(same.record(ROOT, "1", Owner::Notebook), None);
-        assert_eq!(same.record("other", "1", Owner::Engine), None);
-        assert_eq!(same.record(ROOT, "2", Owner::Engine), None);
+        assert_eq!(
+            same.record(ROOT, "1", Owner::Engine, &NONE),
+            Some(kept.clone())
+        );
+        assert_eq!(same.record(ROOT, "1", Owner::Notebook, &NONE), None);
+        assert_eq!(same.record("other", "1", Owner::Engine, &NONE), None);
+        assert_eq!(same.record(ROOT, "2", Owner::Engine, &NONE), None);
         let other = store(folder.path(), "rustc 2", 1 << 20);
-        assert_eq!(other.record(ROOT, "1", Owner::Engine), None);
+        assert_eq!(other.record(ROOT, "1", Owner::Engine, &NONE), None);
         let number = one.number(ROOT, "1", Owner::Engine);
         assert_eq!(one.generated(number).as_deref(), Some("generated"));
         // Without its artifact it is as if it had never been.
         fs::remove_file(one.artifact(kept.artifact.as_ref().unwrap())).unwrap();
-        assert_eq!(same.record(ROOT, "1", Owner::Engine), None);
+        assert_eq!(same.record(ROOT, "1", Owner::Engine, &NONE), None);
     }
 
     #[test]
@@ -437,7 +451,7 @@ mod tests {
         let there: Vec<bool> = records.iter().map(|record| path(record).exists()).collect();
         assert_eq!((swept.removed, there), (1, vec![false, true, true]));
         // The use of a record counts.
-        assert!(other.record(ROOT, "c", Owner::Engine).is_some());
+        assert!(other.record(ROOT, "c", Owner::Engine, &NONE).is_some());
         let third = store(folder.path(), "", 0);
         third.sweep().unwrap();
         assert!(!path(&records[1]).exists());
@@ -456,6 +470,7 @@ mod tests {
                 parent: parent.to_owned(),
                 source: format!("to {lineage}"),
                 owner: Owner::Engine,
+                folder: PathBuf::new(),
                 variables: BTreeMap::new(),
                 found: Found::default(),
             };
@@ -497,6 +512,7 @@ mod tests {
             parent: ROOT.to_owned(),
             source: String::new(),
             owner: Owner::Engine,
+            folder: PathBuf::new(),
             variables: BTreeMap::new(),
             found: Found::default(),
         };

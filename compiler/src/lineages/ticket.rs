@@ -1,4 +1,4 @@
-//! The way to give up a job of evcxr's thread.
+//! The way to give up something that was asked of a compiler.
 
 use crate::toolchain::interrupt_compiles;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,14 +7,21 @@ use std::time::Duration;
 /// How often it is looked whether evcxr has started another process for a job that was given up.
 const STOP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Belongs to one job. Clones share it.
-#[derive(Clone, Debug, Default)]
+/// Belongs to one question. Clones share it.
+#[derive(Clone, Default)]
 pub struct Ticket(Arc<Mutex<Progress>>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Progress {
     is_at_work: bool,
     is_given_up: bool,
+    when_given_up: Option<Box<dyn FnOnce() + Send>>,
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").finish_non_exhaustive()
+    }
 }
 
 impl Ticket {
@@ -33,9 +40,29 @@ impl Ticket {
         self.progress().is_at_work = false;
     }
 
-    /// Nobody waits for the job any more: it is left out, or what evcxr starts for it is killed until it ends. Blocks until then.
+    /// Has `work` called when nobody waits for the answer any more: at once if that is so already.
+    pub fn when_given_up(&self, work: impl FnOnce() + Send + 'static) {
+        let mut progress = self.progress();
+        match progress.is_given_up {
+            true => {
+                drop(progress);
+                work();
+            }
+            false => progress.when_given_up = Some(Box::new(work)),
+        }
+    }
+
+    /// Nobody waits for the answer any more. What has not begun is left out; what evcxr starts in this process for something that has begun
+    /// is killed until that ends. Blocks until then.
     pub fn give_up(&self) {
-        self.progress().is_given_up = true;
+        let when_given_up = {
+            let mut progress = self.progress();
+            progress.is_given_up = true;
+            progress.when_given_up.take()
+        };
+        if let Some(work) = when_given_up {
+            work();
+        }
         loop {
             {
                 // evcxr starts nothing for the next job meanwhile.

@@ -1,20 +1,20 @@
 //! The thread that owns evcxr and the states in memory: compiles what the store doesn't have, and completes code.
 
 use super::Failure;
+use super::ask::{Answer, Ask, Fresh, Refused, Task, Text};
 use super::commands::{self, Orders, Refusal, Reset, Said};
 use super::context::{Basis, Evcxr};
 use super::local;
 use super::recent::Recent;
-use super::store::{Next, Owner, Record, Step, Store};
-use super::ticket::Ticket;
+use super::store::{self, Next, Owner, Record, Store};
 use crate::activity::Phase;
 use crate::bench::{Bench, NotCompiled, OpenError, Settings, Trouble};
 use crate::crates::{Dependencies, mentioned};
-use crate::diagnostics::{self, Context, diagnostics};
+use crate::diagnostics::{self, Report};
 use crate::inputs::Inputs;
 use crate::layouts::Layouts;
 use crate::reach::Added;
-use crate::sources::{Cell, Cells, newlines};
+use crate::sources::{Cell, newlines};
 use crate::statements::{Statement, code_start, is_command, statements};
 use crate::summary::{Found, ROOT, Summary, Variable};
 use crate::support::Support;
@@ -23,10 +23,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
-use std::time::Duration;
 
 /// States in memory. Others are restored when they are needed.
 const STATES: usize = 64;
@@ -35,30 +32,8 @@ const SESSION_CACHE: u64 = 500;
 /// After this many compiles the store is brought under its limit.
 const SWEEP: u64 = 50;
 
-/// How long nobody may have asked for anything before the next step of the warm-up: who has just asked may ask again at once.
-const PAUSE: Duration = Duration::from_millis(100);
-
 /// Takes every value out of the store of an engine's runtime. Without a variable there would be no store.
 const CLEAR: &str = "let chorus_cleared = (); *evcxr_variable_store = Default::default();";
-
-/// Something to do for the workshop.
-pub(super) struct Job {
-    /// What it is to those who wait.
-    pub(super) phase: Phase,
-    pub(super) ticket: Ticket,
-    pub(super) work: Box<dyn FnOnce(&mut Workshop) + Send>,
-}
-
-/// A snippet to compile.
-#[derive(Clone, Debug)]
-pub(super) struct Task {
-    pub(super) lineage: String,
-    pub(super) owner: Owner,
-    /// As it was written.
-    pub(super) cell: Cell,
-    /// The notebook's cells so far, if it is a notebook's.
-    pub(super) cells: Option<Arc<Cells>>,
-}
 
 /// A state of a namespace, and what is known of it.
 #[derive(Clone)]
@@ -79,16 +54,6 @@ impl State {
         state.summary.variables = variables;
         state
     }
-}
-
-/// What was compiled.
-#[derive(Clone, Debug)]
-pub(super) struct Fresh {
-    pub(super) record: Record,
-    /// The shared object, if the store doesn't have it.
-    pub(super) made: Option<PathBuf>,
-    /// The runtime is to begin anew with this.
-    pub(super) support: Option<Support>,
 }
 
 pub(super) struct Workshop {
@@ -112,7 +77,7 @@ enum Way<'a> {
     /// By compiling it.
     New,
     /// It has been compiled before.
-    Known(&'a Step),
+    Known(&'a store::Step),
 }
 
 /// What a snippet leads to.
@@ -161,87 +126,14 @@ impl Outcome {
     }
 }
 
-/// What a workshop tells those outside of it.
-pub(super) struct Told {
-    /// Whether completions come as fast as they will.
-    pub(super) completes: Arc<AtomicBool>,
-    /// Why there is no workshop.
-    pub(super) failed: Arc<std::sync::OnceLock<String>>,
-}
-
-/// Serves jobs until nobody can send any. What the first of them would wait for is done before, as long as there is none.
-pub(super) fn serve(
-    settings: Settings,
-    stores: &mpsc::Receiver<Store>,
-    jobs: &mpsc::Receiver<Job>,
-    completes: bool,
-    told: &Told,
-) {
-    let mut workshop = match Workshop::open(settings, stores) {
-        Ok(workshop) => workshop,
-        Err(error) => {
-            tracing::error!(%error, "failed to open the compiler");
-            // Set before the first job is dropped, by which whoever waits for it is told.
-            let _ = told.failed.set(error.to_string());
-            jobs.iter().for_each(drop);
-            return;
-        }
-    };
-    tracing::info!("evcxr is open");
-    let mut warming: Vec<fn(&mut Workshop)> = vec![Workshop::sweep];
-    if completes {
-        warming.push(Workshop::warm_up_completion);
-    }
-    // A snippet that needs no types doesn't wait for the standard library.
-    warming.extend([
-        Workshop::warm_up as fn(&mut Workshop),
-        Workshop::warm_up_build,
-    ]);
-    let total = warming.len();
-    loop {
-        let job = match warming.last() {
-            None => jobs.recv().ok(),
-            // cargo has nothing to wait for.
-            Some(step) => match jobs.recv_timeout(if warming.len() == total {
-                Duration::ZERO
-            } else {
-                PAUSE
-            }) {
-                Ok(job) => Some(job),
-                Err(mpsc::RecvTimeoutError::Timeout) => {
-                    step(&mut workshop);
-                    warming.pop();
-                    if warming.len() == 1 {
-                        told.completes.store(completes, Ordering::Relaxed);
-                    }
-                    continue;
-                }
-                Err(mpsc::RecvTimeoutError::Disconnected) => None,
-            },
-        };
-        let Some(Job {
-            phase,
-            ticket,
-            work,
-        }) = job
-        else {
-            return;
-        };
-        if !ticket.begin() {
-            continue;
-        }
-        let _during = workshop.bench.activity.enter(phase);
-        // A job's own answer is lost with its panic, and whoever waits for it is told so by that.
-        if catch_unwind(AssertUnwindSafe(|| work(&mut workshop))).is_err() {
-            tracing::error!("a job of the evcxr thread panicked");
-        }
-        ticket.end();
-        workshop.tidy_up();
-    }
-}
+/// What the first who asks would wait for.
+type Step = fn(&mut Workshop);
 
 impl Workshop {
-    fn open(settings: Settings, stores: &mpsc::Receiver<Store>) -> Result<Workshop, OpenError> {
+    pub(super) fn open(
+        settings: Settings,
+        stores: &mpsc::Receiver<Store>,
+    ) -> Result<Workshop, OpenError> {
         let folder = settings.folder.clone();
         let (evcxr, bench) = Bench::open(settings)?;
         let evcxr = Evcxr::new(evcxr);
@@ -262,6 +154,51 @@ impl Workshop {
             ahead: None,
             compiles: 0,
         })
+    }
+
+    /// The steps that make it warm, the last one first. A snippet that needs no types doesn't wait for the standard library, and a compile not for
+    /// the first completion.
+    pub(super) fn warming() -> Vec<Step> {
+        vec![
+            Workshop::sweep,
+            Workshop::warm_up_completion,
+            Workshop::warm_up,
+            Workshop::warm_up_build,
+        ]
+    }
+
+    /// Answers a question.
+    pub(super) fn answer(&mut self, ask: Ask) -> Result<Answer, Refused> {
+        match ask {
+            Ask::Compile(task) => {
+                let fresh = self.compile(&task)?;
+                Ok(Answer::Compiled(Box::new(fresh)))
+            }
+            Ask::Without { lineage, variables } => {
+                let next = self.without(&lineage, variables.as_deref())?;
+                Ok(Answer::Lineage(next))
+            }
+            Ask::Variables { lineage } => {
+                let state = self.state(&lineage)?;
+                Ok(Answer::Variables(state.summary.kinds()))
+            }
+            Ask::Complete(Text {
+                lineage,
+                text,
+                position,
+            }) => {
+                let state = self.state(&lineage)?;
+                Ok(Answer::Completions(self.complete(&state, &text, position)))
+            }
+            Ask::Inspect(Text {
+                lineage,
+                text,
+                position,
+            }) => {
+                let state = self.state(&lineage)?;
+                Ok(Answer::Documentation(self.inspect(&state, &text, position)))
+            }
+        }
     }
 
     /// cargo's first build with the wrapper.
@@ -292,7 +229,7 @@ impl Workshop {
     }
 
     /// What is better done now, when nobody waits, than before the next snippet.
-    fn tidy_up(&mut self) {
+    pub(super) fn tidy_up(&mut self) {
         if let Some(state) = self.ahead.take()
             && let Err(trouble) = self.evcxr.bring(&mut self.bench, &state.basis())
         {
@@ -321,14 +258,14 @@ impl Workshop {
         });
     }
 
-    pub(super) fn compile(&mut self, task: &Task) -> Result<Fresh, Failure> {
+    fn compile(&mut self, task: &Task) -> Result<Fresh, Refused> {
         let began = std::time::Instant::now();
         let source = super::normalised(&task.cell.source);
         let base = match self.state(&task.lineage) {
             Ok(base) => base,
             // Whatever there was, it is given up.
             Err(_) if commands::clears(&task.cell.source, task.owner) => Rc::clone(&self.root),
-            Err(failure) => return Err(failure),
+            Err(failure) => return Err(failure.into()),
         };
         self.compiles += 1;
         let outcome = self.go(task, &base, Way::New)?;
@@ -367,7 +304,7 @@ impl Workshop {
         if can_be_kept
             && outcome.lasting
             && let Some(inputs) = outcome.inputs
-            && let Some(inputs) = self.lasting(inputs, &base.summary)
+            && let Some(inputs) = self.lasting(inputs, &base.summary, task)
         {
             record.inputs = inputs;
             self.keep(|store| store.keep(&record));
@@ -395,11 +332,12 @@ impl Workshop {
             return;
         }
         if lineage != task.lineage {
-            let step = Step {
+            let step = store::Step {
                 lineage: lineage.to_owned(),
                 parent: task.lineage.clone(),
                 source: source.to_owned(),
                 owner: task.owner.of(source),
+                folder: task.folder.clone(),
                 variables: state.summary.variables.clone(),
                 found: state.summary.found,
             };
@@ -409,11 +347,7 @@ impl Workshop {
     }
 
     /// The lineage of a state without these variables, or without any.
-    pub(super) fn without(
-        &mut self,
-        lineage: &str,
-        variables: Option<&[String]>,
-    ) -> Result<String, Failure> {
+    fn without(&mut self, lineage: &str, variables: Option<&[String]>) -> Result<String, Failure> {
         let base = self.state(lineage)?;
         let mut left = base.summary.variables.clone();
         left.retain(|name, _| variables.is_some_and(|lost| !lost.contains(name)));
@@ -421,16 +355,17 @@ impl Workshop {
         let next = self.lineage(&state);
         let task = Task {
             lineage: lineage.to_owned(),
-            owner: Owner::Notebook,
+            owner: Owner::Engine,
             cell: Cell::snippet(0, ""),
-            cells: None,
+            environment: BTreeMap::new(),
+            folder: PathBuf::new(),
         };
         self.keep_state(&next, &state, &task, "");
         Ok(next)
     }
 
     /// What other sessions have to compare before they use what was compiled in a state; `None` if they can't.
-    fn lasting(&self, mut inputs: Inputs, summary: &Summary) -> Option<Inputs> {
+    fn lasting(&self, mut inputs: Inputs, summary: &Summary, task: &Task) -> Option<Inputs> {
         if local::has_local(summary) {
             return None;
         }
@@ -439,8 +374,10 @@ impl Workshop {
             .environment
             .retain(|name, _| !summary.environment.contains_key(name));
         // What only cargo sets, it sets for this session.
-        let is_ours =
-            |(name, value): (&String, &Option<String>)| std::env::var(name).ok() == *value;
+        let is_ours = |(name, value): (&String, &Option<String>)| {
+            let given = task.environment.get(name).cloned();
+            given.or_else(|| std::env::var(name).ok()) == *value
+        };
         if !inputs.environment.iter().all(is_ours) {
             return None;
         }
@@ -482,7 +419,8 @@ impl Workshop {
                 lineage: step.parent.clone(),
                 owner: step.owner,
                 cell: Cell::snippet(0, &step.source),
-                cells: None,
+                environment: BTreeMap::new(),
+                folder: step.folder.clone(),
             };
             let outcome = self.go(&task, &base, Way::Known(&step));
             base = match outcome {
@@ -490,7 +428,7 @@ impl Workshop {
                     outcome.completed
                 }
                 other => {
-                    let why = other.err().map(|failure| failure.headline());
+                    let why = other.err().map(|refused| refused.headline());
                     tracing::warn!(?why, lineage, "a state can't be compiled again");
                     return Err(Failure::LostLineage {
                         lineage: lineage.to_owned(),
@@ -504,9 +442,9 @@ impl Workshop {
     }
 
     /// Finds what a snippet leads to.
-    fn go(&mut self, task: &Task, base: &Rc<State>, way: Way<'_>) -> Result<Outcome, Failure> {
+    fn go(&mut self, task: &Task, base: &Rc<State>, way: Way<'_>) -> Result<Outcome, Refused> {
         let cell = &task.cell;
-        let orders = commands::interpret(&cell.source, &base.summary, task.owner)
+        let orders = commands::interpret(&cell.source, &base.summary, task.owner, &task.folder)
             .map_err(|refusal| refused(cell, &refusal))?;
         if orders.reset == Some(Reset::All) && task.owner == Owner::Engine {
             return Ok(self.clear(base, cell));
@@ -548,6 +486,7 @@ impl Workshop {
             outcome.lasting = false;
         }
         self.bench.plan.number = cell.number;
+        self.bench.plan.environment.clone_from(&task.environment);
         self.bench.plan.cache = self.cache.join(local::part(&summary));
         self.bench.plan.display = summary.settings.format == "{:?}" && !summary.settings.types;
         self.bench.plan.catches = summary.settings.preserve_vars_on_panic;
@@ -556,13 +495,13 @@ impl Workshop {
             Way::New => {
                 let basis = base.basis();
                 let brought = self.evcxr.bring(&mut self.bench, &basis);
-                brought.map_err(|trouble| self.failed(task, Added::default(), trouble))?;
+                brought.map_err(|trouble| self.failed(Added::default(), trouble))?;
                 if found.is_empty() || other_toolchain {
                     let changed = Basis::of(&summary, &crates);
                     let done =
                         self.evcxr
                             .apply(&mut self.bench, &setting(&orders, &ours), &changed);
-                    done.map_err(|trouble| self.failed(task, Added::default(), trouble))?;
+                    done.map_err(|trouble| self.failed(Added::default(), trouble))?;
                 }
                 if other_toolchain {
                     outcome.support = Some(self.bench.support.clone());
@@ -577,9 +516,8 @@ impl Workshop {
                             .compile(&summary, &orders.code, &found, &ours, |text| {
                                 context.execute(text)
                             });
-                    let product = product.map_err(|NotCompiled { trouble, added }| {
-                        self.failed(task, added, trouble)
-                    })?;
+                    let product = product
+                        .map_err(|NotCompiled { trouble, added }| self.failed(added, trouble))?;
                     early.retain(|name, variable| {
                         product.after.early.get(name) == Some(&variable.kind)
                     });
@@ -588,7 +526,7 @@ impl Workshop {
                         // evcxr has had nothing to compile, and so is there already.
                         let changed = Basis::of(&summary, &crates);
                         let noted = self.evcxr.apply(&mut self.bench, "", &changed);
-                        noted.map_err(|trouble| self.failed(task, Added::default(), trouble))?;
+                        noted.map_err(|trouble| self.failed(Added::default(), trouble))?;
                     }
                     if let Some(kept) = product.kept {
                         outcome.inputs = kept.inputs;
@@ -634,7 +572,7 @@ impl Workshop {
         base: &State,
         orders: &Orders,
         outcome: &mut Outcome,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), Refused> {
         for said in &orders.said {
             match said {
                 Said::Shown(shown) => {
@@ -655,8 +593,7 @@ impl Workshop {
                     let done = self
                         .bench
                         .tell_evcxr(Effort::DryRun, Vec::new(), || context.execute(&text));
-                    let outputs =
-                        done.map_err(|trouble| self.failed(task, Added::default(), trouble))?;
+                    let outputs = done.map_err(|trouble| self.failed(Added::default(), trouble))?;
                     for (kind, text) in outputs.content_by_mime_type {
                         outcome.show(&kind, &text);
                     }
@@ -731,26 +668,20 @@ impl Workshop {
         outcome
     }
 
-    fn failed(&self, task: &Task, added: Added, trouble: Trouble) -> Failure {
-        let errors = match trouble {
-            Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => errors,
-            Trouble::Evcxr(error) => return Failure::Refused(error.to_string()),
-            Trouble::Refused(message) => return Failure::Refused(message),
-            Trouble::Panicked(message) => return Failure::Panicked(message),
+    fn failed(&self, added: Added, trouble: Trouble) -> Refused {
+        let failure = match trouble {
+            Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
+                return Refused::Report(Report {
+                    errors: errors.iter().map(Into::into).collect(),
+                    generated: self.bench.generated(),
+                    added,
+                });
+            }
+            Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
+            Trouble::Refused(message) => Failure::Refused(message),
+            Trouble::Panicked(message) => Failure::Panicked(message),
         };
-        let earlier = match &task.cells {
-            Some(cells) => cells.latest_first(),
-            None => self.store.earlier(&task.lineage),
-        };
-        Failure::Errors(diagnostics(
-            &errors,
-            &Context {
-                cell: &task.cell,
-                generated: &self.bench.generated(),
-                added,
-                earlier: earlier.iter().collect(),
-            },
-        ))
+        failure.into()
     }
 }
 
@@ -767,10 +698,11 @@ fn setting(orders: &Orders, ours: &str) -> String {
     text + ours
 }
 
-fn refused(cell: &Cell, refusal: &Refusal) -> Failure {
-    Failure::Errors(vec![diagnostics::of_command(
+fn refused(cell: &Cell, refusal: &Refusal) -> Refused {
+    let failure = Failure::Errors(vec![diagnostics::of_command(
         cell,
         refusal.range.clone(),
         &refusal.message,
-    )])
+    )]);
+    failure.into()
 }

@@ -4,14 +4,16 @@ use super::waiting::Waiting;
 use super::{Ask, Cell, Evaluator, Interrupts, Ready};
 use crate::failure::{self, Places};
 use cluster::output::{Gatherer, text_bundle};
-use compiler::lineages::Next;
+use compiler::lineages::{self, At, Local, Next};
 use compiler::{Failure, Made, Request, Source, Support, Ticket};
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;
 use runtime::{Event, Outcome, RunId, Snippet};
 use serde_json::Value;
+use std::process::Stdio;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
+use tokio::process::Command;
 use tokio::sync::mpsc;
 
 pub(super) struct Course<'a> {
@@ -29,16 +31,102 @@ pub(super) struct Course<'a> {
 impl Course<'_> {
     pub(super) async fn follow(&mut self, ask: &mut impl Ask) -> Result<(), ErrorInfo> {
         let Cell { code, shown, .. } = self.cell.clone();
-        let configuration = compiler::configuration(&code)
+        let mut source = Source { code, shown };
+        self.do_local(&mut source).await?;
+        let configuration = lineages::configuration(&source.code)
             .map_err(|error| failure::compile(Failure::Refused(error)))?;
         for code in configuration {
             self.take(Source { code, shown: None }, ask).await?;
         }
-        self.take(Source { code, shown }, ask).await
+        self.take(source, ask).await
+    }
+
+    /// Does the commands that need no evcxr, and takes them out of the cell.
+    async fn do_local(&mut self, source: &mut Source) -> Result<(), ErrorInfo> {
+        let (commands, rest) = lineages::take_local(&source.code);
+        if commands.is_empty() {
+            return Ok(());
+        }
+        // What is said of the rest of the cell is said of all of it.
+        let shown = source.shown.take().unwrap_or_else(|| source.code.clone());
+        let mut all = Source {
+            code: std::mem::replace(&mut source.code, rest),
+            shown: Some(shown),
+        };
+        source.shown.clone_from(&all.shown);
+        all.code.clone_from(&source.code);
+        for At { command, range } in commands {
+            let done = match command {
+                Some(Local::Shell(command)) => self.shell(&command).await?,
+                Some(Local::Environment { name, value }) => {
+                    let said = format!(
+                        "Set {name}={value} (use :restart command to reload child process)"
+                    );
+                    self.evaluator.environment().insert(name, value);
+                    Ok(said)
+                }
+                Some(Local::Explain) => {
+                    let explained = self.ready.lineages.explain();
+                    explained.ok_or_else(|| "there is no last error that rustc explains".to_owned())
+                }
+                Some(Local::LastErrors) => Err(self.ready.lineages.last_errors_as_json()),
+                None => Err("`:env` takes KEY=VALUE".to_owned()),
+            };
+            match done {
+                Ok(text) => self.gatherer.display(text_bundle(text)),
+                Err(message) => {
+                    let lineages = &self.ready.lineages;
+                    let refusal = lineages.refusal(&all, self.cell.count, range, &message);
+                    return Err(failure::compile(refusal));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs a command of the shell, and gives what it prints, or says how it failed. An interrupt ends it.
+    async fn shell(&mut self, command: &str) -> Result<Result<String, String>, ErrorInfo> {
+        let mut shell = Command::new("sh");
+        shell.arg("-c").arg(command).stdin(Stdio::null());
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+        shell.envs(self.evaluator.environment().iter());
+        // What it starts ends with it.
+        shell.process_group(0);
+        let failed = |error: std::io::Error| format!("failed to run the shell: {error}");
+        let shell = match shell.spawn() {
+            Ok(shell) => shell,
+            Err(error) => return Ok(Err(failed(error))),
+        };
+        let group = shell.id().and_then(|id| i32::try_from(id).ok());
+        let output = tokio::select! {
+            output = shell.wait_with_output() => output,
+            _ = self.interrupts.changed() => {
+                if let Some(group) = group {
+                    // SAFETY: sends a signal, touches no memory. The group's first process has not been waited for.
+                    unsafe { libc::killpg(group, libc::SIGKILL) };
+                }
+                return Err(failure::interrupted());
+            }
+        };
+        let output = match output {
+            Ok(output) => output,
+            Err(error) => return Ok(Err(failed(error))),
+        };
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let errors = text(&output.stderr);
+        Ok(match output.status.success() {
+            true => Ok((text(&output.stdout) + &errors)
+                .trim_end_matches('\n')
+                .to_owned()),
+            false => Err(format!("the command failed ({}): {errors}", output.status)),
+        })
     }
 
     /// Compiles and runs a cell.
     async fn take(&mut self, mut source: Source, ask: &mut impl Ask) -> Result<(), ErrorInfo> {
+        if source.code.trim().is_empty() {
+            return Ok(());
+        }
         let mut made = self.compile(source.clone()).await?;
         let mut redefined = false;
         loop {
@@ -96,6 +184,7 @@ impl Course<'_> {
         let start = Instant::now();
         let ticket = Ticket::default();
         let count = Some(self.cell.count);
+        let environment = self.evaluator.environment().clone();
         let compiled = {
             let ticket = ticket.clone();
             self.evaluator
@@ -105,6 +194,7 @@ impl Course<'_> {
                         lineage,
                         source,
                         count,
+                        environment,
                     };
                     lineages.compile(&request, &ticket)
                 })

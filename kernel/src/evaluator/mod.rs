@@ -11,8 +11,8 @@ use crate::compile_service;
 use crate::failure::{self, Places};
 use backlog::Backlog;
 use cluster::output::{Gatherer, Output};
-use compiler::lineages::{self, Options, ROOT};
-use compiler::{Activity, Completions, Documentation, Lineages, Owner, Place, Support, Ticket};
+use compiler::lineages::{self, Compiler, ROOT, Thread};
+use compiler::{Completions, Documentation, Lineages, Owner, Place, Support, Ticket};
 use course::Course;
 use magics::run::Evaluated;
 use magics::timeit::Times;
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use tokio::sync::{mpsc, watch};
 use waiting::Waiting;
 
@@ -90,8 +90,10 @@ struct Shared {
     interrupts: watch::Sender<u64>,
     runs: AtomicU64,
     checkpoints: Mutex<Checkpoints>,
-    /// What the compiler is doing.
-    activity: Activity,
+    /// Set when there is one.
+    compiler: Arc<OnceLock<Arc<dyn Compiler>>>,
+    /// Variables of the environment that `:env` has set.
+    environment: Mutex<BTreeMap<String, String>>,
 }
 
 /// What the runtime has, as the compiler knows it.
@@ -146,7 +148,8 @@ impl Evaluator {
                     on: true,
                     limit: CHECKPOINT_LIMIT,
                 }),
-                activity: Activity::default(),
+                compiler: Arc::default(),
+                environment: Mutex::default(),
             }),
         };
         // No cell comes before the user's configuration.
@@ -170,16 +173,15 @@ impl Evaluator {
 
     async fn bring_up(&self, executable: PathBuf, folder: PathBuf) -> Result<Ready, String> {
         let (working, _) = std::sync::mpsc::channel();
-        let options = Options {
-            owner: Owner::Notebook,
-            folder,
-            executable: executable.clone(),
-            activity: self.shared.activity.clone(),
-            working,
-            ..compile_service::options()
+        let options = compile_service::options(executable.clone());
+        let opened = {
+            let folder = folder.clone();
+            blocking(move || Thread::start(&options, folder, working)).await?
         };
-        let opened = blocking(move || Lineages::open(options)).await?;
-        let lineages = opened.map_err(|error| error.to_string())?;
+        let (thread, base) = opened.map_err(|error| error.to_string())?;
+        let compiler: Arc<dyn Compiler> = Arc::new(thread);
+        let _ = self.shared.compiler.set(Arc::clone(&compiler));
+        let lineages = Lineages::new(Owner::Notebook, base, compiler, Some(&folder));
         let support = lineages.support().clone();
         let runtime = self.start_runtime(executable, &support).await?;
         Ok(Ready {
@@ -229,6 +231,7 @@ impl Evaluator {
         if let Some(carrier) = &self.shared.carrier {
             command.env(chorus::wire::CARRIER, carrier);
         }
+        command.envs(self.environment().iter());
         let Checkpoints { on, limit } = self.checkpoints();
         let mut config = runtime::Config::new(command, support.library.clone());
         config.preload = vec![support.std.clone()];
@@ -275,6 +278,13 @@ impl Evaluator {
     fn events(&self) -> MutexGuard<'_, Target> {
         self.shared
             .events
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn environment(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.shared
+            .environment
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }
@@ -375,8 +385,8 @@ impl Evaluator {
 
     /// Whether completions come as fast as they will.
     pub(crate) fn completes(&self) -> bool {
-        let ready = self.shared.ready.borrow();
-        matches!(&*ready, Some(Ok(ready)) if ready.lineages.completes())
+        let compiler = self.shared.compiler.get();
+        compiler.is_some_and(|compiler| compiler.completes())
     }
 
     async fn ready(&self) -> Result<Ready, String> {
@@ -485,7 +495,7 @@ impl Evaluator {
     }
 
     fn waiting(&self) -> Waiting {
-        Waiting::new(self.shared.activity.clone())
+        Waiting::new(Arc::clone(&self.shared.compiler))
     }
 
     /// Evaluates a cell whose turn it is.

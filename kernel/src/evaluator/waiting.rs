@@ -1,6 +1,7 @@
 //! What a cell waits for before it runs.
 
-use compiler::Activity;
+use compiler::lineages::Compiler;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
@@ -11,12 +12,12 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// A cell's wait, from its beginning on.
 pub(super) struct Waiting {
-    compiler: Activity,
+    compiler: Arc<OnceLock<Arc<dyn Compiler>>>,
     next: Instant,
 }
 
 impl Waiting {
-    pub(super) fn new(compiler: Activity) -> Waiting {
+    pub(super) fn new(compiler: Arc<OnceLock<Arc<dyn Compiler>>>) -> Waiting {
         Waiting {
             compiler,
             next: Instant::now() + PATIENCE,
@@ -28,9 +29,11 @@ impl Waiting {
         loop {
             sleep_until(self.next).await;
             self.next = Instant::now() + LOOK_INTERVAL;
-            let compiler = self.compiler.clone();
+            let Some(compiler) = self.compiler.get().cloned() else {
+                continue;
+            };
             // It reads many small files.
-            let activity = tokio::task::spawn_blocking(move || compiler.line()).await;
+            let activity = tokio::task::spawn_blocking(move || compiler.activity()).await;
             if let Ok(Some(activity)) = activity {
                 return activity;
             }

@@ -55,7 +55,7 @@ async fn find(kernel: &Kernel, cell: &str, cursor: usize) -> Completions {
                     .map(|name| Completion {
                         label: format!("{name} (on engines)"),
                         text: name,
-                        kind: "instance",
+                        kind: "instance".to_owned(),
                     })
                     .collect();
                 found.items.splice(0..0, names);
@@ -82,7 +82,7 @@ fn magic_word(item: Item) -> Completion {
     Completion {
         text: item.text,
         label: item.about,
-        kind: "magic",
+        kind: "magic".to_owned(),
     }
 }
 
@@ -122,7 +122,7 @@ fn words(code: &str, cursor: usize) -> Completions {
             .map(|word| Completion {
                 text: word.to_owned(),
                 label: word.to_owned(),
-                kind: "",
+                kind: String::new(),
             })
             .collect(),
         start,
