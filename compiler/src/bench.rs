@@ -253,26 +253,28 @@ impl Bench {
         ]
     }
 
-    /// Compiles with another toolchain from now on; the first one if `name` is empty.
-    pub(crate) fn use_toolchain(&mut self, name: &str) -> Result<(), Trouble> {
-        let Toolchain { rustc, support } = match name {
-            "" => self.first.clone(),
-            name => {
-                let failed = |error: String| Trouble::Refused(error);
-                let rustc = toolchain::rustc_of(name);
-                let source = std::fs::read_to_string(&self.plan.support_source)
-                    .map_err(|error| failed(error.to_string()))?;
-                let support =
-                    support::ensure(&rustc, &source).map_err(|error| failed(error.to_string()))?;
-                Toolchain { rustc, support }
-            }
-        };
+    /// Prepares a toolchain; the first one if `name` is empty.
+    pub(crate) fn toolchain(&self, name: &str) -> Result<Toolchain, Trouble> {
+        if name.is_empty() {
+            return Ok(self.first.clone());
+        }
+        let refused = |error: String| Trouble::Refused(error);
+        let rustc = toolchain::rustc_of(name);
+        let source = std::fs::read_to_string(&self.plan.support_source)
+            .map_err(|error| refused(error.to_string()))?;
+        let support =
+            support::ensure(&rustc, &source).map_err(|error| refused(error.to_string()))?;
+        Ok(Toolchain { rustc, support })
+    }
+
+    /// Compiles with another toolchain from now on.
+    pub(crate) fn use_toolchain(&mut self, toolchain: Toolchain) {
+        let Toolchain { rustc, support } = toolchain;
         self.plan.rustc = rustc;
         self.plan.crates = None;
         self.is_seeded = false;
         self.plan.support.clone_from(&support.folder);
         self.support = support;
-        Ok(())
     }
 
     /// Whether these statements have types that can't be found before [`show_std`](Bench::show_std).

@@ -188,12 +188,15 @@ impl Evcxr {
         commands: &str,
         reached: &Basis,
     ) -> Result<(), Trouble> {
-        if self.present.settings.toolchain != reached.settings.toolchain {
-            bench.use_toolchain(&reached.settings.toolchain)?;
-        }
+        let name = &reached.settings.toolchain;
+        let other = self.present.settings.toolchain != *name;
+        let toolchain = other.then(|| bench.toolchain(name)).transpose()?;
         if !commands.is_empty() {
             let context = &mut self.context;
             bench.tell_evcxr(Effort::DryRun, Vec::new(), || context.execute(commands))?;
+        }
+        if let Some(toolchain) = toolchain {
+            bench.use_toolchain(toolchain);
         }
         let found = self.present.found;
         let mut ours = std::mem::take(&mut self.present.ours);
@@ -206,25 +209,22 @@ impl Evcxr {
 
     /// Gives up everything but the configuration, and that as well if told so.
     fn clear(&mut self, bench: &mut Bench, configuration: bool) -> Result<(), Trouble> {
-        let (mut commands, mut reached) = (":clear\n".to_owned(), Basis::default());
+        let mut commands = ":clear\n".to_owned();
+        let mut reached = Basis {
+            settings: self.present.settings.clone(),
+            environment: self.present.environment.clone(),
+            ..Basis::default()
+        };
         if configuration {
             self.context.reset_config();
             for (name, value) in bench.environment() {
                 commands += &build_environment(name, &value);
             }
-            reached.settings = self.initial.clone();
-        } else {
-            reached.settings = self.present.settings.clone();
-            reached.environment = self.present.environment.clone();
+            reached.settings.clone_from(&self.initial);
+            reached.environment.clear();
         }
-        self.present = Basis::default();
-        self.present
-            .settings
-            .toolchain
-            .clone_from(&reached.settings.toolchain);
-        if configuration {
-            bench.use_toolchain(&reached.settings.toolchain)?;
-        }
+        self.present.found = Found::default();
+        self.present.ours.clear();
         self.apply(bench, &commands, &reached)
     }
 }
