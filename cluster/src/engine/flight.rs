@@ -159,7 +159,7 @@ impl Worker {
     /// Waits for something to happen while calls are under way. False when there will be no further jobs.
     pub(super) async fn attend(&mut self) -> bool {
         let first = self.flights.front();
-        let text = first.and_then(|flight| flight.gatherer.as_ref()?.deadline());
+        let text = first.and_then(|flight| Some(flight.gatherer.as_ref()?.deadline()?.into()));
         let turn = first.and_then(|flight| match flight.turn {
             Turn::Since(since) => Some(since + LONG),
             Turn::NotYet | Turn::Told => None,
@@ -181,7 +181,7 @@ impl Worker {
             () = self.alarm.rings(due) => {
                 self.tell_turn();
                 if let Some(gatherer) = self.flights.front_mut().and_then(|it| it.gatherer.as_mut())
-                    && gatherer.deadline().is_some_and(|deadline| deadline <= Instant::now())
+                    && gatherer.deadline().is_some_and(|deadline| deadline <= Instant::now().into_std())
                 {
                     gatherer.send();
                 }
@@ -228,7 +228,7 @@ impl Worker {
             }
             Some(Event::Lost { cause, restored }) => {
                 if let Some(gatherer) = self.gatherer() {
-                    gatherer.note(failure::lost(&cause, &restored));
+                    gatherer.note(failure::lost(failure::Subject::Snippet, &cause, &restored));
                 }
             }
             Some(

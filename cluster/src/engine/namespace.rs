@@ -18,6 +18,7 @@ use super::programs::{Program, Programs};
 use super::snippet::{Exchange, Pieces};
 use crate::compile::{Artifact, Client, Ended, Place, Request, Trouble};
 use crate::connection::{EngineFile, Libraries};
+use crate::failure::{PanicLocations, SourceLocation, Subject};
 use crate::output::{Gatherer, Output, text_bundle};
 use crate::{EngineId, Lineage, failure};
 
@@ -173,7 +174,10 @@ impl Namespace {
                     if !restored.variables {
                         self.lineage = Lineage::root();
                     }
-                    return (StreamName::Stderr, failure::lost(&cause, &restored));
+                    return (
+                        StreamName::Stderr,
+                        failure::lost(Subject::Snippet, &cause, &restored),
+                    );
                 }
                 Some(Event::Input { .. }) => {
                     if let Some(running) = &self.running {
@@ -327,7 +331,7 @@ impl Namespace {
         let (request, artifact) = tokio::select! {
             biased;
             prepared = prepared => prepared?,
-            _ = interrupts.changed() => return Err(failure::interrupted_early()),
+            _ = interrupts.changed() => return Err(failure::interrupted_early(Subject::Snippet)),
         };
         gatherer.compile_status(None);
         if !artifact.shown.is_empty() {
@@ -349,8 +353,12 @@ impl Namespace {
             let outcome = self.run_one(snippet, &mut gatherer, interrupts).await;
             if outcome != Outcome::Completed {
                 let place = self.settle(&request, &outcome).await;
+                let locations = PanicLocations {
+                    panic: place.map(SourceLocation::from),
+                    frames: Vec::new(),
+                };
                 gatherer.finish(false);
-                return match failure::run(&outcome, place.as_ref()) {
+                return match failure::run(Subject::Snippet, &outcome, &locations) {
                     Some(error) => Err(error),
                     None => Ok(None),
                 };
@@ -418,7 +426,7 @@ impl Namespace {
                     // Engines have nobody to ask.
                     Some(Event::Input { .. }) => runtime.input(None),
                     Some(Event::Lost { cause, restored }) => {
-                        gatherer.note(failure::lost(&cause, &restored));
+                        gatherer.note(failure::lost(Subject::Snippet, &cause, &restored));
                     }
                     // No call is under way while a snippet runs.
                     Some(
@@ -477,7 +485,7 @@ impl Namespace {
 
 fn trouble(trouble: Trouble) -> ErrorInfo {
     match trouble {
-        Trouble::Diagnostics(diagnostics) => failure::compile(&diagnostics),
+        Trouble::Diagnostics(diagnostics) => failure::compile(Subject::Snippet, &diagnostics),
         Trouble::Gone(reason) => failure::plain(
             "no compiler",
             format!(
