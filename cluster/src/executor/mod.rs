@@ -14,6 +14,7 @@
 //! a program's runtime instead, to one runtime at a time, since only one runtime's calls come back in their order.
 
 mod calls;
+mod driver;
 mod evaluation;
 mod event;
 mod program;
@@ -26,6 +27,7 @@ use protocol::message::iopub::{Stream as StreamContent, StreamName};
 use runtime::{CallOutcome, Restored, RunId, Stream};
 
 use calls::Calls;
+pub use driver::{Driver, Happening, Host, Started, StatusSender};
 use evaluation::Evaluation;
 pub use event::{
     CallReport, CallWork, CompileRequest, Compiled, Config, Effect, Ending, Event, IdleOutput,
