@@ -8,6 +8,7 @@ mod compiler;
 mod line;
 mod link;
 mod memory;
+mod requests;
 mod runtimes;
 mod snippet;
 mod worker;

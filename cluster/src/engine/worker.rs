@@ -7,25 +7,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use protocol::message::execute::ExecuteRequest;
 use protocol::message::iopub::{ExecuteInput, ExecuteResult, ExecutionState, StreamName};
-use protocol::message::kernel_info::{KernelInfoReply, LanguageInfo};
-use protocol::message::{ErrorInfo, MimeBundle, PROTOCOL_VERSION, Reply};
+use protocol::message::{ErrorInfo, MimeBundle};
 use protocol::{Header, Message};
-use runtime::RunId;
 use serde_json::{Map, Value, json};
 use tokio::sync::mpsc;
 
 use super::compiler::SnippetCompiler;
 use super::line::attempt;
-use super::memory::memory_file;
-use super::runtimes::{RuntimeStarter, runtime_of};
-use super::snippet::Exchange;
+use super::requests::{Execute, Kind, Request};
+use super::runtimes::RuntimeStarter;
 use super::{Command, Config, Job, Shared, call};
 use crate::connection::EngineFile;
 use crate::executor::{
-    self, AHEAD, CallReport, CallWork, CompileRequest, Compiled, Driver, Ending, Event, Executor,
-    Host, Outcome, Settlement, StartRuntime, Started, StatusSender, Work, WorkId, WorkKind,
+    self, AHEAD, CallReport, CompileRequest, Compiled, Driver, Ending, Event, Executor, Host,
+    Outcome, Settlement, StartRuntime, Started, StatusSender, Work, WorkId,
 };
 use crate::failure;
 use crate::output::Output;
@@ -42,36 +38,6 @@ pub(super) struct Worker {
     count: u32,
     /// The last request that ran, which is the parent of what its threads print later.
     last: Option<Header>,
-}
-
-/// A request on its way.
-struct Request {
-    job: Job,
-    kind: Kind,
-    /// When its turn came.
-    started: jiff::Timestamp,
-}
-
-enum Kind {
-    Execute(Box<Execute>),
-    /// An `execute_request` that cannot be read.
-    BadExecute,
-    Call {
-        /// Where a long result may be.
-        file: Option<PathBuf>,
-    },
-    /// A function of another language.
-    Apply,
-    /// Answered with this, unless it fails; null for what expects no answer.
-    Other(Value),
-}
-
-struct Execute {
-    content: ExecuteRequest,
-    exchange: Option<Exchange>,
-    execution_count: u32,
-    /// What the exchange gives: the reply's `chorus`, and buffers.
-    given: Option<(Value, Vec<Bytes>)>,
 }
 
 /// Serves jobs until there will be no further ones, and takes the runtimes down.
@@ -205,7 +171,7 @@ impl Host for Worker {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        request.started = jiff::Timestamp::now();
+        request.started = Some(jiff::Timestamp::now());
         let message = &request.job.message;
         let line = self.shared.line();
         if let Some(line) = &line {
@@ -275,64 +241,19 @@ impl Host for Worker {
             _ => (Value::Null, Vec::new()),
         };
         if !content.is_null() {
+            let started = started.unwrap_or_else(jiff::Timestamp::now);
             self.reply_with(&job, content, started, Map::new(), buffers);
         }
         self.status(&job.message, ExecutionState::Idle);
     }
 }
 
-impl Kind {
-    fn exchange(&self) -> Option<&Exchange> {
-        match self {
-            Kind::Execute(execute) => execute.exchange.as_ref(),
-            _ => None,
-        }
-    }
-}
-
 impl Worker {
     /// Takes a request. Returns what the executor is to do.
     fn accept(&mut self, job: Job) -> Work {
-        let request = &job.message;
-        let (mut group, mut stop_on_error) = (None, false);
-        let (work, kind) = match request.msg_type() {
-            "execute_request" => {
-                group = Some(Arc::from(request.header.session.as_str()));
-                match request.parse::<ExecuteRequest>() {
-                    Ok(content) => {
-                        stop_on_error = content.stop_on_error && !content.silent;
-                        execute(request, content)
-                    }
-                    Err(error) => {
-                        let content: Value = request.parse().unwrap_or_default();
-                        stop_on_error =
-                            content["silent"] != true && content["stop_on_error"] != false;
-                        let reason = format!("its content has {error}");
-                        let error = failure::plain("bad request", reason);
-                        (WorkKind::Turn(Err(error)), Kind::BadExecute)
-                    }
-                }
-            }
-            "apply_request" => apply(request),
-            "clear_request" => (WorkKind::Clear, Kind::Other(json!({"status": "ok"}))),
-            other => match answer(other) {
-                Some(content) => (WorkKind::Turn(Ok(())), Kind::Other(content)),
-                None => {
-                    let reason = format!("An engine does not know {other}.");
-                    let error = failure::plain("unsupported", reason);
-                    (WorkKind::Turn(Err(error)), Kind::Other(Value::Null))
-                }
-            },
-        };
-        let id = job.id;
-        let started = jiff::Timestamp::default();
-        self.requests.insert(id, Request { job, kind, started });
-        Work {
-            id,
-            kind: work,
-            group,
-            stop_on_error,
-        }
+        let (request, work) = Request::read(job);
+        self.requests.insert(work.id, request);
+        work
     }
 
     /// A snippet's result, as a message and as a reply's content and buffers.
@@ -495,62 +416,6 @@ impl Worker {
     }
 }
 
-/// The work of an `execute_request`.
-fn execute(request: &Message, content: ExecuteRequest) -> (WorkKind, Kind) {
-    let exchange = Exchange::of(request);
-    let work = match &exchange {
-        Ok(exchange) => WorkKind::Snippet {
-            source: content.code.clone(),
-            exchanges: exchange.is_some(),
-        },
-        Err(reason) => WorkKind::Turn(Err(failure::plain("bad request", reason.clone()))),
-    };
-    let execute = Execute {
-        content,
-        exchange: exchange.ok().flatten(),
-        execution_count: 0,
-        given: None,
-    };
-    (work, Kind::Execute(Box::new(execute)))
-}
-
-/// The work of an `apply_request`.
-fn apply(request: &Message) -> (WorkKind, Kind) {
-    // The executor sets the id.
-    let parsed = match call::parse(request, RunId(0), memory_file) {
-        Ok(Some((call, executable, memory))) => match memory.lacks(&call) {
-            None => runtime_of(&call, executable).map(|runtime| CallWork { call, runtime }),
-            Some(reason) => Err(failure::plain("another machine", reason)),
-        },
-        Ok(None) => {
-            let error = failure::plain(
-                "unsupported",
-                "This engine runs Rust: it cannot apply a Python function. Send source text, as in \
-                 `view.execute(\"1 + 1\")`.",
-            );
-            return (WorkKind::Turn(Err(error)), Kind::Apply);
-        }
-        Err(reason) => Err(failure::plain("bad request", reason)),
-    };
-    let file = parsed.as_ref().ok();
-    let file = file.and_then(|work| work.call.answer_file.clone());
-    (WorkKind::Call(parsed), Kind::Call { file })
-}
-
-/// The answer to a request that needs no work; null for what expects none.
-fn answer(msg_type: &str) -> Option<Value> {
-    Some(match msg_type {
-        "kernel_info_request" => info(),
-        "connect_request" => json!({"status": "ok"}),
-        "comm_info_request" => json!({"status": "ok", "comms": {}}),
-        "history_request" => json!({"status": "ok", "history": []}),
-        "is_complete_request" => json!({"status": "unknown"}),
-        other if other.ends_with("_request") => return None,
-        // Comms and the like expect no answer.
-        _ => Value::Null,
-    })
-}
-
 fn time(at: std::time::SystemTime) -> Option<jiff::Timestamp> {
     jiff::Timestamp::try_from(at).ok()
 }
@@ -560,22 +425,4 @@ fn stream_topic(name: StreamName) -> &'static str {
         StreamName::Stdout => "stdout",
         StreamName::Stderr => "stderr",
     }
-}
-
-fn info() -> Value {
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    let reply = Reply::Ok(KernelInfoReply {
-        protocol_version: PROTOCOL_VERSION.to_owned(),
-        implementation: "chorus".to_owned(),
-        implementation_version: version.clone(),
-        language_info: LanguageInfo {
-            name: "rust".to_owned(),
-            mimetype: "text/rust".to_owned(),
-            file_extension: ".rs".to_owned(),
-            ..LanguageInfo::default()
-        },
-        banner: format!("Chorus {version}, an engine"),
-        ..KernelInfoReply::default()
-    });
-    serde_json::to_value(&reply).unwrap_or_default()
 }

@@ -2,6 +2,7 @@
 
 mod calls;
 mod notebook;
+mod property;
 mod snippets;
 
 use std::time::{Duration, Instant};
