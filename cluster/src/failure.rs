@@ -1,7 +1,7 @@
-//! Errors of snippets in words: what happened, on which line, what it means for the engine's variables.
+//! Errors of cells, snippets and closures in words: what happened, on which line, what it means for the variables.
 
 use protocol::message::ErrorInfo;
-use runtime::{CallOutcome, Cause, Outcome, Panic, Restored};
+use runtime::{CallOutcome, Cause, Frame, Outcome, Panic, Restored};
 use serde_json::{Value, json};
 
 use crate::compile::{Diagnostic, Place};
@@ -10,7 +10,100 @@ const RED: &str = "\x1b[1;31m";
 const GREEN: &str = "\x1b[32m";
 const PLAIN: &str = "\x1b[0m";
 
-const KEPT: &str = "Every variable is as it was before the snippet.";
+/// The snippet's own entry function, which no user wrote.
+const ENTRY: &str = "chorus_entry";
+
+/// What an error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A notebook's cell.
+    Cell,
+    /// A snippet on an engine.
+    Snippet,
+    /// A closure on an engine.
+    Closure,
+}
+
+impl Subject {
+    fn noun(self) -> &'static str {
+        match self {
+            Subject::Cell => "cell",
+            Subject::Snippet => "snippet",
+            Subject::Closure => "closure",
+        }
+    }
+
+    /// What filled the namespace: a closure runs in what snippets left.
+    fn earlier(self) -> &'static str {
+        match self {
+            Subject::Cell => "cell",
+            Subject::Snippet | Subject::Closure => "snippet",
+        }
+    }
+
+    fn variables_kept(self) -> String {
+        match self {
+            Subject::Closure => "The engine's variables are as they were.".to_owned(),
+            Subject::Cell | Subject::Snippet => {
+                format!("Every variable is as it was before the {}.", self.noun())
+            }
+        }
+    }
+
+    fn variables_lost(self, why: &str) -> String {
+        match self {
+            Subject::Cell => {
+                format!("All variables are lost{why}. Functions and types are kept.")
+            }
+            Subject::Snippet | Subject::Closure => format!(
+                "This engine's namespace is lost{why}. It begins anew, without variables, functions and types."
+            ),
+        }
+    }
+}
+
+/// A line that a user wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceLocation {
+    /// The execution count of its cell; `None` in the snippet that failed.
+    pub cell: Option<u32>,
+    /// Its number, from 1.
+    pub line: usize,
+    /// Its text.
+    pub text: String,
+}
+
+impl From<Place> for SourceLocation {
+    fn from(place: Place) -> Self {
+        Self {
+            cell: None,
+            line: place.line,
+            text: place.text,
+        }
+    }
+}
+
+impl SourceLocation {
+    fn name(&self) -> String {
+        match self.cell {
+            Some(cell) => format!("In[{cell}], line {}", self.line),
+            None => format!("line {}", self.line),
+        }
+    }
+
+    fn arrow(&self) -> String {
+        format!("{GREEN}----> {}{PLAIN} {}", self.line, self.text)
+    }
+}
+
+/// Where a panic and the functions that it went through are in the user's source, as far as they are in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PanicLocations {
+    /// Where it was raised.
+    pub panic: Option<SourceLocation>,
+    /// One for each of the panic's frames; none where the frames' lines are not known.
+    pub frames: Vec<Option<SourceLocation>>,
+}
 
 /// An error with nothing to show but its text.
 pub fn plain(ename: &str, evalue: impl Into<String>) -> ErrorInfo {
@@ -22,18 +115,34 @@ pub fn plain(ename: &str, evalue: impl Into<String>) -> ErrorInfo {
     }
 }
 
-/// A snippet that was interrupted before any of it ran.
-pub fn interrupted_early() -> ErrorInfo {
+/// It was interrupted before any of it ran.
+pub fn interrupted_early(subject: Subject) -> ErrorInfo {
     plain(
         "interrupted",
-        format!("The snippet was interrupted before it ran. {KEPT}"),
+        format!(
+            "The {} was interrupted before it ran. {}",
+            subject.noun(),
+            subject.variables_kept()
+        ),
     )
 }
 
-/// A snippet that did not compile.
-pub fn compile(diagnostics: &[Diagnostic]) -> ErrorInfo {
+/// There is no runtime or no compiler: `reason` says why.
+pub fn not_ready(subject: Subject, reason: &str) -> ErrorInfo {
+    let text = match subject {
+        Subject::Cell => "No cell can be evaluated",
+        Subject::Snippet | Subject::Closure => "No snippet can run",
+    };
+    plain("not ready", format!("{text}: {reason}"))
+}
+
+/// It did not compile.
+pub fn compile(subject: Subject, diagnostics: &[Diagnostic]) -> ErrorInfo {
     let Some((first, others)) = diagnostics.split_first() else {
-        return plain("compile error", "the snippet did not compile");
+        return plain(
+            "compile error",
+            format!("the {} did not compile", subject.noun()),
+        );
     };
     let headline = match &first.code {
         Some(code) => format!("[{code}] {}", first.message),
@@ -53,35 +162,34 @@ pub fn compile(diagnostics: &[Diagnostic]) -> ErrorInfo {
     }
 }
 
-/// A snippet that compiled and failed when it ran; `None` when it did not fail. `place` is where it panicked.
-pub fn run(outcome: &Outcome, place: Option<&Place>) -> Option<ErrorInfo> {
+/// It compiled and failed when it ran; `None` when it did not fail.
+pub fn run(subject: Subject, outcome: &Outcome, locations: &PanicLocations) -> Option<ErrorInfo> {
+    let (noun, unchanged) = (subject.noun(), || subject.variables_kept());
     Some(match outcome {
         Outcome::Completed => return None,
-        Outcome::Panicked(panic) => panicked(panic, place),
+        Outcome::Panicked(panic) => panicked(subject, panic, locations),
         Outcome::Returned { error } => ErrorInfo {
             ename: "error".to_owned(),
             evalue: error.clone(),
             traceback: vec![format!(
-                "{RED}error{PLAIN}: the snippet returned early by `?`: {error}"
+                "{RED}error{PLAIN}: the {noun} returned early by `?`: {error}"
             )],
         },
         Outcome::LoadFailed { error } => plain(
             "load error",
-            format!("The compiled snippet could not be loaded: {error}. {KEPT}"),
+            format!(
+                "The compiled {noun} could not be loaded: {error}. {}",
+                unchanged()
+            ),
         ),
-        Outcome::Died { cause, restored } => plain(
-            death(cause),
-            format!("The snippet's process {}. {}", died(cause), kept(restored)),
-        ),
-        Outcome::Interrupted { restored } => plain(
-            "interrupted",
-            format!("The snippet was interrupted. {}", kept(restored)),
-        ),
+        Outcome::Died { cause, restored } => death(subject, cause, restored),
+        Outcome::Interrupted { restored } => interrupted(subject, restored),
         Outcome::TypesChanged { variables } => plain(
             "types changed",
             format!(
-                "The types of {} were redefined, so their values can't be used. {KEPT}",
-                variables.join(", ")
+                "The types of {} were redefined, so their values can't be used. {}",
+                variables.join(", "),
+                unchanged()
             ),
         ),
     })
@@ -97,7 +205,9 @@ pub fn call(outcome: &CallOutcome) -> Option<ErrorInfo> {
                 .to_owned(),
         ),
         CallOutcome::Failed { error } => plain("error", error.clone()),
-        CallOutcome::Panicked(panic) => panicked(panic, None),
+        CallOutcome::Panicked(panic) => {
+            panicked(Subject::Closure, panic, &PanicLocations::default())
+        }
         CallOutcome::NotRun { error } => plain(
             "not run",
             format!("The closure could not be called: {error}."),
@@ -109,46 +219,60 @@ pub fn call(outcome: &CallOutcome) -> Option<ErrorInfo> {
                 ids.len()
             ),
         ),
-        CallOutcome::Died { cause, restored } => plain(
-            death(cause),
-            format!(
-                "The closure's process {}. {}",
-                died(cause),
-                spared(restored)
-            ),
-        ),
-        CallOutcome::Interrupted { restored } => plain(
-            "interrupted",
-            format!("The closure was interrupted. {}", spared(restored)),
-        ),
+        CallOutcome::Died { cause, restored } => death(Subject::Closure, cause, restored),
+        CallOutcome::Interrupted { restored } => interrupted(Subject::Closure, restored),
     })
 }
 
-/// As [`kept`], where nothing is said when there is nothing to tell: closures change no variables.
-fn spared(restored: &Restored) -> String {
-    let text = kept(restored);
-    match text.strip_prefix(KEPT) {
-        Some(rest) => format!("The engine's variables are as they were.{rest}"),
-        None => text,
-    }
-}
-
-/// The runtime died between two snippets.
-pub fn lost(cause: &Cause, restored: &Restored) -> String {
-    format!(
-        "Between two snippets the runtime {}: a thread that a snippet left behind did that. {}\n",
-        died(cause),
-        kept(restored)
-    )
-}
-
-/// How a process ended, as an error's name.
-fn death(cause: &Cause) -> &'static str {
-    match cause {
+fn death(subject: Subject, cause: &Cause, restored: &Restored) -> ErrorInfo {
+    let ename = match cause {
         Cause::Signal(_, name) => name,
         Cause::StackOverflow => "stack overflow",
         Cause::Exited(_) => "exit",
         Cause::SupervisorGone => "runtime gone",
+    };
+    plain(
+        ename,
+        format!(
+            "The {}'s process {}. {}",
+            subject.noun(),
+            died(cause),
+            kept(subject, restored)
+        ),
+    )
+}
+
+fn interrupted(subject: Subject, restored: &Restored) -> ErrorInfo {
+    plain(
+        "interrupted",
+        format!(
+            "The {} was interrupted. {}",
+            subject.noun(),
+            kept(subject, restored)
+        ),
+    )
+}
+
+/// The runtime died between two cells or snippets.
+pub fn lost(subject: Subject, cause: &Cause, restored: &Restored) -> String {
+    let noun = subject.earlier();
+    format!(
+        "Between two {noun}s the runtime {}: a thread that a {noun} left behind did that. {}\n",
+        died(cause),
+        kept(subject, restored)
+    )
+}
+
+/// A cell or snippet goes on without these variables, since it redefined their types.
+pub fn redefined(subject: Subject, variables: &[String]) -> String {
+    match variables {
+        [one] if subject == Subject::Cell => {
+            format!("The type of `{one}` was redefined, so its value is lost.\n")
+        }
+        _ => format!(
+            "The types of {} were redefined, so their values are lost.\n",
+            variables.join(", ")
+        ),
     }
 }
 
@@ -163,51 +287,63 @@ pub fn died(cause: &Cause) -> String {
 }
 
 /// What is left of the namespace.
-fn kept(restored: &Restored) -> String {
+fn kept(subject: Subject, restored: &Restored) -> String {
     let mut text = if restored.variables {
-        KEPT.to_owned()
+        subject.variables_kept()
     } else {
         let why = restored
             .why_not
             .as_ref()
             .map(|why| format!(": {why}"))
             .unwrap_or_default();
-        format!(
-            "This engine's namespace is lost{why}. It begins anew, without variables, functions and types."
-        )
+        subject.variables_lost(&why)
     };
+    let noun = subject.earlier();
     match restored.threads_lost {
         0 => {}
-        1 => text.push_str(" A thread that earlier snippets had started is gone."),
+        1 => text.push_str(&format!(
+            " A thread that earlier {noun}s had started is gone."
+        )),
         count => text.push_str(&format!(
-            " {count} threads that earlier snippets had started are gone."
+            " {count} threads that earlier {noun}s had started are gone."
         )),
     }
     if restored.tokio_lost {
-        text.push_str(
-            " The tokio runtime and its tasks are gone; the next async snippet makes another.",
-        );
+        text.push_str(&format!(
+            " The tokio runtime and its tasks are gone; the next async {noun} makes another."
+        ));
     }
     text
 }
 
-fn panicked(panic: &Panic, place: Option<&Place>) -> ErrorInfo {
-    let at = match (place, &panic.location) {
-        (Some(place), _) => format!(" at line {}", place.line),
+fn panicked(subject: Subject, panic: &Panic, locations: &PanicLocations) -> ErrorInfo {
+    let at = match (&locations.panic, &panic.location) {
+        (Some(location), _) => format!(" at {}", location.name()),
         (None, Some(location)) if !location.file.starts_with("chorus-") => {
             format!(" at {}:{}", location.file, location.line)
         }
         _ => String::new(),
     };
     let mut traceback = vec![format!("{RED}panic{PLAIN}{at}: {}", panic.message)];
-    if let Some(place) = place {
-        traceback.push(format!("{GREEN}----> {}{PLAIN} {}", place.line, place.text));
-    }
-    for frame in &panic.frames {
-        let name = frame.function.replace("ctx::", "");
-        // The snippet's own entry function is nothing that a user wrote.
-        if !name.trim_start_matches('<').starts_with("chorus_entry") {
-            traceback.push(format!("      in {name}"));
+    traceback.extend(locations.panic.as_ref().map(SourceLocation::arrow));
+    let mut last = locations.panic.as_ref();
+    // A cell's frames are shown where their lines were asked for.
+    let shown = match subject {
+        Subject::Cell => locations.frames.len(),
+        Subject::Snippet | Subject::Closure => panic.frames.len(),
+    };
+    let mut of_frames = locations.frames.iter();
+    for frame in panic.frames.iter().take(shown) {
+        let location = of_frames.next().and_then(Option::as_ref);
+        if let Some(name) = function(subject, frame) {
+            let at = location.map(|location| format!(" at {}", location.name()));
+            traceback.push(format!("      in {name}{}", at.unwrap_or_default()));
+        }
+        if let Some(location) = location
+            && last != Some(location)
+        {
+            traceback.push(location.arrow());
+            last = Some(location);
         }
     }
     ErrorInfo {
@@ -215,6 +351,13 @@ fn panicked(panic: &Panic, place: Option<&Place>) -> ErrorInfo {
         evalue: panic.message.clone(),
         traceback,
     }
+}
+
+/// A frame's function as the user wrote it; `None` for the entry, and for closures of a cell, whose lines say enough.
+fn function(subject: Subject, frame: &Frame) -> Option<String> {
+    let name = frame.function.replace("ctx::", "");
+    let closure = name.contains("{closure") && subject == Subject::Cell;
+    (!name.trim_start_matches('<').starts_with(ENTRY) && !closure).then_some(name)
 }
 
 /// The content of an error reply that no engine made. Clients expect output from engines that are named in it, so none is.
@@ -234,6 +377,18 @@ mod tests {
     use runtime::{Location, WhyNot};
 
     use super::*;
+
+    fn run(outcome: &Outcome, place: Option<&Place>) -> Option<ErrorInfo> {
+        let locations = PanicLocations {
+            panic: place.cloned().map(SourceLocation::from),
+            frames: Vec::new(),
+        };
+        super::run(Subject::Snippet, outcome, &locations)
+    }
+
+    fn compile(diagnostics: &[Diagnostic]) -> ErrorInfo {
+        super::compile(Subject::Snippet, diagnostics)
+    }
 
     #[test]
     fn a_death_names_its_signal_and_what_is_left() {
@@ -290,5 +445,118 @@ mod tests {
         let error = compile(&[diagnostic.clone(), diagnostic]);
         assert_eq!(error.evalue, "[E0308] mismatched types (and 1 more error)");
         assert_eq!(error.traceback.len(), 2);
+    }
+
+    /// Every text, as its users know it.
+    #[test]
+    fn each_subject_has_its_words() {
+        let interrupted = |variables| Outcome::Interrupted {
+            restored: Restored {
+                variables,
+                threads_lost: 2,
+                tokio_lost: true,
+                why_not: (!variables).then_some(WhyNot::CheckpointOff),
+            },
+        };
+        let text = |subject, variables| {
+            let outcome = interrupted(variables);
+            super::run(subject, &outcome, &PanicLocations::default())
+                .unwrap()
+                .evalue
+        };
+        assert_eq!(
+            text(Subject::Cell, true),
+            "The cell was interrupted. Every variable is as it was before the cell. 2 threads that earlier cells had started are gone. \
+             The tokio runtime and its tasks are gone; the next async cell makes another."
+        );
+        assert_eq!(
+            text(Subject::Cell, false),
+            "The cell was interrupted. All variables are lost: checkpoints are off. Functions and types are kept. 2 threads that earlier \
+             cells had started are gone. The tokio runtime and its tasks are gone; the next async cell makes another."
+        );
+        assert_eq!(
+            text(Subject::Snippet, false),
+            "The snippet was interrupted. This engine's namespace is lost: checkpoints are off. It begins anew, without variables, \
+             functions and types. 2 threads that earlier snippets had started are gone. The tokio runtime and its tasks are gone; the \
+             next async snippet makes another."
+        );
+        let Outcome::Interrupted { restored } = interrupted(true) else {
+            unreachable!()
+        };
+        assert_eq!(
+            call(&CallOutcome::Interrupted {
+                restored: restored.clone()
+            })
+            .unwrap()
+            .evalue,
+            "The closure was interrupted. The engine's variables are as they were. 2 threads that earlier snippets had started are gone. \
+             The tokio runtime and its tasks are gone; the next async snippet makes another."
+        );
+        assert!(
+            lost(Subject::Cell, &Cause::Exited(3), &restored).starts_with(
+                "Between two cells the runtime exited with status 3: a thread that a cell left behind did that. Every"
+            )
+        );
+        let names = |names: &[&str]| names.iter().map(|it| (*it).to_owned()).collect::<Vec<_>>();
+        for (subject, variables, expected) in [
+            (
+                Subject::Cell,
+                names(&["x"]),
+                "The type of `x` was redefined, so its value is lost.\n",
+            ),
+            (
+                Subject::Cell,
+                names(&["x", "y"]),
+                "The types of x, y were redefined, so their values are lost.\n",
+            ),
+            (
+                Subject::Snippet,
+                names(&["x"]),
+                "The types of x were redefined, so their values are lost.\n",
+            ),
+        ] {
+            assert_eq!(redefined(subject, &variables), expected);
+        }
+    }
+
+    #[test]
+    fn a_panic_of_a_cell_names_the_lines_that_it_went_through() {
+        let frame = |function: &str| Frame {
+            function: function.to_owned(),
+            location: None,
+        };
+        let panic = Panic {
+            message: "boom".to_owned(),
+            location: None,
+            frames: vec![
+                frame("ctx::deep"),
+                frame("ctx::run::{closure#0}"),
+                frame("chorus_entry"),
+            ],
+        };
+        let at = |cell, line, text: &str| SourceLocation {
+            cell: Some(cell),
+            line,
+            text: text.to_owned(),
+        };
+        let locations = PanicLocations {
+            panic: Some(at(1, 2, "panic!()")),
+            frames: vec![Some(at(1, 2, "panic!()")), None, Some(at(3, 1, "deep()"))],
+        };
+        let error = super::run(Subject::Cell, &Outcome::Panicked(panic.clone()), &locations);
+        assert_eq!(
+            error.unwrap().traceback,
+            [
+                format!("{RED}panic{PLAIN} at In[1], line 2: boom"),
+                format!("{GREEN}----> 2{PLAIN} panic!()"),
+                "      in deep at In[1], line 2".to_owned(),
+                format!("{GREEN}----> 1{PLAIN} deep()"),
+            ]
+        );
+        let error = run(&Outcome::Panicked(panic), None).unwrap();
+        assert_eq!(
+            error.traceback[1..],
+            ["      in deep", "      in run::{closure#0}"]
+        );
     }
 }

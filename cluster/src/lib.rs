@@ -5,6 +5,7 @@
 //!
 //! - [`controller`]: hub and schedulers. Synchronous cores, one driver with sockets.
 //! - [`engine`]: a kernel that takes its requests from a controller; owns one runtime.
+//! - [`executor`]: drives a namespace, for engines and for the notebook's kernel: a synchronous core, and a driver with processes.
 //! - [`compile`]: turns (lineage, source) into shared objects for all engines. The compiler itself is behind a trait.
 //! - [`launcher`]: starts and stops the processes of a cluster on this machine.
 //! - [`profile`]: a named configuration, and the folder with its connection files.
@@ -18,6 +19,7 @@ pub mod connection;
 pub mod controller;
 pub mod engine;
 mod error;
+pub mod executor;
 pub mod failure;
 mod ids;
 pub mod launcher;

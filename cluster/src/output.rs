@@ -3,6 +3,12 @@
 //! Types show themselves by printing blocks to stdout, as evcxr has it: a line `EVCXR_BEGIN_CONTENT <mime>`, the
 //! content, a line `EVCXR_END_CONTENT`. Blocks that follow each other are representations of one thing as long as their
 //! types differ. A block that never ends was text.
+//!
+//! [`OutputBuffer`] does this without a clock; [`Gatherer`] gives it one.
+
+mod gatherer;
+
+pub use gatherer::Gatherer;
 
 use protocol::message::MimeBundle;
 use protocol::message::iopub::{
@@ -11,8 +17,7 @@ use protocol::message::iopub::{
 };
 use runtime::Stream;
 use serde_json::Value;
-use std::time::Duration;
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 const BEGIN: &str = "EVCXR_BEGIN_CONTENT ";
 const END: &str = "EVCXR_END_CONTENT";
@@ -39,9 +44,10 @@ pub enum Output {
     CompileStatus(CompileStatus),
 }
 
-/// Takes a cell's output as it comes and passes it on as messages.
-pub struct Gatherer {
-    emit: Box<dyn FnMut(Output) + Send>,
+/// Turns a snippet's output into messages. Has no clock: `now` is the caller's. Messages collect until [`OutputBuffer::take`].
+#[derive(Debug, Default)]
+pub struct OutputBuffer {
+    messages: Vec<Output>,
     stdout: Text,
     stderr: Text,
     blocks: Blocks,
@@ -57,98 +63,81 @@ pub struct Gatherer {
     activity: Option<String>,
 }
 
-impl std::fmt::Debug for Gatherer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gatherer").finish_non_exhaustive()
-    }
-}
-
-impl Gatherer {
-    /// Passes messages to `emit`.
-    pub fn new(emit: impl FnMut(Output) + Send + 'static) -> Gatherer {
-        Gatherer {
-            emit: Box::new(emit),
-            stdout: Text::default(),
-            stderr: Text::default(),
-            blocks: Blocks::default(),
-            waiting: Vec::new(),
-            waiting_bytes: 0,
-            last_sent: None,
-            due: None,
-            shown: MimeBundle::new(),
-            result: None,
-            activity: None,
-        }
+impl OutputBuffer {
+    /// Removes and returns the messages that are to be sent now.
+    pub fn take(&mut self) -> Vec<Output> {
+        std::mem::take(&mut self.messages)
     }
 
     /// Tells what is waited for; `None` for nothing. Everything else that is told ends it, too.
     pub fn compile_status(&mut self, activity: Option<String>) {
         if self.activity != activity {
             self.activity.clone_from(&activity);
-            (self.emit)(Output::CompileStatus(CompileStatus { activity }));
+            self.messages
+                .push(Output::CompileStatus(CompileStatus { activity }));
         }
     }
 
     fn emit(&mut self, output: Output) {
         self.compile_status(None);
-        (self.emit)(output);
+        self.messages.push(output);
     }
 
-    /// Bytes as they were read.
-    pub fn bytes(&mut self, stream: Stream, bytes: &[u8]) {
+    /// Adds bytes as they were read.
+    pub fn bytes(&mut self, now: Instant, stream: Stream, bytes: &[u8]) {
         match stream {
             Stream::Stdout => {
                 let text = self.stdout.decode(bytes);
                 let parts = self.blocks.split(&text);
-                self.parts(parts);
+                self.parts(now, parts);
             }
             Stream::Stderr => {
                 let text = self.stderr.decode(bytes);
-                self.text(StreamName::Stderr, text);
+                self.text(now, StreamName::Stderr, text);
             }
         }
         if self.waiting_bytes >= ENOUGH {
-            self.send_text();
+            self.send_text(now);
         }
     }
 
-    /// Text that the kernel or the engine itself has to say.
-    pub fn note(&mut self, text: String) {
-        self.text(StreamName::Stderr, text);
+    /// Adds text that the kernel or the engine itself has to say.
+    pub fn note(&mut self, now: Instant, text: String) {
+        self.text(now, StreamName::Stderr, text);
     }
 
-    fn parts(&mut self, parts: Vec<Part>) {
+    fn parts(&mut self, now: Instant, parts: Vec<Part>) {
         for part in parts {
             match part {
-                Part::Text(text) => self.text(StreamName::Stdout, text),
-                Part::Block { mime, content } => self.block(mime, content),
+                Part::Text(text) => self.text(now, StreamName::Stdout, text),
+                Part::Block { mime, content } => self.block(now, mime, content),
             }
         }
     }
 
-    fn text(&mut self, name: StreamName, text: String) {
+    fn text(&mut self, now: Instant, name: StreamName, text: String) {
         if text.is_empty() {
             return;
         }
-        self.send_shown();
+        self.send_shown(now);
         self.waiting_bytes += text.len();
         match self.waiting.last_mut() {
             Some((last, waiting)) if *last == name => waiting.push_str(&text),
             _ => self.waiting.push((name, text)),
         }
-        self.set_due();
+        self.set_due(now);
     }
 
-    fn block(&mut self, mime: String, content: String) {
+    fn block(&mut self, now: Instant, mime: String, content: String) {
         if mime == CLEAR {
-            self.send_shown();
-            self.send_text();
+            self.send_shown(now);
+            self.send_text(now);
             let clear = serde_json::from_str(&content).unwrap_or_default();
             self.emit(Output::Clear(clear));
             return;
         }
         if self.shown.contains_key(&mime) {
-            self.send_shown();
+            self.send_shown(now);
         }
         let json = mime == "application/json" || mime.ends_with("+json");
         let value = match serde_json::from_str(&content) {
@@ -158,52 +147,40 @@ impl Gatherer {
         self.shown.insert(mime, value);
         // It may be one of several representations, and it may be the cell's result.
         self.due = None;
-        self.set_due();
+        self.set_due(now);
     }
 
-    /// The cell's result. Should there be two, the first was shown by the cell itself.
-    pub fn result(&mut self, data: MimeBundle) {
+    /// Sets the snippet's result. Should there be two, the first was shown by the snippet itself.
+    pub fn result(&mut self, now: Instant, data: MimeBundle) {
         if let Some(earlier) = self.result.replace(data) {
-            self.display(earlier);
+            self.display(now, earlier);
         }
     }
 
     /// Shows something.
-    pub fn display(&mut self, data: MimeBundle) {
-        self.send_shown();
+    pub fn display(&mut self, now: Instant, data: MimeBundle) {
+        self.send_shown(now);
         self.shown = data;
-        self.send_shown();
+        self.send_shown(now);
     }
 
-    /// When what waits is to be sent at the latest.
+    /// When [`OutputBuffer::flush`] is to be called at the latest; `None` while nothing waits.
     pub fn deadline(&self) -> Option<Instant> {
         self.due
     }
 
-    /// Completes when what waits is to be sent; never while nothing waits.
-    pub fn due(&self) -> impl Future<Output = ()> + Send + use<> {
-        let deadline = self.deadline();
-        async move {
-            match deadline {
-                Some(deadline) => tokio::time::sleep_until(deadline).await,
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn set_due(&mut self) {
-        let now = Instant::now();
+    fn set_due(&mut self, now: Instant) {
         let earliest = self.last_sent.map_or(now, |last| last + GATHER);
         self.due.get_or_insert(earliest.max(now + FIRST));
     }
 
-    /// Sends what waits.
-    pub fn send(&mut self) {
-        self.send_text();
-        self.send_shown();
+    /// Makes messages of what waits.
+    pub fn flush(&mut self, now: Instant) {
+        self.send_text(now);
+        self.send_shown(now);
     }
 
-    fn send_text(&mut self) {
+    fn send_text(&mut self, now: Instant) {
         if self.shown.is_empty() {
             self.due = None;
         }
@@ -214,16 +191,16 @@ impl Gatherer {
             self.emit(Output::Stream(StreamContent { name, text }));
         }
         self.waiting_bytes = 0;
-        self.last_sent = Some(Instant::now());
+        self.last_sent = Some(now);
     }
 
-    fn send_shown(&mut self) {
+    fn send_shown(&mut self, now: Instant) {
         if self.shown.is_empty() {
             return;
         }
         let mut data = std::mem::take(&mut self.shown);
-        self.send_text();
-        self.last_sent = Some(Instant::now());
+        self.send_text(now);
+        self.last_sent = Some(now);
         let named = data.remove(DISPLAY);
         let transient = named
             .as_ref()
@@ -246,13 +223,13 @@ impl Gatherer {
         });
     }
 
-    /// Sends all there is; gives the result, which is what was shown last if the cell ends in an expression.
-    pub fn finish(mut self, ends_in_expression: bool) -> Option<MimeBundle> {
+    /// Makes messages of all there is. Returns the result, which is what was shown last if the snippet ends in an expression.
+    pub fn finish(&mut self, now: Instant, ends_in_expression: bool) -> Option<MimeBundle> {
         let rest = self.blocks.finish();
-        self.parts(rest);
+        self.parts(now, rest);
         let (stdout, stderr) = (self.stdout.finish(), self.stderr.finish());
-        self.text(StreamName::Stdout, stdout);
-        self.text(StreamName::Stderr, stderr);
+        self.text(now, StreamName::Stdout, stdout);
+        self.text(now, StreamName::Stderr, stderr);
         if self.result.is_none()
             && ends_in_expression
             && !self.shown.is_empty()
@@ -260,8 +237,8 @@ impl Gatherer {
         {
             self.result = Some(std::mem::take(&mut self.shown));
         }
-        self.send_shown();
-        self.send_text();
+        self.send_shown(now);
+        self.send_text(now);
         self.compile_status(None);
         self.result.take()
     }
@@ -273,7 +250,7 @@ pub fn text_bundle(text: impl Into<String>) -> MimeBundle {
 }
 
 /// Bytes to text: a character that was cut waits for its rest, and what is no UTF-8 is shown as such.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Text {
     cut: Vec<u8>,
 }
@@ -320,7 +297,7 @@ enum Part {
 }
 
 /// Tells blocks from text.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Blocks {
     /// Text of the current line that may yet become a marker, or all of the block so far, markers included.
     held: String,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,9 +15,10 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 use super::line::{CONTROL, IOPUB, Line, PING, PONG, SHELL, raw};
-use super::{Job, Shared};
+use super::{Command, Job, Shared};
 use crate::connection::EngineFile;
 use crate::controller::{HELLO, OURS};
+use crate::executor::WorkId;
 use crate::{EngineId, Error};
 
 const REGISTRATION: SocketId = SocketId(0);
@@ -37,6 +39,9 @@ pub(super) struct Link {
     pub(super) id: Option<EngineId>,
     pub(super) shared: Arc<Shared>,
     pub(super) jobs: mpsc::UnboundedSender<Job>,
+    pub(super) commands: mpsc::UnboundedSender<Command>,
+    /// Jobs so far.
+    pub(super) count: AtomicU64,
 }
 
 /// A connection that is registered.
@@ -121,7 +126,7 @@ impl Link {
             .connect(REGISTRATION, SocketType::DEALER, &endpoint)
             .options(REGISTRATION, named())
             .start()?;
-        let holds: Vec<String> = self.shared.holds().iter().cloned().collect();
+        let holds: Vec<String> = self.shared.holds().keys().cloned().collect();
         let mut content = json!({"uuid": self.uuid, "hello": true, "holds": holds});
         if let (Some(id), Value::Object(content)) = (self.id, &mut content) {
             content.insert("id".to_owned(), json!(id));
@@ -277,11 +282,7 @@ impl Link {
                     ids => serde_json::from_value(ids.clone()).unwrap_or_default(),
                 };
                 // Chorus's own: an interrupt of these requests and of no other.
-                if content["running"] == true {
-                    self.stop(&ids);
-                }
-                self.shared.aborted().extend(ids);
-                self.shared.aborts.send_modify(|count| *count += 1);
+                self.abort(ids, content["running"] == true);
                 answer(&ok);
             }
             "shutdown_request" => {
@@ -292,39 +293,51 @@ impl Link {
             }
             _ => {
                 let message = request;
+                let id = WorkId(self.count.fetch_add(1, Ordering::Relaxed) + 1);
                 if message.msg_type().ends_with("_request") {
-                    let id = message.header.msg_id.clone();
-                    self.shared.holds().insert(id);
+                    let name = message.header.msg_id.clone();
+                    if self.shared.aborted().remove(&name) {
+                        self.command(Command::Abort {
+                            ids: vec![id],
+                            running: false,
+                        });
+                    }
+                    self.shared.holds().insert(name, id);
                 }
                 // The worker ends after this link only.
-                let _ = self.jobs.send(Job { socket, message });
+                let _ = self.jobs.send(Job {
+                    id,
+                    socket,
+                    message,
+                });
             }
         }
         false
     }
 
-    /// Requests are to end that run. Those that haven't come yet can't.
-    fn stop(&self, ids: &[String]) {
-        let held: Vec<String> = {
-            let holds = self.shared.holds();
-            ids.iter()
-                .filter(|id| holds.contains(*id))
-                .cloned()
-                .collect()
-        };
-        let runs = self
-            .shared
-            .running()
-            .as_ref()
-            .is_some_and(|id| held.contains(id));
-        self.shared.stopped().extend(held);
-        if runs {
-            self.interrupt();
-        }
+    /// Aborts requests, also those that have not come yet.
+    fn abort(&self, ids: Vec<String>, running: bool) {
+        let holds = self.shared.holds();
+        let (held, early): (Vec<_>, Vec<_>) = ids
+            .into_iter()
+            .map(|name| holds.get(&name).copied().ok_or(name))
+            .partition(Result::is_ok);
+        drop(holds);
+        let early = early.into_iter().filter_map(Result::err);
+        self.shared.aborted().extend(early);
+        self.command(Command::Abort {
+            ids: held.into_iter().flatten().collect(),
+            running,
+        });
     }
 
     fn interrupt(&self) {
-        self.shared.interrupts.send_modify(|count| *count += 1);
+        self.command(Command::Interrupt);
+    }
+
+    fn command(&self, command: Command) {
+        // The worker ends after this link only.
+        let _ = self.commands.send(command);
     }
 
     /// Tells the controller that the engine ends.

@@ -1,22 +1,22 @@
 //! `chorus engine`: a kernel that takes its requests from a controller and owns one runtime.
 //!
-//! Two tasks: `link` has the sockets, registers, keeps the heart beating and answers what must not wait; `worker` has the
-//! namespace and serves one request after another; of closures (see `call`) it sends some ahead. A link that breaks is made anew; the
-//! namespace stays.
+//! Two tasks: `link` has the sockets, registers, keeps the heart beating and answers what must not wait; `worker` gives requests to the
+//! [`executor`](crate::executor), which has the namespace, and answers them. A link that breaks is made anew; the namespace stays.
 
 mod call;
-mod flight;
+mod compiler;
 mod line;
 mod link;
 mod memory;
-mod namespace;
-mod programs;
+mod requests;
+mod runtimes;
 mod snippet;
 mod worker;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process;
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,9 +26,9 @@ use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
 use crate::connection::{EngineFile, Libraries};
-use crate::{EngineId, Error, process};
+use crate::executor::WorkId;
+use crate::{EngineId, Error};
 use line::Line;
-use worker::Worker;
 
 /// What `chorus engine` is told on its command line.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub struct Config {
     /// The id that it would like.
     pub id: Option<EngineId>,
     /// The program whose `main` calls [`runtime::child_main`], with its arguments.
-    pub runtime: Command,
+    pub runtime: process::Command,
     /// What runtimes load; by default what the connection file says, or else the compile service.
     pub libraries: Option<Libraries>,
     /// Resident memory in bytes above which no checkpoint is made.
@@ -62,7 +62,7 @@ pub struct Config {
 
 impl Config {
     /// An engine with the usual limits.
-    pub fn new(file: PathBuf, runtime: Command) -> Self {
+    pub fn new(file: PathBuf, runtime: process::Command) -> Self {
         Self {
             file,
             id: None,
@@ -79,8 +79,8 @@ impl Config {
 ///
 /// # Errors
 /// When there is no controller, or it refuses this engine.
-pub fn main(arguments: Arguments, runtime: Command) -> Result<(), Error> {
-    process::run(arguments.tied, |stop, announce| async move {
+pub fn main(arguments: Arguments, runtime: process::Command) -> Result<(), Error> {
+    crate::process::run(arguments.tied, |stop, announce| async move {
         let mut config = Config::new(arguments.file, runtime);
         config.id = arguments.id;
         if let Some(megabytes) = arguments.checkpoint_mb {
@@ -96,41 +96,39 @@ pub fn main(arguments: Arguments, runtime: Command) -> Result<(), Error> {
 struct Shared {
     /// The connection that there is.
     line: watch::Sender<Option<Line>>,
-    /// Counts interrupts.
-    interrupts: watch::Sender<u64>,
-    /// Counts changes of `aborted`.
-    aborts: watch::Sender<u64>,
-    /// Requests that are not to be run when their turn comes.
+    /// Requests that were aborted before they came.
     aborted: Mutex<HashSet<String>>,
-    /// The request that runs, unless it is a call.
-    running: Mutex<Option<String>>,
-    /// Requests that are to end even if they run.
-    stopped: Mutex<HashSet<String>>,
     /// Requests that have come and are not answered. A controller that is found again is told, so that it knows which were lost.
-    holds: Mutex<HashSet<String>>,
+    holds: Mutex<HashMap<String, WorkId>>,
 }
 
 impl Shared {
+    fn line(&self) -> Option<Line> {
+        self.line.borrow().clone()
+    }
+
     fn aborted(&self) -> MutexGuard<'_, HashSet<String>> {
         self.aborted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<String>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn stopped(&self) -> MutexGuard<'_, HashSet<String>> {
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn holds(&self) -> MutexGuard<'_, HashSet<String>> {
+    fn holds(&self) -> MutexGuard<'_, HashMap<String, WorkId>> {
         self.holds.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What is done before requests that wait.
+#[derive(Debug)]
+enum Command {
+    /// End what runs.
+    Interrupt,
+    /// Do not run these, and end those that run if `running` is set.
+    Abort { ids: Vec<WorkId>, running: bool },
 }
 
 /// A request and the socket that its reply goes to.
 #[derive(Debug)]
 struct Job {
+    id: WorkId,
     socket: SocketId,
     message: Message,
 }
@@ -149,14 +147,11 @@ pub async fn serve(
     let uuid = Uuid::new_v4().to_string();
     let shared = Arc::new(Shared {
         line: watch::Sender::new(None),
-        interrupts: watch::Sender::new(0),
-        aborts: watch::Sender::new(0),
         aborted: Mutex::default(),
-        running: Mutex::default(),
-        stopped: Mutex::default(),
         holds: Mutex::default(),
     });
     let (jobs, queue) = mpsc::unbounded_channel();
+    let (commands, orders) = mpsc::unbounded_channel();
     let mut link = link::Link {
         path: config.file.clone(),
         patience: config.patience,
@@ -164,12 +159,12 @@ pub async fn serve(
         id: config.id,
         shared: Arc::clone(&shared),
         jobs,
+        commands,
+        count: AtomicU64::new(0),
     };
-    let worker = Worker::new(config, file, shared, queue);
-    let worker = tokio::spawn(worker.run());
+    let worker = tokio::spawn(worker::run(config, file, shared, queue, orders));
     let outcome = link.serve(ready, stop).await;
-    // Without further jobs the worker ends, and takes the runtime down.
-    link.shared.interrupts.send_modify(|count| *count += 1);
+    // Without further jobs the worker ends, and takes the runtimes down.
     drop(link);
     if worker.await.is_err() {
         tracing::error!("the engine's worker panicked");

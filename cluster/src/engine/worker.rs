@@ -1,291 +1,380 @@
-//! Serves requests one after another: busy, its work, reply, idle. Calls of closures go by `flight`.
+//! Serves requests one after another: busy, its work, reply, idle. The executor has the namespace and the order; this file turns requests
+//! into its work, and what comes out into messages.
 
-use std::collections::VecDeque;
+use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
-use protocol::message::execute::ExecuteRequest;
-use protocol::message::iopub::{ExecuteInput, ExecuteResult, ExecutionState, Stream, StreamName};
-use protocol::message::kernel_info::{KernelInfoReply, LanguageInfo};
-use protocol::message::{ErrorInfo, PROTOCOL_VERSION, Reply};
+use protocol::message::iopub::{ExecuteInput, ExecuteResult, ExecutionState, StreamName};
+use protocol::message::{ErrorInfo, MimeBundle};
 use protocol::{Header, Message};
 use serde_json::{Map, Value, json};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 
-use super::flight::{Alarm, Flight};
-use super::line::{Line, attempt};
-use super::namespace::Namespace;
-use super::snippet::Exchange;
-use super::{Config, Job, Shared};
+use super::compiler::SnippetCompiler;
+use super::line::attempt;
+use super::requests::{Execute, Kind, Request};
+use super::runtimes::RuntimeStarter;
+use super::{Command, Config, Job, Shared, call};
 use crate::connection::EngineFile;
+use crate::executor::{
+    self, AHEAD, CallReport, CompileRequest, Compiled, Driver, Ending, Event, Executor, Host,
+    Outcome, Settlement, StartRuntime, Started, StatusSender, Work, WorkId,
+};
 use crate::failure;
 use crate::output::Output;
 
+/// Requests that are taken at once, at most, while no calls are under way that would wait meanwhile.
+const BATCH_LIMIT: usize = 4096;
+
 pub(super) struct Worker {
-    pub(super) namespace: Namespace,
-    pub(super) shared: Arc<Shared>,
-    pub(super) queue: mpsc::UnboundedReceiver<Job>,
-    /// Jobs that came before those in the queue.
-    pub(super) waiting: VecDeque<Job>,
-    /// Calls that came before those, oldest first.
-    pub(super) flights: VecDeque<Flight>,
-    pub(super) alarm: Alarm,
-    pub(super) interrupts: watch::Receiver<u64>,
-    pub(super) aborts: watch::Receiver<u64>,
+    shared: Arc<Shared>,
+    starter: RuntimeStarter,
+    compiler: SnippetCompiler,
+    /// Requests that are not answered.
+    requests: HashMap<WorkId, Request>,
     count: u32,
     /// The last request that ran, which is the parent of what its threads print later.
-    pub(super) last: Option<Header>,
+    last: Option<Header>,
 }
 
-impl Worker {
-    pub(super) fn new(
-        config: Config,
-        file: EngineFile,
-        shared: Arc<Shared>,
-        queue: mpsc::UnboundedReceiver<Job>,
-    ) -> Self {
-        Self {
-            namespace: Namespace::new(config, &file),
-            interrupts: shared.interrupts.subscribe(),
-            aborts: shared.aborts.subscribe(),
-            shared,
-            queue,
-            waiting: VecDeque::new(),
-            flights: VecDeque::new(),
-            alarm: Alarm::default(),
-            count: 0,
-            last: None,
-        }
-    }
-
-    pub(super) async fn run(mut self) {
-        // The runtime's environment names the engine, whose number the controller gives.
-        let mut line = self.shared.line.subscribe();
-        let engine = tokio::select! {
-            Ok(line) = line.wait_for(Option::is_some) => line.as_ref().map(|line| line.id),
-            // Without a controller there is never a job.
-            _ = self.queue.recv() => None,
+/// Serves jobs until there will be no further ones, and takes the runtimes down.
+pub(super) async fn run(
+    config: Config,
+    file: EngineFile,
+    shared: Arc<Shared>,
+    mut jobs: mpsc::UnboundedReceiver<Job>,
+    mut commands: mpsc::UnboundedReceiver<Command>,
+) {
+    // The runtime's environment names the engine, whose number the controller gives.
+    let mut line = shared.line.subscribe();
+    let engine = tokio::select! {
+        biased;
+        Ok(line) = line.wait_for(Option::is_some) => line.as_ref().map(|line| line.id),
+        // Without a controller there is never a job.
+        _ = jobs.recv() => None,
+    };
+    let Some(engine) = engine else { return };
+    let compiler = SnippetCompiler::connect(&file);
+    let libraries = config.libraries.clone().or(file.libraries);
+    let worker = Worker {
+        shared,
+        starter: RuntimeStarter::new(config, engine, compiler.clone(), libraries),
+        compiler,
+        requests: HashMap::new(),
+        count: 0,
+        last: None,
+    };
+    let mut driver = Driver::new(Executor::new(executor::Config::engine()), worker);
+    // Requests wait for it anyway; the reason why it does not start is told to the first.
+    driver.send(Event::Start);
+    let mut batch = Vec::new();
+    loop {
+        let limit = match driver.executor().is_calling() {
+            true => AHEAD,
+            false => BATCH_LIMIT,
         };
-        let Some(engine) = engine else { return };
-        self.namespace.set_engine(engine);
-        // Requests wait for it anyway; the reason why it does not start is told to the first.
-        if let Err(error) = self.namespace.start().await {
-            tracing::error!("{}", error.evalue);
-        }
-        loop {
-            self.depart().await;
-            if !self.flights.is_empty() {
-                if self.attend().await {
-                    continue;
-                }
-                break;
-            }
-            let job = match self.waiting.pop_front() {
-                Some(job) => Some(job),
-                None => tokio::select! {
-                    biased;
-                    // It may be a call, which `depart` takes.
-                    job = self.queue.recv() => match job {
-                        Some(job) => {
-                            self.waiting.push_back(job);
-                            continue;
-                        }
-                        None => None,
-                    },
-                    (name, text) = self.namespace.idle() => {
-                        self.say(name, text);
-                        continue;
+        tokio::select! {
+            biased;
+            command = commands.recv() => match command {
+                Some(Command::Interrupt) => driver.send(Event::Interrupt { waiting: false }),
+                Some(Command::Abort { ids, running }) => {
+                    for id in ids {
+                        driver.send(Event::Abort { id, running });
                     }
-                },
-            };
-            let Some(job) = job else { break };
-            self.serve(job).await;
-        }
-        self.namespace.shutdown().await;
-    }
-
-    fn line(&self) -> Option<Line> {
-        self.shared.line.borrow().clone()
-    }
-
-    fn say(&self, name: StreamName, text: String) {
-        if let Some(line) = self.line() {
-            let topic = stream_topic(name);
-            line.publish(self.last.as_ref(), topic, &Stream { name, text });
-        }
-    }
-
-    async fn serve(&mut self, job: Job) {
-        let request = &job.message;
-        // An interrupt from now on is meant for this request, unless it is taken out of the queue.
-        self.interrupts.mark_unchanged();
-        if self.is_aborted(&job) {
-            return self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
-        }
-        let started = jiff::Timestamp::now();
-        *self.shared.running() = Some(request.header.msg_id.clone());
-        self.status(request, ExecutionState::Busy);
-        let mut buffers = Vec::new();
-        let content = match request.msg_type() {
-            "execute_request" => match request.parse::<ExecuteRequest>() {
-                Ok(content) => {
-                    let (content, given) = self.execute(request, content).await;
-                    buffers = given;
-                    content
                 }
-                Err(error) => self.error(
-                    failure::plain("bad request", format!("its content has {error}")),
-                    "execute",
-                ),
+                None => break,
             },
-            "apply_request" => {
-                let error = failure::plain(
-                    "unsupported",
-                    "This engine runs Rust: it cannot apply a Python function. Send source text, as in \
-                     `view.execute(\"1 + 1\")`.",
-                );
-                if let Some(line) = self.line() {
-                    line.publish(Some(&request.header), "error", &error);
+            happening = driver.next() => {
+                // Those that wait behind a snippet are to be there when it fails.
+                while driver.executor().is_evaluating() && let Ok(job) = jobs.try_recv() {
+                    batch.push(job);
                 }
-                self.error(error, "apply")
+                submit(&mut driver, &mut batch);
+                driver.handle(happening);
             }
-            "clear_request" => {
-                self.namespace.clear().await;
-                json!({"status": "ok"})
+            count = jobs.recv_many(&mut batch, limit) => {
+                if count == 0 {
+                    break;
+                }
+                submit(&mut driver, &mut batch);
             }
-            "kernel_info_request" => info(),
-            "connect_request" => json!({"status": "ok"}),
-            "comm_info_request" => json!({"status": "ok", "comms": {}}),
-            "history_request" => json!({"status": "ok", "history": []}),
-            "is_complete_request" => json!({"status": "unknown"}),
-            other if other.ends_with("_request") => self.error(
-                failure::plain("unsupported", format!("An engine does not know {other}.")),
-                "request",
-            ),
-            // Comms and the like expect no answer.
-            _ => Value::Null,
+        }
+    }
+    driver.shutdown().await;
+}
+
+fn submit(driver: &mut Driver<Worker>, batch: &mut Vec<Job>) {
+    if !batch.is_empty() {
+        let worker = driver.host();
+        let works = batch.drain(..).map(|job| worker.accept(job)).collect();
+        driver.send(Event::Submit(works));
+    }
+}
+
+impl Host for Worker {
+    fn start_runtime(
+        &mut self,
+        start: StartRuntime,
+    ) -> impl Future<Output = Result<Started, ErrorInfo>> + Send + 'static {
+        self.starter.start(start)
+    }
+
+    fn compile(
+        &mut self,
+        _id: WorkId,
+        request: CompileRequest,
+        status: StatusSender,
+    ) -> impl Future<Output = Result<Compiled, ErrorInfo>> + Send + 'static {
+        self.compiler.clone().compile(request, status)
+    }
+
+    fn settle(
+        &mut self,
+        ending: Ending,
+    ) -> impl Future<Output = Option<Settlement>> + Send + 'static {
+        self.compiler.clone().settle(ending)
+    }
+
+    fn provide(&mut self, id: WorkId) -> Result<(), ErrorInfo> {
+        let Some(Request { job, kind, .. }) = self.requests.get(&id) else {
+            return Ok(());
         };
-        let failed = content["status"] == "error";
-        *self.shared.running() = None;
+        let Some(exchange) = kind.exchange() else {
+            return Ok(());
+        };
+        let pieces = self.starter.pieces();
+        let put = pieces.and_then(|pieces| exchange.put(&job.message, pieces));
+        put.map_err(|reason| failure::plain("bad request", reason))
+    }
+
+    fn collect(
+        &mut self,
+        id: WorkId,
+        value: Option<MimeBundle>,
+    ) -> Result<Option<MimeBundle>, ErrorInfo> {
+        if let Some(Request { kind, .. }) = self.requests.get_mut(&id)
+            && let Kind::Execute(execute) = kind
+            && let Some(exchange) = &execute.exchange
+        {
+            let pieces = self.starter.pieces();
+            let given = pieces.and_then(|pieces| exchange.give(pieces, value.clone()));
+            let given = given.map_err(|reason| failure::plain("no value", reason))?;
+            execute.given = Some(given);
+        }
+        Ok(value)
+    }
+
+    fn started(&mut self, id: WorkId) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.started = Some(jiff::Timestamp::now());
+        let message = &request.job.message;
+        let line = self.shared.line();
+        if let Some(line) = &line {
+            line.status(message, ExecutionState::Busy);
+        }
+        let Kind::Execute(execute) = &mut request.kind else {
+            return;
+        };
+        self.last = Some(message.header.clone());
+        if execute.content.enters_history() {
+            self.count += 1;
+        }
+        execute.execution_count = self.count;
+        if !execute.content.silent
+            && let Some(line) = &line
+        {
+            let input = ExecuteInput {
+                code: execute.content.code.clone(),
+                execution_count: self.count,
+            };
+            line.publish(Some(&message.header), "execute_input", &input);
+        }
+    }
+
+    /// Broadcasts over whatever connection there is now.
+    fn output(&mut self, id: Option<WorkId>, output: Output) {
+        let Some(line) = self.shared.line() else {
+            return;
+        };
+        let parent = match id {
+            Some(id) => self.requests.get(&id).map(|it| &it.job.message.header),
+            None => self.last.as_ref(),
+        };
+        match output {
+            Output::Stream(content) => line.publish(parent, stream_topic(content.name), &content),
+            Output::Display(content) => line.publish(parent, "displaypub", &content),
+            Output::Update(content) => line.publish(parent, "displaypub", &content),
+            Output::Clear(content) => line.publish(parent, "clear_output", &content),
+            Output::CompileStatus(content) => line.publish(parent, "compile_status", &content),
+        }
+    }
+
+    fn finished(&mut self, id: WorkId, outcome: Outcome) {
+        let Some(Request { job, kind, started }) = self.requests.remove(&id) else {
+            return;
+        };
+        if let Some(exchange) = kind.exchange()
+            && let Ok(pieces) = self.starter.pieces()
+        {
+            exchange.clear(pieces);
+        }
+        let (content, buffers) = match (outcome, kind) {
+            (Outcome::Aborted, _) => {
+                let aborted = json!({"status": "aborted"});
+                return self.reply(&job, aborted, jiff::Timestamp::now());
+            }
+            (Outcome::Called(report), Kind::Call { file }) => {
+                return self.finish_call(&job, report, file);
+            }
+            (Outcome::Evaluated { value, .. }, Kind::Execute(execute)) => {
+                self.evaluated(&job.message, value, *execute)
+            }
+            (Outcome::Failed { error, .. }, kind) => {
+                (self.failed(&job.message, error, &kind), Vec::new())
+            }
+            (_, Kind::Other(content)) => (content, Vec::new()),
+            _ => (Value::Null, Vec::new()),
+        };
         if !content.is_null() {
+            let started = started.unwrap_or_else(jiff::Timestamp::now);
             self.reply_with(&job, content, started, Map::new(), buffers);
         }
         self.status(&job.message, ExecutionState::Idle);
-        if failed && job.message.msg_type() == "execute_request" {
-            self.abort_followers(&job.message);
-        }
+    }
+}
+
+impl Worker {
+    /// Takes a request. Returns what the executor is to do.
+    fn accept(&mut self, job: Job) -> Work {
+        let (request, work) = Request::read(job);
+        self.requests.insert(work.id, request);
+        work
     }
 
-    /// Whether the request is not to run. It counts as told then.
-    pub(super) fn is_aborted(&self, job: &Job) -> bool {
-        self.shared.aborted().remove(&job.message.header.msg_id)
-    }
-
-    pub(super) fn status(&self, request: &Message, state: ExecutionState) {
-        if let Some(line) = self.line() {
-            line.status(request, state);
-        }
-    }
-
-    /// Runs a snippet; the reply's content and its buffers.
-    async fn execute(&mut self, request: &Message, content: ExecuteRequest) -> (Value, Vec<Bytes>) {
-        let parent = &request.header;
-        self.last = Some(parent.clone());
-        if content.enters_history() {
-            self.count += 1;
-        }
-        let execution_count = self.count;
-        if !content.silent
-            && let Some(line) = self.line()
+    /// A snippet's result, as a message and as a reply's content and buffers.
+    fn evaluated(
+        &self,
+        request: &Message,
+        value: Option<MimeBundle>,
+        execute: Execute,
+    ) -> (Value, Vec<Bytes>) {
+        let execution_count = execute.execution_count;
+        if let (Some(data), Some(line), false) = (value, self.shared.line(), execute.content.silent)
         {
-            let input = ExecuteInput {
-                code: content.code.clone(),
+            let result = ExecuteResult {
                 execution_count,
+                data,
+                ..ExecuteResult::default()
             };
-            line.publish(Some(parent), "execute_input", &input);
+            line.publish(Some(&request.header), "execute_result", &result);
         }
-        let exchange = match Exchange::of(request) {
-            Ok(Some(exchange)) => self.namespace.put(exchange, request).await.map(Some),
-            other => other,
-        };
-        let outcome = match &exchange {
-            Ok(_) => {
-                self.namespace
-                    .run(
-                        &content.code,
-                        emitter(Arc::clone(&self.shared), parent.clone()),
-                        &mut self.interrupts,
-                    )
-                    .await
+        let mut content = json!({"status": "ok", "execution_count": execution_count, "payload": [], "user_expressions": {}});
+        match execute.given {
+            Some((chorus, buffers)) => {
+                content["chorus"] = chorus;
+                (content, buffers)
             }
-            Err(reason) => Err(failure::plain("bad request", reason.clone())),
-        };
-        let mut given = None;
-        let outcome = match (outcome, exchange) {
-            (outcome, Ok(Some(exchange))) => {
-                let outcome = outcome.and_then(|data| {
-                    let gift = self.namespace.give(&exchange, data.clone());
-                    given = Some(gift.map_err(|reason| failure::plain("no value", reason))?);
-                    Ok(data)
-                });
-                self.namespace.clear_pieces(&exchange);
-                outcome
-            }
-            (outcome, _) => outcome,
-        };
-        let line = self.line();
-        match outcome {
-            Ok(result) => {
-                if let (Some(data), Some(line), false) = (result, line, content.silent) {
-                    let result = ExecuteResult {
-                        execution_count,
-                        data,
-                        ..ExecuteResult::default()
-                    };
-                    line.publish(Some(parent), "execute_result", &result);
-                }
-                let mut content = json!({"status": "ok", "execution_count": execution_count, "payload": [], "user_expressions": {}});
-                match given {
-                    Some((chorus, buffers)) => {
-                        content["chorus"] = chorus;
-                        (content, buffers)
-                    }
-                    None => (content, Vec::new()),
-                }
-            }
-            Err(error) => {
-                // Also of silent requests, as ipykernel does it.
-                if let Some(line) = line {
-                    line.publish(Some(parent), "error", &error);
-                }
-                let mut content = self.error(error, "execute");
-                content["execution_count"] = json!(execution_count);
-                (content, Vec::new())
-            }
+            None => (content, Vec::new()),
         }
     }
 
-    /// A reply's content, with the engine that clients show beside the error.
-    pub(super) fn error(&self, error: ErrorInfo, method: &str) -> Value {
+    /// An error, as a message and as a reply's content.
+    fn failed(&self, request: &Message, error: ErrorInfo, kind: &Kind) -> Value {
+        // Also of silent requests, as ipykernel does it.
+        if let (Kind::Execute(_) | Kind::Apply, Some(line)) = (kind, self.shared.line()) {
+            line.publish(Some(&request.header), "error", &error);
+        }
+        let method = match kind {
+            Kind::Execute(_) | Kind::BadExecute => "execute",
+            Kind::Call { .. } | Kind::Apply => "apply",
+            Kind::Other(_) => "request",
+        };
         let mut content = serde_json::to_value(&error).unwrap_or_default();
         content["status"] = json!("error");
         self.name_engine(&mut content, method);
+        if let Kind::Execute(execute) = kind {
+            content["execution_count"] = json!(execute.execution_count);
+        }
         content
     }
 
-    pub(super) fn name_engine(&self, content: &mut Value, method: &str) {
-        if let Some(line) = self.line() {
+    /// The engine that clients show beside the error.
+    fn name_engine(&self, content: &mut Value, method: &str) {
+        if let Some(line) = self.shared.line() {
             content["engine_info"] =
                 json!({"engine_uuid": line.uuid, "engine_id": line.id, "method": method});
         }
     }
 
-    pub(super) fn reply(&self, job: &Job, content: Value, started: jiff::Timestamp) {
+    fn finish_call(&mut self, job: &Job, report: CallReport, file: Option<PathBuf>) {
+        let CallReport {
+            outcome,
+            span,
+            sent,
+            printed,
+            announced,
+            aborted,
+        } = report;
+        if printed {
+            self.last = Some(job.message.header.clone());
+        }
+        let (mut content, buffers) = match aborted {
+            true => (json!({"status": "aborted"}), Vec::new()),
+            false => {
+                let retries = job.message.metadata.get("retries");
+                let outcome = match retries.and_then(Value::as_u64) {
+                    None | Some(0) => outcome,
+                    Some(_) => call::out_of_file(outcome, file.as_deref()),
+                };
+                let error = failure::call(&outcome);
+                call::reply(outcome, error, file.as_deref())
+            }
+        };
+        let failed = content["status"] == "error";
+        if failed {
+            self.name_engine(&mut content, "apply");
+        }
+        let times = span.and_then(|span| Some((time(span.began)?, time(span.ended)?)));
+        let (began, ended) = times.unwrap_or_else(|| {
+            let now = jiff::Timestamp::now();
+            let ago = Instant::now().saturating_duration_since(sent);
+            (now.checked_sub(ago).unwrap_or(now), now)
+        });
+        let extra = [
+            ("completed".to_owned(), json!(format!("{ended:.6}"))),
+            ("printed".to_owned(), json!(printed)),
+        ];
+        let in_file = !content["file"].is_null();
+        let is_sent = self.reply_with(job, content, began, Map::from_iter(extra), buffers);
+        if !is_sent
+            && in_file
+            && let Some(file) = file
+            && let Err(error) = std::fs::remove_file(&file)
+        {
+            tracing::warn!(%error, file = %file.display(), "failed to remove a result that nobody takes");
+        }
+        if printed || failed || announced {
+            self.status(&job.message, ExecutionState::Idle);
+        }
+    }
+
+    fn status(&self, request: &Message, state: ExecutionState) {
+        if let Some(line) = self.shared.line() {
+            line.status(request, state);
+        }
+    }
+
+    fn reply(&self, job: &Job, content: Value, started: jiff::Timestamp) {
         self.reply_with(job, content, started, Map::new(), Vec::new());
     }
 
     /// As `reply`, with further metadata and buffers; whether there was somebody to send it to.
-    pub(super) fn reply_with(
+    fn reply_with(
         &self,
         job: &Job,
         content: Value,
@@ -295,10 +384,7 @@ impl Worker {
     ) -> bool {
         let id = &job.message.header.msg_id;
         self.shared.holds().remove(id);
-        self.shared.stopped().remove(id);
-        // Said of a request that runs, an abort changes nothing.
-        self.shared.aborted().remove(id);
-        let Some(line) = self.line() else {
+        let Some(line) = self.shared.line() else {
             tracing::warn!("a reply is lost: there is no controller");
             return false;
         };
@@ -328,42 +414,10 @@ impl Worker {
         line.reply_with(job.socket, request, &content, metadata, buffers);
         true
     }
-
-    /// Requests of the same client that wait behind one that failed are dropped, if that one says so.
-    fn abort_followers(&mut self, failed: &Message) {
-        let content: Value = failed.parse().unwrap_or_default();
-        if content["silent"] == true || content["stop_on_error"] == false {
-            return;
-        }
-        while let Ok(job) = self.queue.try_recv() {
-            self.waiting.push_back(job);
-        }
-        for job in std::mem::take(&mut self.waiting) {
-            let header = &job.message.header;
-            if header.msg_type == "execute_request" && header.session == failed.header.session {
-                self.reply(&job, json!({"status": "aborted"}), jiff::Timestamp::now());
-            } else {
-                self.waiting.push_back(job);
-            }
-        }
-    }
 }
 
-/// Broadcasts a snippet's output over whatever connection there is then.
-pub(super) fn emitter(shared: Arc<Shared>, parent: Header) -> impl FnMut(Output) + Send + 'static {
-    move |output| {
-        let Some(line) = shared.line.borrow().clone() else {
-            return;
-        };
-        let parent = Some(&parent);
-        match output {
-            Output::Stream(content) => line.publish(parent, stream_topic(content.name), &content),
-            Output::Display(content) => line.publish(parent, "displaypub", &content),
-            Output::Update(content) => line.publish(parent, "displaypub", &content),
-            Output::Clear(content) => line.publish(parent, "clear_output", &content),
-            Output::CompileStatus(content) => line.publish(parent, "compile_status", &content),
-        }
-    }
+fn time(at: std::time::SystemTime) -> Option<jiff::Timestamp> {
+    jiff::Timestamp::try_from(at).ok()
 }
 
 fn stream_topic(name: StreamName) -> &'static str {
@@ -371,22 +425,4 @@ fn stream_topic(name: StreamName) -> &'static str {
         StreamName::Stdout => "stdout",
         StreamName::Stderr => "stderr",
     }
-}
-
-fn info() -> Value {
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    let reply = Reply::Ok(KernelInfoReply {
-        protocol_version: PROTOCOL_VERSION.to_owned(),
-        implementation: "chorus".to_owned(),
-        implementation_version: version.clone(),
-        language_info: LanguageInfo {
-            name: "rust".to_owned(),
-            mimetype: "text/rust".to_owned(),
-            file_extension: ".rs".to_owned(),
-            ..LanguageInfo::default()
-        },
-        banner: format!("Chorus {version}, an engine"),
-        ..KernelInfoReply::default()
-    });
-    serde_json::to_value(&reply).unwrap_or_default()
 }
