@@ -3,8 +3,8 @@
 use crate::carrier::{Door, Programs};
 use crate::engines::{self, Engines};
 use crate::evaluator::{Ask, Cell, Evaluator, Interrupts};
-use crate::failure;
 use crate::kernel::lock;
+use cluster::failure::{Subject, interrupted_early, not_ready};
 use cluster::output::Output;
 use compiler::{Completeness, completeness};
 use magics::cell::Code;
@@ -85,7 +85,7 @@ impl Cells {
         }
         let mut state = tokio::select! {
             state = self.state.lock() => state,
-            () = here.interrupted() => return Err(failure::interrupted_early()),
+            () = here.interrupted() => return Err(interrupted_early(Subject::Cell)),
         };
         let State { magics, engines } = &mut *state;
         let mut programs = self.programs.begin(&here.emit);
@@ -180,7 +180,7 @@ impl<A: Ask> Notebook for Here<'_, A> {
             self.evaluator
                 .set_checkpoints(on)
                 .await
-                .map_err(|message| failure_of(failure::not_ready(&message)))?;
+                .map_err(|message| failure_of(not_ready(Subject::Cell, &message)))?;
         }
         let checkpoints = self.evaluator.checkpoints();
         Ok(if checkpoints.on {

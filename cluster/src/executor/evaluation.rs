@@ -459,11 +459,13 @@ impl Executor {
             RunOutcome::Died { restored, .. } | RunOutcome::Interrupted { restored }
                 if !restored.variables =>
             {
+                self.undo();
                 self.variables_lost();
                 return self.end_failed(now, &outcome, &PanicLocations::default());
             }
             // The variables are as they were before the first load.
             _ if load == 0 => {
+                self.undo();
                 return self.end_failed(now, &outcome, &PanicLocations::default());
             }
             // Earlier loads have done their part.
@@ -479,6 +481,19 @@ impl Executor {
         }
         if let Some(evaluation) = self.evaluation() {
             evaluation.phase = Phase::Settling { ticket, outcome };
+        }
+    }
+
+    /// Notes the lineage after a run that was undone.
+    fn undo(&mut self) {
+        let State::Evaluating(evaluation) = &self.state else {
+            return;
+        };
+        if let Some(compiled) = &evaluation.compiled
+            && let Some(undone) = &compiled.undone
+            && !evaluation.outdated
+        {
+            self.lineage.clone_from(undone);
         }
     }
 

@@ -375,6 +375,8 @@ pub struct Compiled {
     pub artifact: Artifact,
     /// Set if its commands ask for an empty runtime, which is to be there before it runs.
     pub restart: Option<Restart>,
+    /// The state when its run was undone. The state before it if `None`.
+    pub undone: Option<Lineage>,
 }
 
 impl From<Artifact> for Compiled {
@@ -382,6 +384,7 @@ impl From<Artifact> for Compiled {
         Self {
             artifact,
             restart: None,
+            undone: None,
         }
     }
 }

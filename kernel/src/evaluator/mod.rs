@@ -1,29 +1,31 @@
-//! Cells in, outcomes out: has a cell compiled in the namespace's lineage and run by its runtime.
+//! Cells in, outcomes out: the notebook's namespace behind an executor (`cluster::executor`), one cell at a time.
 //!
-//! `course` is one cell on its way, `backlog` what happens between two of them. One cell at a time. Its phases are waiting for the evaluator to be ready, compiling, running; an interrupt ends each of them. evcxr is free again
-//! once a cell is compiled, so completion and inspection don't wait for a cell that runs.
+//! `host` is what the executor needs of a notebook, `local` does the commands that need no evcxr, `backlog` keeps what happens between two cells. A cell waits for its
+//! turn, is compiled and runs; an interrupt ends each of these. evcxr is free again once a cell is compiled, so completion and inspection don't wait for a cell that runs.
 
 mod backlog;
-mod course;
+mod host;
+mod local;
 mod waiting;
 
 use crate::compile_service;
-use crate::failure::{self, Places};
-use backlog::Backlog;
-use cluster::output::{Gatherer, Output};
+use cluster::executor::{Config, Driver, Event, Executor, Outcome, Work, WorkId, WorkKind};
+use cluster::failure::{Subject, interrupted_early, not_ready};
+use cluster::output::Output;
 use compiler::lineages::{self, Compiler, ROOT, Thread};
-use compiler::{Completions, Documentation, Lineages, Owner, Place, Support, Ticket};
-use course::Course;
+use compiler::{Completions, Documentation, Lineages, Owner, Place, Source, Ticket};
+use host::{NotebookHost, Question, Reader, Submitted, lock};
+use local::Environment;
 use magics::run::Evaluated;
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;
-use runtime::{Event, Runtime};
+use protocol::message::iopub::{Stream, StreamName};
+use runtime::Runtime;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Command;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use tokio::sync::{mpsc, watch};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use tokio::sync::{mpsc, oneshot, watch};
 use waiting::Waiting;
 
 /// Resident memory in bytes above which no checkpoint is made.
@@ -74,272 +76,236 @@ pub(crate) struct Checkpoints {
 #[derive(Clone, Debug)]
 pub(crate) struct Evaluator {
     shared: Arc<Shared>,
+    orders: mpsc::UnboundedSender<Order>,
 }
 
+/// What the evaluator's handles, its executor's task, and what that has asked for share.
 #[derive(Debug)]
 struct Shared {
-    /// Held by the cell that is evaluated.
-    turn: Arc<tokio::sync::Mutex<()>>,
-    ready: watch::Sender<Option<Result<Ready, String>>>,
-    executable: PathBuf,
-    /// Where programs in cells find their carrier.
-    carrier: Option<PathBuf>,
-    events: Mutex<Target>,
+    ready: watch::Sender<Option<Result<Lineages, String>>>,
     namespace: Mutex<Namespace>,
+    runtime: Mutex<Option<Runtime>>,
+    checkpoints: Mutex<Checkpoints>,
+    environment: Environment,
     /// Counts interrupts, so that a cell notices those since its beginning.
     interrupts: watch::Sender<u64>,
-    runs: AtomicU64,
-    checkpoints: Mutex<Checkpoints>,
     /// Set when there is one.
     compiler: Arc<OnceLock<Arc<dyn Compiler>>>,
-    /// Variables of the environment that `:env` has set.
-    environment: Mutex<BTreeMap<String, String>>,
+    submissions: AtomicU64,
 }
 
-/// What the runtime has, as the compiler knows it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Which lineage the namespace has.
+#[derive(Debug)]
 struct Namespace {
     lineage: String,
     /// The lineage once the cell that runs has ended: its names complete already.
     ahead: Option<String>,
-    /// The runtime has lost the lineage's variables.
-    has_lost_variables: bool,
 }
 
-#[derive(Clone, Debug)]
-struct Ready {
-    lineages: Lineages,
-    runtime: Runtime,
-    support: Support,
+impl Shared {
+    async fn lineages(&self) -> Result<Lineages, String> {
+        let mut ready = self.ready.subscribe();
+        let ready = ready.wait_for(Option::is_some).await;
+        let ready = ready.ok().and_then(|ready| ready.clone());
+        ready.unwrap_or_else(|| Err("the evaluator has gone".to_owned()))
+    }
+
+    fn checkpoints(&self) -> Checkpoints {
+        *lock(&self.checkpoints)
+    }
+
+    fn set_runtime(&self, runtime: Runtime) {
+        *lock(&self.runtime) = Some(runtime);
+    }
+
+    fn look_ahead(&self, lineage: &str) {
+        lock(&self.namespace).ahead = Some(lineage.to_owned());
+    }
+
+    fn look_back(&self) {
+        lock(&self.namespace).ahead = None;
+    }
 }
 
-/// Where the runtime's events go.
-#[derive(Debug)]
-enum Target {
-    /// To the cell that is evaluated.
-    Cell(mpsc::UnboundedSender<Event>),
-    /// Nowhere yet: the next cell gets what threads of earlier ones do.
-    Backlog(Backlog),
+/// Something for the executor's task.
+enum Order {
+    Evaluate {
+        submission: u64,
+        cells: Vec<Submitted>,
+    },
+    /// What is waited for before a cell runs.
+    Status {
+        submission: u64,
+        activity: String,
+    },
+    /// Nobody waits for these cells any more.
+    GiveUp {
+        submission: u64,
+    },
+    /// To be said with the next cell.
+    Note(String),
+    Shutdown(oneshot::Sender<()>),
 }
 
 impl Evaluator {
-    /// Starts evcxr and the runtime behind it. Returns at once; cells wait until it is ready.
+    /// Starts a runtime, and a compiler behind it. Returns at once; cells wait until both are ready.
     /// `carrier`: the socket of the programs' carrier.
     pub(crate) fn start(
         executable: PathBuf,
         folder: PathBuf,
         carrier: Option<PathBuf>,
     ) -> Evaluator {
-        let evaluator = Evaluator {
-            shared: Arc::new(Shared {
-                turn: Arc::default(),
-                ready: watch::Sender::new(None),
-                executable: executable.clone(),
-                carrier,
-                events: Mutex::new(Target::Backlog(Backlog::default())),
-                namespace: Mutex::new(Namespace {
-                    lineage: ROOT.to_owned(),
-                    ahead: None,
-                    has_lost_variables: false,
-                }),
-                interrupts: watch::Sender::new(0),
-                runs: AtomicU64::new(0),
-                checkpoints: Mutex::new(Checkpoints {
-                    on: true,
-                    limit: CHECKPOINT_LIMIT,
-                }),
-                compiler: Arc::default(),
-                environment: Mutex::default(),
+        let shared = Arc::new(Shared {
+            ready: watch::Sender::new(None),
+            namespace: Mutex::new(Namespace {
+                lineage: ROOT.to_owned(),
+                ahead: None,
             }),
-        };
-        // No cell comes before the user's configuration.
-        let turn = Arc::clone(&evaluator.shared.turn).try_lock_owned();
-        let started = evaluator.clone();
-        tokio::spawn(async move {
-            let outcome = started.bring_up(executable, folder).await;
-            if let Err(message) = &outcome {
-                tracing::error!("{message}");
-            }
-            started.shared.ready.send_replace(Some(outcome.clone()));
-            if let Ok(ready) = outcome
-                && lineages::has_configuration()
-            {
-                started.configure(ready).await;
-            }
-            drop(turn);
+            runtime: Mutex::default(),
+            checkpoints: Mutex::new(Checkpoints {
+                on: true,
+                limit: CHECKPOINT_LIMIT,
+            }),
+            environment: Environment::default(),
+            interrupts: watch::Sender::new(0),
+            compiler: Arc::default(),
+            submissions: AtomicU64::new(0),
         });
+        let (orders, queue) = mpsc::unbounded_channel();
+        let host = NotebookHost::new(Arc::clone(&shared), executable.clone(), carrier);
+        tokio::spawn(drive(host, Arc::clone(&shared), queue));
+        tokio::spawn(open(Arc::clone(&shared), executable, folder));
+        let evaluator = Evaluator { shared, orders };
+        // No cell comes before the user's configuration.
+        if lineages::has_configuration() {
+            tokio::spawn(evaluator.clone().configure());
+        }
         evaluator
     }
 
-    async fn bring_up(&self, executable: PathBuf, folder: PathBuf) -> Result<Ready, String> {
-        let (working, _) = std::sync::mpsc::channel();
-        let options = compile_service::options(executable.clone());
-        let opened = {
-            let folder = folder.clone();
-            blocking(move || Thread::start(&options, folder, working)).await?
-        };
-        let (thread, base) = opened.map_err(|error| error.to_string())?;
-        let compiler: Arc<dyn Compiler> = Arc::new(thread);
-        let _ = self.shared.compiler.set(Arc::clone(&compiler));
-        let lineages = Lineages::new(Owner::Notebook, base, compiler, Some(&folder));
-        let support = lineages.support().clone();
-        let runtime = self.start_runtime(executable, &support).await?;
-        Ok(Ready {
-            lineages,
-            runtime,
-            support,
-        })
-    }
-
     /// Runs evcxr's start-up configuration, as evcxr_jupyter does. Should it fail, the first cell says so.
-    async fn configure(&self, ready: Ready) {
+    fn configure(self) -> impl Future<Output = ()> + Send {
         let cell = Cell {
             code: ":load_config --quiet".to_owned(),
             ..Cell::default()
         };
-        let mut interrupts = self.interrupts();
-        let ending = self
-            .course(
-                ready,
-                &mut interrupts,
-                &cell,
-                Gatherer::new(|_| {}),
-                self.waiting(),
-                &mut NoInput,
-            )
-            .await;
-        if let Err(error) = ending
-            && let Target::Backlog(backlog) = &mut *self.events()
-        {
-            backlog.notes.push(format!(
-                "evcxr's start-up configuration failed:\n{}\n",
-                error.traceback.join("\n")
-            ));
-        }
-    }
-
-    async fn start_runtime(
-        &self,
-        executable: PathBuf,
-        support: &Support,
-    ) -> Result<Runtime, String> {
-        let mut command = Command::new(executable);
-        command.arg("runtime");
-        if compiler::folder::has_hidden_std() {
-            command.env_remove(compiler::folder::STD_SOURCE);
-        }
-        if let Some(carrier) = &self.shared.carrier {
-            command.env(chorus::wire::CARRIER, carrier);
-        }
-        command.envs(self.environment().iter());
-        let Checkpoints { on, limit } = self.checkpoints();
-        let mut config = runtime::Config::new(command, support.library.clone());
-        config.preload = vec![support.std.clone()];
-        config.checkpoint = on;
-        config.checkpoint_limit = limit;
-        let (runtime, events) = Runtime::start(config)
-            .await
-            .map_err(|error| error.to_string())?;
-        tokio::spawn(self.clone().pump(events));
-        Ok(runtime)
-    }
-
-    /// Takes the runtime's events to whoever they are for.
-    async fn pump(self, mut events: mpsc::UnboundedReceiver<Event>) {
-        while let Some(event) = events.recv().await {
-            let mut target = self.events();
-            match &mut *target {
-                // A cell that has gone left its place to the backlog.
-                Target::Cell(cell) => drop(cell.send(event)),
-                Target::Backlog(backlog) => match event {
-                    Event::Output { stream, bytes } => backlog.add(stream, &bytes),
-                    Event::Lost { cause, restored } => {
-                        backlog.notes.push(failure::lost(&cause, &restored));
-                        if !restored.variables {
-                            self.note_lost_variables();
-                        }
-                    }
-                    Event::Input { .. } => {
-                        drop(target);
-                        if let Some(Ok(ready)) = &*self.shared.ready.borrow() {
-                            ready.runtime.input(None);
-                        }
-                    }
-                    Event::Started { .. }
-                    | Event::Result { .. }
-                    | Event::Spent { .. }
-                    | Event::Finished { .. }
-                    | Event::Called { .. } => {}
+        let submitted = self.submit(&cell, |_| {});
+        async move {
+            let failed = match submitted {
+                Ok(submitted) => match submitted.done.await {
+                    Ok(Outcome::Failed { error, .. }) => error,
+                    _ => return,
                 },
-            }
+                Err(error) => error,
+            };
+            let note = format!(
+                "evcxr's start-up configuration failed:\n{}\n",
+                failed.traceback.join("\n")
+            );
+            self.order(Order::Note(note));
         }
     }
 
-    fn events(&self) -> MutexGuard<'_, Target> {
-        self.shared
-            .events
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn order(&self, order: Order) {
+        // The task ends with the kernel.
+        let _ = self.orders.send(order);
     }
 
-    fn environment(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
-        self.shared
-            .environment
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn namespace(&self) -> MutexGuard<'_, Namespace> {
-        self.shared
-            .namespace
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Says which lineage the runtime has now.
-    fn set_lineage(&self, lineage: String) {
-        *self.namespace() = Namespace {
-            lineage,
-            ahead: None,
-            has_lost_variables: false,
-        };
-    }
-
-    fn note_lost_variables(&self) {
-        self.namespace().has_lost_variables = true;
-    }
-
-    fn has_lost_variables(&self) -> bool {
-        self.namespace().has_lost_variables
-    }
-
-    fn look_ahead(&self, lineage: &str) {
-        self.namespace().ahead = Some(lineage.to_owned());
-    }
-
-    /// Does something with the lineages in the namespace's own. It may block.
-    async fn with_lineages<T: Send + 'static>(
+    /// Submits a cell, and before it what its `:load_config` asks for.
+    fn submit(
         &self,
-        lineages: Lineages,
-        work: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
-    ) -> Result<T, compiler::Failure> {
-        let evaluator = self.clone();
-        let done = blocking(move || {
-            let before = evaluator.namespace().clone();
-            let mut lineage = before.lineage.clone();
-            if before.has_lost_variables {
-                lineage = lineages.without(&lineage, None)?;
-                let mut namespace = evaluator.namespace();
-                // A cell may have ended meanwhile.
-                if *namespace == before {
-                    namespace.lineage.clone_from(&lineage);
-                    namespace.has_lost_variables = false;
+        cell: &Cell,
+        emit: impl FnMut(Output) + Send + 'static,
+    ) -> Result<Submission, ErrorInfo> {
+        let configuration = lineages::configuration(&cell.code)
+            .map_err(|error| crate::failure::compile(compiler::Failure::Refused(error)))?;
+        let (question, questions) = mpsc::unbounded_channel();
+        let (compiled, is_compiled) = oneshot::channel();
+        let (done, is_done) = oneshot::channel();
+        let reader = Arc::new(Mutex::new(Reader {
+            emit: Box::new(emit),
+            questions: question,
+            compiled: Some(compiled),
+            left: configuration.len() + 1,
+            done: Some(done),
+        }));
+        let configuration = configuration.into_iter();
+        let sources = configuration.map(|code| Source { code, shown: None });
+        let own = Source {
+            code: cell.code.clone(),
+            shown: cell.shown.clone(),
+        };
+        let cells = sources.chain([own]).map(|source| Submitted {
+            source,
+            count: cell.count,
+            reader: Arc::clone(&reader),
+        });
+        let cells = cells.collect();
+        let submission = self.shared.submissions.fetch_add(1, Ordering::Relaxed);
+        self.order(Order::Evaluate { submission, cells });
+        Ok(Submission {
+            number: submission,
+            questions,
+            compiled: is_compiled,
+            done: is_done,
+        })
+    }
+
+    /// Evaluates a cell. All of its output has been emitted when this returns. It takes what it sees out of `interrupts`.
+    pub(crate) async fn evaluate(
+        &self,
+        cell: &Cell,
+        emit: impl FnMut(Output) + Send + 'static,
+        ask: &mut impl Ask,
+        interrupts: &mut Interrupts,
+    ) -> Result<Evaluated, ErrorInfo> {
+        let Submission {
+            number: submission,
+            mut questions,
+            mut compiled,
+            mut done,
+        } = self.submit(cell, emit)?;
+        let mut waiting = Waiting::new(Arc::clone(&self.shared.compiler));
+        let mut waits = true;
+        let give_up = || self.order(Order::GiveUp { submission });
+        let outcome = loop {
+            tokio::select! {
+                outcome = &mut done => break outcome,
+                Some(question) = questions.recv() => {
+                    let Question { prompt, password, mut answer } = question;
+                    let asked = tokio::select! {
+                        line = ask.ask(prompt, password) => Some(line),
+                        () = answer.closed() => None,
+                        _ = interrupts.changed() => {
+                            give_up();
+                            None
+                        }
+                    };
+                    if let Some(line) = asked {
+                        // The cell may have ended.
+                        let _ = answer.send(line);
+                    }
+                }
+                _ = interrupts.changed() => give_up(),
+                _ = &mut compiled, if waits => waits = false,
+                activity = waiting.activity(), if waits => {
+                    self.order(Order::Status { submission, activity });
                 }
             }
-            work(&lineages, &lineage)
-        });
-        done.await
-            .unwrap_or_else(|error| Err(compiler::Failure::Panicked(error)))
+        };
+        match outcome {
+            Ok(Outcome::Evaluated { value, times }) => Ok(Evaluated {
+                value,
+                times: Times {
+                    compile: times.compile,
+                    wall: times.wall,
+                    cpu: times.cpu,
+                },
+            }),
+            Ok(Outcome::Failed { error, .. }) => Err(error),
+            Ok(_) => Err(interrupted_early(Subject::Cell)),
+            Err(_) => Err(not_ready(Subject::Cell, "the evaluator has gone")),
+        }
     }
 
     /// Asks about the namespace as it is to be after the cell that runs; `None` if the compiler can't answer.
@@ -347,12 +313,14 @@ impl Evaluator {
         &self,
         question: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
     ) -> Option<T> {
-        let lineages = self.ready().await.ok()?.lineages;
-        let ahead = self.namespace().ahead.clone();
-        let asked = self.with_lineages(lineages, move |lineages, lineage| {
-            question(lineages, ahead.as_deref().unwrap_or(lineage))
-        });
-        asked.await.ok()
+        let lineages = self.shared.lineages().await.ok()?;
+        let lineage = {
+            let namespace = lock(&self.shared.namespace);
+            let ahead = namespace.ahead.as_ref();
+            ahead.unwrap_or(&namespace.lineage).clone()
+        };
+        let answered = blocking(move || question(&lineages, &lineage)).await;
+        answered.ok()?.ok()
     }
 
     /// Suggestions for the byte `position` of `code`; `None` if the compiler can't answer.
@@ -389,68 +357,9 @@ impl Evaluator {
         compiler.is_some_and(|compiler| compiler.completes())
     }
 
-    async fn ready(&self) -> Result<Ready, String> {
-        let mut ready = self.shared.ready.subscribe();
-        match ready.wait_for(Option::is_some).await {
-            Ok(outcome) => outcome
-                .clone()
-                .unwrap_or_else(|| Err("the evaluator is not ready".to_owned())),
-            Err(_) => Err("the evaluator has gone".to_owned()),
-        }
-    }
-
     /// Ends the cell that is evaluated, and those that wait for their turn.
     pub(crate) fn interrupt(&self) {
         self.shared.interrupts.send_modify(|count| *count += 1);
-    }
-
-    pub(crate) fn checkpoints(&self) -> Checkpoints {
-        *self
-            .shared
-            .checkpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Switches checkpoints, from the next cell on.
-    pub(crate) async fn set_checkpoints(&self, on: bool) -> Result<(), String> {
-        let ready = self.ready().await?;
-        let mut checkpoints = self
-            .shared
-            .checkpoints
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        checkpoints.on = on;
-        ready.runtime.set_checkpoint(on, checkpoints.limit);
-        Ok(())
-    }
-
-    /// Ends the runtime with all that user code has started.
-    pub(crate) async fn shutdown(&self) {
-        self.interrupt();
-        if let Some(Ok(ready)) = self.shared.ready.borrow().clone() {
-            ready.runtime.shutdown().await;
-        }
-    }
-
-    /// Where a panic and its frames are in the cells.
-    async fn places(&self, lineages: &Lineages, panic: runtime::Panic) -> Places {
-        let lineages = lineages.clone();
-        let found = blocking(move || Places {
-            panic: panic
-                .location
-                .and_then(|location| lineages.locate(&location.file, location.line)),
-            frames: panic
-                .frames
-                .iter()
-                .map(|frame| {
-                    let location = frame.location.as_ref()?;
-                    let from = location.file.rfind("chorus-").unwrap_or(0);
-                    lineages.locate(&location.file[from..], location.line)
-                })
-                .collect(),
-        });
-        found.await.unwrap_or_default()
     }
 
     /// The interrupts from now on.
@@ -458,82 +367,125 @@ impl Evaluator {
         self.shared.interrupts.subscribe()
     }
 
-    /// Evaluates a cell. All of its output has been emitted when this returns. It takes what it sees out of `interrupts`.
-    pub(crate) async fn evaluate(
-        &self,
-        cell: &Cell,
-        emit: impl FnMut(Output) + Send + 'static,
-        ask: &mut impl Ask,
-        interrupts: &mut Interrupts,
-    ) -> Result<Evaluated, ErrorInfo> {
-        let prepared = async {
-            let turn = self.shared.turn.lock().await;
-            (turn, self.ready().await)
-        };
-        let mut prepared = std::pin::pin!(prepared);
-        let mut gatherer = Gatherer::new(emit);
-        let mut waiting = self.waiting();
-        let (_turn, ready) = loop {
-            tokio::select! {
-                prepared = &mut prepared => break prepared,
-                _ = interrupts.changed() => {
-                    gatherer.finish(false);
-                    return Err(failure::interrupted_early());
+    pub(crate) fn checkpoints(&self) -> Checkpoints {
+        self.shared.checkpoints()
+    }
+
+    /// Switches checkpoints, from the next cell on.
+    pub(crate) async fn set_checkpoints(&self, on: bool) -> Result<(), String> {
+        self.shared.lineages().await?;
+        let mut checkpoints = lock(&self.shared.checkpoints);
+        checkpoints.on = on;
+        // One that starts later asks what is set then.
+        if let Some(runtime) = &*lock(&self.shared.runtime) {
+            runtime.set_checkpoint(on, checkpoints.limit);
+        }
+        Ok(())
+    }
+
+    /// Ends the runtime with all that user code has started.
+    pub(crate) async fn shutdown(&self) {
+        self.interrupt();
+        let (done, is_done) = oneshot::channel();
+        self.order(Order::Shutdown(done));
+        // The task may have ended already.
+        let _ = is_done.await;
+    }
+}
+
+/// Cells that were submitted together.
+struct Submission {
+    number: u64,
+    questions: mpsc::UnboundedReceiver<Question>,
+    compiled: oneshot::Receiver<()>,
+    done: oneshot::Receiver<Outcome>,
+}
+
+/// Opens the compiler.
+async fn open(shared: Arc<Shared>, executable: PathBuf, folder: PathBuf) {
+    let (working, _) = std::sync::mpsc::channel();
+    let options = compile_service::options(executable);
+    let opened = {
+        let folder = folder.clone();
+        blocking(move || Thread::start(&options, folder, working)).await
+    };
+    let opened = opened.and_then(|opened| opened.map_err(|error| error.to_string()));
+    let lineages = opened.map(|(thread, base)| {
+        let compiler: Arc<dyn Compiler> = Arc::new(thread);
+        let _ = shared.compiler.set(Arc::clone(&compiler));
+        Lineages::new(Owner::Notebook, base, compiler, Some(&folder))
+    });
+    if let Err(message) = &lineages {
+        tracing::error!("{message}");
+    }
+    shared.ready.send_replace(Some(lineages));
+}
+
+/// Runs the executor.
+async fn drive(
+    host: NotebookHost,
+    shared: Arc<Shared>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+) {
+    let mut driver = Driver::new(Executor::new(Config::notebook()), host);
+    let mut works = 0;
+    // The works of the submissions that may still be given up, oldest first.
+    let mut submissions: BTreeMap<u64, Vec<WorkId>> = BTreeMap::new();
+    driver.send(Event::Start);
+    let done = loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                None => break None,
+                Some(Order::Shutdown(done)) => break Some(done),
+                Some(Order::Note(text)) => driver.host().note(text),
+                Some(Order::Evaluate { submission, cells }) => {
+                    let host = driver.host();
+                    submissions.retain(|_, works| works.iter().any(|work| host.has(*work)));
+                    let group: Arc<str> = submission.to_string().into();
+                    let mut ids = Vec::new();
+                    let mut submitted = Vec::new();
+                    for cell in cells {
+                        works += 1;
+                        let id = WorkId(works);
+                        ids.push(id);
+                        submitted.push(Work {
+                            id,
+                            kind: WorkKind::Snippet {
+                                source: cell.source.code.clone(),
+                                exchanges: false,
+                            },
+                            group: Some(Arc::clone(&group)),
+                            stop_on_error: true,
+                        });
+                        host.cells.insert(id, cell);
+                    }
+                    submissions.insert(submission, ids);
+                    driver.send(Event::Submit(submitted));
                 }
-                activity = waiting.activity() => gatherer.compile_status(Some(activity)),
-            }
-        };
-        let ready = match ready {
-            Ok(ready) => ready,
-            Err(message) => {
-                gatherer.finish(false);
-                return Err(failure::not_ready(&message));
-            }
-        };
-        self.course(ready, interrupts, cell, gatherer, waiting, ask)
-            .await
-    }
-
-    fn waiting(&self) -> Waiting {
-        Waiting::new(Arc::clone(&self.shared.compiler))
-    }
-
-    /// Evaluates a cell whose turn it is.
-    async fn course(
-        &self,
-        ready: Ready,
-        interrupts: &mut Interrupts,
-        cell: &Cell,
-        mut gatherer: Gatherer,
-        waiting: Waiting,
-        ask: &mut impl Ask,
-    ) -> Result<Evaluated, ErrorInfo> {
-        let (sender, events) = mpsc::unbounded_channel();
-        let backlog = match std::mem::replace(&mut *self.events(), Target::Cell(sender)) {
-            Target::Backlog(backlog) => backlog,
-            Target::Cell(_) => Backlog::default(),
-        };
-        backlog.pass_on(&mut gatherer);
-        let mut course = Course {
-            evaluator: self,
-            ready,
-            cell,
-            events,
-            interrupts,
-            gatherer,
-            waiting,
-            times: Times::default(),
-            ends_in_expression: false,
-        };
-        let outcome = course.follow(ask).await;
-
-        *self.events() = Target::Backlog(Backlog::default());
-        course.take_in_the_rest();
-        let times = course.times;
-        let value = course
-            .gatherer
-            .finish(outcome.is_ok() && course.ends_in_expression);
-        outcome.map(|()| Evaluated { value, times })
+                Some(Order::Status { submission, activity }) => {
+                    for id in submissions.get(&submission).into_iter().flatten() {
+                        let activity = activity.clone();
+                        driver.send(Event::CompileStatus { id: *id, activity });
+                    }
+                }
+                Some(Order::GiveUp { submission }) => {
+                    for id in submissions.get(&submission).cloned().unwrap_or_default().into_iter().rev() {
+                        driver.send(Event::Abort { id, running: true });
+                    }
+                }
+            },
+            happening = driver.next() => driver.handle(happening),
+        }
+        let lineage = host::inward(driver.executor().lineage());
+        let mut namespace = lock(&shared.namespace);
+        if namespace.lineage != lineage {
+            namespace.lineage = lineage.to_owned();
+        }
+    };
+    driver.shutdown().await;
+    if let Some(done) = done {
+        // Who waited may have gone.
+        let _ = done.send(());
     }
 }
 
@@ -544,4 +496,18 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(work)
         .await
         .map_err(|error| error.to_string())
+}
+
+impl NotebookHost {
+    fn has(&self, id: WorkId) -> bool {
+        self.cells.contains_key(&id)
+    }
+
+    /// Has the next cell say something first.
+    fn note(&mut self, text: String) {
+        self.notes.push(Output::Stream(Stream {
+            name: StreamName::Stderr,
+            text,
+        }));
+    }
 }

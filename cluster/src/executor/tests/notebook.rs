@@ -110,6 +110,7 @@ fn restarting(libraries: bool) -> Compiled {
         preload: Vec::new(),
     });
     Compiled {
+        undone: None,
         restart: Some(Restart {
             libraries,
             lineage: named("empty"),
