@@ -94,7 +94,7 @@ pub enum VariablesLost {
     Ask,
 }
 
-/// Names a piece of work. Each is larger than those submitted before it.
+/// Names a piece of work. Each is larger than 0 and than those submitted before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WorkId(pub u64);
 

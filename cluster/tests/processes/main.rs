@@ -7,6 +7,7 @@
 
 mod calls;
 mod client;
+mod executor;
 mod launching;
 mod running;
 

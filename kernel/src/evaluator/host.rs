@@ -64,6 +64,8 @@ pub(super) struct NotebookHost {
     /// What the next cell shows first.
     pub(super) notes: Vec<Output>,
     last: Last,
+    /// What the runtime loads, if a toolchain was chosen.
+    libraries: Option<Libraries>,
 }
 
 impl NotebookHost {
@@ -76,6 +78,7 @@ impl NotebookHost {
             backlog: Backlog::default(),
             notes: Vec::new(),
             last: Last::default(),
+            libraries: None,
         }
     }
 
@@ -99,16 +102,18 @@ impl Host for NotebookHost {
         start: StartRuntime,
     ) -> impl Future<Output = Result<Started, ErrorInfo>> + Send + 'static {
         let (shared, command) = (Arc::clone(&self.shared), self.runtime_command());
+        // Closures of programs run on engines only.
+        if let StartRuntime::Namespace {
+            libraries: Some(chosen),
+        } = start
+        {
+            self.libraries = Some(chosen);
+        }
+        let chosen = self.libraries.clone();
         async move {
             let not_ready = |reason: String| cluster::failure::not_ready(Subject::Cell, &reason);
             let lineages = shared.lineages().await.map_err(not_ready)?;
-            let libraries = match start {
-                StartRuntime::Namespace { libraries } => libraries,
-                // Closures of programs run on engines only.
-                StartRuntime::Program { .. } => None,
-            };
-            let support = lineages.support();
-            let libraries = libraries.unwrap_or_else(|| libraries_of(support));
+            let libraries = chosen.unwrap_or_else(|| libraries_of(lineages.support()));
             let Checkpoints { on, limit } = shared.checkpoints();
             let mut config = runtime::Config::new(command, libraries.support);
             config.preload = libraries.preload;

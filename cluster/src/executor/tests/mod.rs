@@ -12,7 +12,8 @@ use runtime::{Outcome as RunOutcome, Panic, Restored, RunId, Stream, WhyNot};
 
 use super::*;
 use crate::compile::Artifact;
-use crate::failure::{SourceLocation, plain};
+use crate::connection::Libraries;
+use crate::failure::{PanicLocations, SourceLocation, plain};
 use crate::output::text_bundle;
 
 /// An executor with a clock that its test sets.

@@ -227,7 +227,7 @@ impl World {
     }
 
     fn finish_call(&mut self, id: RunId, how: u8) {
-        let restored = restored(how % 8 != 0);
+        let restored = restored(!how.is_multiple_of(8));
         let outcome = match how % 8 {
             0 | 1 => {
                 self.lose(restored.variables);

@@ -552,6 +552,14 @@ fn a_shutdown_ends_everything_at_once() {
     assert_eq!(effects[0], "cancel compile 1");
     assert!(effects[1].contains("before it ran"));
     assert_eq!(engine().on(Event::Shutdown), ["shutdown"]);
+    // While the namespace is emptied.
+    let mut bench = engine();
+    bench.submit(vec![work(1, WorkKind::Clear), snippet(2, "a")]);
+    assert!(bench.interrupt().is_empty());
+    assert_eq!(
+        bench.on(Event::Shutdown),
+        ["finished 1: aborted", "finished 2: aborted", "shutdown"]
+    );
 }
 
 #[test]
