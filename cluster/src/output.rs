@@ -4,11 +4,7 @@
 //! content, a line `EVCXR_END_CONTENT`. Blocks that follow each other are representations of one thing as long as their
 //! types differ. A block that never ends was text.
 //!
-//! [`OutputBuffer`] does this without a clock; [`Gatherer`] gives it one.
-
-mod gatherer;
-
-pub use gatherer::Gatherer;
+//! [`OutputBuffer`] does this, without a clock.
 
 use protocol::message::MimeBundle;
 use protocol::message::iopub::{

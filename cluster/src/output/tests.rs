@@ -2,19 +2,17 @@
 
 use super::*;
 use proptest::prelude::*;
-use std::sync::{Arc, Mutex};
 
 /// What comes out when `pieces` are written to stdout one after another, streams joined.
 fn gather(pieces: &[&[u8]], ends_in_expression: bool) -> (Vec<Output>, Option<MimeBundle>) {
-    let out = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&out);
-    let mut gatherer = Gatherer::new(move |output| sink.lock().unwrap().push(output));
+    let now = Instant::now();
+    let mut buffer = OutputBuffer::default();
     for piece in pieces {
-        gatherer.bytes(Stream::Stdout, piece);
+        buffer.bytes(now, Stream::Stdout, piece);
     }
-    let result = gatherer.finish(ends_in_expression);
+    let result = buffer.finish(now, ends_in_expression);
     let mut joined: Vec<Output> = Vec::new();
-    for output in out.lock().unwrap().drain(..) {
+    for output in buffer.take() {
         match (joined.last_mut(), output) {
             (Some(Output::Stream(last)), Output::Stream(next)) if last.name == next.name => {
                 last.text.push_str(&next.text);
@@ -47,22 +45,21 @@ const PLAIN: &str = "EVCXR_BEGIN_CONTENT text/plain\nx\nEVCXR_END_CONTENT\n";
 
 #[test]
 fn what_is_waited_for_is_told_once_and_ends_before_output() {
-    let out = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&out);
-    let mut gatherer = Gatherer::new(move |output| sink.lock().unwrap().push(output));
+    let now = Instant::now();
+    let mut buffer = OutputBuffer::default();
     let status = |activity: Option<&str>| {
         let activity = activity.map(str::to_owned);
         Output::CompileStatus(CompileStatus { activity })
     };
-    gatherer.compile_status(None);
+    buffer.compile_status(None);
     for activity in ["a", "a", "b"] {
-        gatherer.compile_status(Some(activity.to_owned()));
+        buffer.compile_status(Some(activity.to_owned()));
     }
-    gatherer.note("text".to_owned());
-    gatherer.send();
-    gatherer.compile_status(None);
-    gatherer.compile_status(Some("c".to_owned()));
-    gatherer.finish(false);
+    buffer.note(now, "text".to_owned());
+    buffer.flush(now);
+    buffer.compile_status(None);
+    buffer.compile_status(Some("c".to_owned()));
+    buffer.finish(now, false);
     let text = Output::Stream(StreamContent {
         name: StreamName::Stderr,
         text: "text".to_owned(),
@@ -75,7 +72,7 @@ fn what_is_waited_for_is_told_once_and_ends_before_output() {
         status(Some("c")),
         status(None),
     ];
-    assert_eq!(*out.lock().unwrap(), expected);
+    assert_eq!(buffer.take(), expected);
 }
 
 #[test]
@@ -145,27 +142,27 @@ fn clearing() {
 
 #[test]
 fn what_waits_is_due_soon() {
-    let out = Arc::new(Mutex::new(Vec::new()));
-    let sink = Arc::clone(&out);
-    let mut gatherer = Gatherer::new(move |output| sink.lock().unwrap().push(output));
-    assert_eq!(gatherer.deadline(), None);
-    gatherer.bytes(Stream::Stdout, b"How");
-    let first = gatherer.deadline().unwrap();
-    assert!(first <= Instant::now() + FIRST);
-    gatherer.bytes(Stream::Stderr, b"!");
-    assert_eq!(gatherer.deadline(), Some(first));
-    gatherer.send();
-    assert_eq!(out.lock().unwrap().len(), 2);
-    assert_eq!(gatherer.deadline(), None);
-    gatherer.bytes(Stream::Stdout, b"more");
-    let second = gatherer.deadline().unwrap();
-    assert!(second > first && second <= Instant::now() + GATHER);
-    gatherer.bytes(Stream::Stdout, b"\n");
-    gatherer.bytes(Stream::Stdout, PLAIN.as_bytes());
-    assert!(gatherer.deadline().is_some());
-    gatherer.send();
-    assert!(matches!(out.lock().unwrap()[..], [.., Output::Display(_)]));
-    assert_eq!(gatherer.deadline(), None);
+    let now = Instant::now();
+    let mut buffer = OutputBuffer::default();
+    assert_eq!(buffer.deadline(), None);
+    buffer.bytes(now, Stream::Stdout, b"How");
+    let first = buffer.deadline().unwrap();
+    assert!(first <= now + FIRST);
+    buffer.bytes(now, Stream::Stderr, b"!");
+    assert_eq!(buffer.deadline(), Some(first));
+    buffer.flush(first);
+    assert_eq!(buffer.take().len(), 2);
+    assert_eq!(buffer.deadline(), None);
+    let later = first + FIRST;
+    buffer.bytes(later, Stream::Stdout, b"more");
+    let second = buffer.deadline().unwrap();
+    assert!(second > first && second <= later + GATHER);
+    buffer.bytes(later, Stream::Stdout, b"\n");
+    buffer.bytes(later, Stream::Stdout, PLAIN.as_bytes());
+    assert!(buffer.deadline().is_some());
+    buffer.flush(second);
+    assert!(matches!(buffer.take()[..], [.., Output::Display(_)]));
+    assert_eq!(buffer.deadline(), None);
 }
 
 proptest! {
