@@ -38,8 +38,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use store::Store;
 pub use store::{Next, Owner};
+use store::{Record, Store};
 pub use thread::{Compiler, Thread};
 pub use ticket::Ticket;
 
@@ -509,6 +509,13 @@ impl Lineages {
             ..
         } = request;
         let bare = normalised(code);
+        if bare.is_empty() {
+            return Ok(Fresh {
+                record: Record::of_nothing(lineage),
+                made: None,
+                support: None,
+            });
+        }
         let known = self
             .store()
             .record(lineage, bare, owner.of(bare), environment);

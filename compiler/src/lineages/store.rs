@@ -48,6 +48,25 @@ pub(crate) struct Record {
     pub(crate) inputs: Inputs,
 }
 
+impl Record {
+    /// Of an empty snippet.
+    pub(crate) fn of_nothing(lineage: &str) -> Record {
+        Record {
+            lineage: lineage.to_owned(),
+            source: String::new(),
+            owner: Owner::Engine,
+            artifact: None,
+            next: [lineage; 3].map(str::to_owned).into(),
+            shown: BTreeMap::new(),
+            ends_in_expression: false,
+            lost: Vec::new(),
+            restarts: false,
+            reads: false,
+            inputs: Inputs::default(),
+        }
+    }
+}
+
 /// Whose namespace a snippet is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Owner {
