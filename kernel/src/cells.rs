@@ -4,6 +4,7 @@ use crate::carrier::{Door, Programs};
 use crate::engines::{self, Engines};
 use crate::evaluator::{Ask, Cell, Evaluator, Interrupts};
 use crate::kernel::lock;
+use cluster::Lineage;
 use cluster::failure::{Subject, interrupted_early, not_ready};
 use cluster::output::Output;
 use compiler::{Completeness, completeness};
@@ -96,6 +97,12 @@ impl Cells {
         drop(programs);
         *lock(&self.names) = magics.engine_names().map(str::to_owned).collect();
         outcome.map_err(error_info)
+    }
+
+    /// The compile-time state of an engine; the notebook's own if none has told one.
+    pub(crate) fn engine_lineage(&self) -> Lineage {
+        let told = self.engines.lineage();
+        told.unwrap_or_else(|| self.evaluator.lineage())
     }
 
     /// The engines there are, also while a cell runs.

@@ -12,10 +12,13 @@ mod words;
 
 pub(crate) use shared::Shared;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use chorus::controller::{Connection, Error, Lost};
+use chorus::controller::{Connection, Error, Lost, Said};
+use cluster::Lineage;
 use cluster::launcher::{self, Host, Lifetime, Options, State};
 use cluster::profile::{self, Profile};
 use magics::options::Signal;
@@ -25,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use crate::compile_service;
+use crate::kernel::lock;
 
 /// Names the profile whose cluster is used, in place of the default one.
 const PROFILE: &str = "CHORUS_PROFILE";
@@ -45,23 +49,34 @@ pub(crate) struct Engines {
     place: Option<Place>,
     attached: Option<Attached>,
     known: watch::Sender<Option<Connection>>,
+    lineages: Arc<Mutex<BTreeMap<EngineId, Lineage>>>,
     /// The requests of the last snippet.
     last: Vec<String>,
 }
 
 /// The engines that are known, for whoever must not wait: completion, while a cell runs.
 #[derive(Clone, Debug)]
-pub(crate) struct Known(watch::Receiver<Option<Connection>>);
+pub(crate) struct Known {
+    connection: watch::Receiver<Option<Connection>>,
+    lineages: Arc<Mutex<BTreeMap<EngineId, Lineage>>>,
+}
 
 impl Known {
     /// The engines there are, ascending; `None` if the notebook uses no cluster, or has not asked for one yet.
     pub(crate) fn ids(&self) -> Option<Vec<EngineId>> {
-        let connection = self.0.borrow();
+        let connection = self.connection.borrow();
         let connection = connection.as_ref()?;
         if connection.lost().is_some() {
             return None;
         }
         Some(ids(connection))
+    }
+
+    /// The compile-time state of the first engine that has told one.
+    pub(crate) fn lineage(&self) -> Option<Lineage> {
+        let ids = self.ids()?;
+        let lineages = lock(&self.lineages);
+        ids.iter().find_map(|id| lineages.get(id)).cloned()
     }
 }
 
@@ -153,12 +168,16 @@ impl Engines {
             attached: None,
             last: Vec::new(),
             known: watch::Sender::new(None),
+            lineages: Arc::default(),
         }
     }
 
     /// The engines that are known, now and later.
     pub(crate) fn known(&self) -> Known {
-        Known(self.known.subscribe())
+        Known {
+            connection: self.known.subscribe(),
+            lineages: Arc::clone(&self.lineages),
+        }
     }
 
     /// Ends the notebook's own cluster, if it has one, and leaves others alone.
@@ -184,6 +203,7 @@ impl Engines {
 
     fn detach(&mut self) -> Option<Attached> {
         self.known.send_replace(None);
+        lock(&self.lineages).clear();
         self.attached.take()
     }
 
@@ -319,6 +339,7 @@ impl magics::Engines for Engines {
         code: &magics::cell::Code,
         how: How,
     ) -> Result<Run, Failure> {
+        let lineages = Arc::clone(&self.lineages);
         let connection = &self.there().await?.connection;
         let (sender, events) = mpsc::unbounded_channel();
         let ids = connection
@@ -327,6 +348,9 @@ impl magics::Engines for Engines {
                 &code.source(),
                 how.silent,
                 move |engine, said| {
+                    if let Said::Lineage(lineage) = &said {
+                        lock(&lineages).insert(EngineId(engine.0), Lineage(lineage.clone()));
+                    }
                     if let Some(event) = words::event(said) {
                         // Who does not listen does not want to know.
                         let _ = sender.send((EngineId(engine.0), event));

@@ -31,6 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
                     result.execution_count, result.data["text/plain"]
                 );
             }
+            Said::Lineage(_) => {}
             Said::Output(other) => println!("[{engine}] {other:?}"),
             Said::Ended(Ending::Failed(error)) => {
                 println!("[{engine}] {}: {}", error.ename, error.evalue);

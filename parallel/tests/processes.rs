@@ -69,6 +69,7 @@ async fn all(mut sayings: Saying) -> BTreeMap<EngineId, Told> {
                 told.result = result.data["text/plain"].as_str().map(str::to_owned);
             }
             Said::Output(_) => {}
+            Said::Lineage(_) => {}
             Said::Ended(ending) => told.ending = Some(ending),
         }
     }

@@ -107,6 +107,16 @@ def test_experimental_types_say_what_each_match_is(kernel: Kernel) -> None:
     assert kinds["age_in"].lower() in ("method", "function")
 
 
+@pytest.mark.parametrize("code, name, told", [
+    ("ad", "ada", "ada: Person"), ("measured_le", "measured_lengths", "measured_lengths: Vec<f64>"),
+    ("double_", "double_it", "pub fn double_it(n: i32) -> i32"), ("Pers", "Person", "pub struct Person"), ("FIR", "FIRST", "pub const FIRST: i32 = 0"),
+])
+def test_names_are_told_with_their_types(kernel: Kernel, code: str, name: str, told: str) -> None:
+    types = complete(kernel, code)["metadata"]["_jupyter_types_experimental"]
+    signatures = {t["text"].split("(")[0]: t["signature"] for t in types}
+    assert signatures[name] == told, signatures
+
+
 def test_nothing_found_is_an_empty_list(kernel: Kernel) -> None:
     assert complete(kernel, "zzz_nothing_begins_so")["matches"] == []
 

@@ -290,6 +290,24 @@ def test_completion(kernel: Kernel, marked: str, wanted: list[str]) -> None:
     assert set(wanted) <= set(offered), offered
 
 
+@pytest.mark.parametrize("marked, wanted", [
+    ("%px far_away.|", ["title", "age_in"]), ("%%px\nlet n = far_away.ti|", ["title"]), ("%px far_away.title.to_upp|", ["to_uppercase"]),
+    ("%%px\nfar_away.age_in(1).checked_a|", ["checked_add"]),
+])
+def test_members_of_engines_variables(kernel: Kernel, marked: str, wanted: list[str]) -> None:
+    kernel.run("%%px\npub struct Far { pub title: String }\nimpl Far {\n    /// How old it is then.\n    pub fn age_in(&self, year: u32) -> u32 { year }\n}\n"
+               'let far_away = Far { title: "x".into() };').expect_ok()
+    offered = [word.split("(")[0] for word in complete(kernel, marked)]
+    assert set(wanted) <= set(offered), offered
+
+
+def test_help_on_what_engines_have(kernel: Kernel) -> None:
+    kernel.run("%%px\n/// What engines do.\npub fn engines_do_it(n: i32) -> i32 { n }").expect_ok()
+    code = "%px engines_do_it(1)"
+    reply = kernel.request("inspect_request", {"code": code, "cursor_pos": code.index("(") - 2, "detail_level": 0}).content
+    assert reply["found"] and "What engines do." in reply["data"]["text/plain"], reply
+
+
 def test_names_of_engines_are_not_offered_in_the_notebook(kernel: Kernel) -> None:
     kernel.run("%px let only_on_engines = 1;").expect_ok()
     assert complete(kernel, "only_on_eng|") == []

@@ -18,6 +18,7 @@ use super::line::attempt;
 use super::requests::{Execute, Kind, Request};
 use super::runtimes::RuntimeStarter;
 use super::{Command, Config, Job, Shared, call};
+use crate::Lineage;
 use crate::connection::EngineFile;
 use crate::executor::{
     self, AHEAD, CallReport, CompileRequest, Compiled, Driver, Ending, Event, Executor, Host,
@@ -214,7 +215,7 @@ impl Host for Worker {
         }
     }
 
-    fn finished(&mut self, id: WorkId, outcome: Outcome) {
+    fn finished(&mut self, id: WorkId, outcome: Outcome, lineage: &Lineage) {
         let Some(Request { job, kind, started }) = self.requests.remove(&id) else {
             return;
         };
@@ -242,7 +243,9 @@ impl Host for Worker {
         };
         if !content.is_null() {
             let started = started.unwrap_or_else(jiff::Timestamp::now);
-            self.reply_with(&job, content, started, Map::new(), buffers);
+            // A notebook completes names of the namespace with it.
+            let extra = Map::from_iter([("lineage".to_owned(), json!(lineage))]);
+            self.reply_with(&job, content, started, extra, buffers);
         }
         self.status(&job.message, ExecutionState::Idle);
     }

@@ -16,6 +16,7 @@ use super::{
     CompileRequest, Compiled, Effect, Ending, Event, Executor, Kept, Outcome, RuntimeId,
     Settlement, StartRuntime, Ticket, WorkId,
 };
+use crate::Lineage;
 use crate::output::Output;
 
 /// A runtime, and what it reports.
@@ -88,8 +89,8 @@ pub trait Host {
     /// See [`Effect::Output`].
     fn output(&mut self, id: Option<WorkId>, output: Output);
 
-    /// See [`Effect::Finished`].
-    fn finished(&mut self, id: WorkId, outcome: Outcome);
+    /// See [`Effect::Finished`]. `lineage` is the namespace's then.
+    fn finished(&mut self, id: WorkId, outcome: Outcome, lineage: &Lineage);
 }
 
 /// Tells what a snippet waits for before it runs.
@@ -334,7 +335,9 @@ impl<H: Host> Driver<H> {
                     self.tell(Event::Kept(kept));
                 }
             }
-            Effect::Finished { id, outcome } => self.host.finished(id, outcome),
+            Effect::Finished { id, outcome } => {
+                self.host.finished(id, outcome, self.executor.lineage());
+            }
             // `shutdown` does it.
             Effect::Shutdown => {}
         }

@@ -147,7 +147,7 @@ impl Host for Notebook {
         });
     }
 
-    fn finished(&mut self, id: WorkId, outcome: Outcome) {
+    fn finished(&mut self, id: WorkId, outcome: Outcome, _lineage: &Lineage) {
         let text = |bundle: MimeBundle| bundle["text/plain"].to_string();
         self.lines.push(match outcome {
             Outcome::Evaluated { value, times } => {

@@ -46,8 +46,8 @@ impl Workshop {
         let mut items: Vec<Completion> = items
             .filter(|item| !item.code.starts_with("chorus_"))
             .map(|item| Completion {
+                label: described(state, &names, &item.code).unwrap_or(item.label),
                 text: item.code,
-                label: item.label,
                 kind: item.kind.to_owned(),
             })
             .collect();
@@ -133,14 +133,60 @@ fn add_names(state: &State, names: &[String], items: &mut Vec<Completion>) {
     };
     let there: HashSet<String> = items.iter().map(name).collect();
     for name in names.iter().filter(|name| !there.contains(*name)) {
-        let (label, kind) = match state.summary.variables.get(name) {
-            Some(variable) => (format!("{name}: {}", variable.kind), "instance"),
-            None => (name.clone(), state.summary.kind_of(name)),
+        let kind = match state.summary.variables.contains_key(name) {
+            true => "instance",
+            false => state.summary.kind_of(name),
         };
         items.push(Completion {
+            label: described(state, names, name).unwrap_or_else(|| name.clone()),
             text: name.clone(),
-            label,
             kind: kind.to_owned(),
         });
+    }
+}
+
+/// One of these names of the namespace with its type or signature, for what completes to `code`.
+fn described(state: &State, names: &[String], code: &str) -> Option<String> {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let name = code.split(|c| !is_word(c)).next()?;
+    names.iter().find(|known| *known == name)?;
+    if let Some(variable) = state.summary.variables.get(name) {
+        return Some(format!("{name}: {}", variable.kind));
+    }
+    let part = state.summary.definitions.get(name)?.first()?;
+    signature(&part.text)
+}
+
+/// An item's first line of code, without its body.
+fn signature(item: &str) -> Option<String> {
+    let mut lines = item.lines().map(str::trim);
+    let line = lines.find(|line| {
+        !(line.is_empty()
+            || line.starts_with("//")
+            || line.starts_with("#[")
+            || line.starts_with("use "))
+    })?;
+    let end = line.find(['{', ';']).unwrap_or(line.len());
+    Some(line[..end].trim_end().to_owned()).filter(|line| !line.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::signature;
+
+    #[test]
+    fn an_item_is_told_without_its_body() {
+        for (item, told) in [
+            (
+                "/// Twice.\n#[inline]\nfn twice(n: i32) -> i32 { 2 * n }",
+                Some("fn twice(n: i32) -> i32"),
+            ),
+            ("struct P;", Some("struct P")),
+            ("const N: usize = 3;", Some("const N: usize = 3")),
+            ("use std::fmt;", None),
+            ("", None),
+        ] {
+            assert_eq!(signature(item).as_deref(), told, "{item}");
+        }
     }
 }

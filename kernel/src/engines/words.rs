@@ -35,6 +35,8 @@ pub(super) fn event(said: Said) -> Option<EngineEvent> {
         Said::Output(Output::CompileStatus(status)) => EngineEvent::Compiling {
             activity: status.activity,
         },
+        // Whoever completes names asks for it elsewhere.
+        Said::Lineage(_) => return None,
         // What an engine showed is among what others did.
         Said::Output(Output::Clear(_)) => return None,
         Said::Ended(Ending::Done) => EngineEvent::Done,

@@ -219,8 +219,8 @@ impl Host for NotebookHost {
         }
     }
 
-    fn finished(&mut self, id: WorkId, outcome: Outcome) {
-        self.shared.look_back();
+    fn finished(&mut self, id: WorkId, outcome: Outcome, lineage: &Lineage) {
+        self.shared.look_back(inward(lineage));
         let Some(cell) = self.cells.remove(&id) else {
             return;
         };
@@ -354,7 +354,7 @@ pub(super) fn inward(lineage: &Lineage) -> &str {
     }
 }
 
-fn outward(lineage: String) -> Lineage {
+pub(super) fn outward(lineage: String) -> Lineage {
     match lineage == ROOT {
         true => Lineage::root(),
         false => Lineage(lineage),

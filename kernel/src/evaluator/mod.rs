@@ -9,6 +9,7 @@ mod local;
 mod waiting;
 
 use crate::compile_service;
+use cluster::Lineage;
 use cluster::executor::{Config, Driver, Event, Executor, Outcome, Work, WorkId, WorkKind};
 use cluster::failure::{Subject, interrupted_early, not_ready};
 use cluster::output::Output;
@@ -122,8 +123,18 @@ impl Shared {
         lock(&self.namespace).ahead = Some(lineage.to_owned());
     }
 
-    fn look_back(&self) {
-        lock(&self.namespace).ahead = None;
+    fn look_back(&self, lineage: &str) {
+        *lock(&self.namespace) = Namespace {
+            lineage: lineage.to_owned(),
+            ahead: None,
+        };
+    }
+
+    fn note_lineage(&self, lineage: &str) {
+        let mut namespace = lock(&self.namespace);
+        if namespace.lineage != lineage {
+            namespace.lineage = lineage.to_owned();
+        }
     }
 }
 
@@ -308,32 +319,53 @@ impl Evaluator {
         }
     }
 
-    /// Asks about the namespace as it is to be after the cell that runs; `None` if the compiler can't answer.
+    /// The namespace's lineage, as it is to be after the cell that runs.
+    pub(crate) fn lineage(&self) -> Lineage {
+        let namespace = lock(&self.shared.namespace);
+        let ahead = namespace.ahead.as_ref();
+        host::outward(ahead.unwrap_or(&namespace.lineage).clone())
+    }
+
+    /// Asks about the namespace; `None` if the compiler can't answer.
     async fn ask<T: Send + 'static>(
         &self,
         question: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
     ) -> Option<T> {
+        self.ask_in(&self.lineage(), question).await
+    }
+
+    async fn ask_in<T: Send + 'static>(
+        &self,
+        lineage: &Lineage,
+        question: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
+    ) -> Option<T> {
         let lineages = self.shared.lineages().await.ok()?;
-        let lineage = {
-            let namespace = lock(&self.shared.namespace);
-            let ahead = namespace.ahead.as_ref();
-            ahead.unwrap_or(&namespace.lineage).clone()
-        };
+        let lineage = host::inward(lineage).to_owned();
         let answered = blocking(move || question(&lineages, &lineage)).await;
         answered.ok()?.ok()
     }
 
-    /// Suggestions for the byte `position` of `code`; `None` if the compiler can't answer.
-    pub(crate) async fn complete(&self, code: String, position: usize) -> Option<Completions> {
-        self.ask(move |lineages, lineage| {
+    /// Suggestions for the byte `position` of `code` in a lineage; `None` if the compiler can't answer.
+    pub(crate) async fn complete(
+        &self,
+        lineage: &Lineage,
+        code: String,
+        position: usize,
+    ) -> Option<Completions> {
+        self.ask_in(lineage, move |lineages, lineage| {
             lineages.complete(lineage, &code, position, &Ticket::default())
         })
         .await
     }
 
-    /// What is known of the name that ends at the byte `position` of `code`.
-    pub(crate) async fn inspect(&self, code: String, position: usize) -> Option<Documentation> {
-        self.ask(move |lineages, lineage| {
+    /// What is known of the name that ends at the byte `position` of `code` in a lineage.
+    pub(crate) async fn inspect(
+        &self,
+        lineage: &Lineage,
+        code: String,
+        position: usize,
+    ) -> Option<Documentation> {
+        self.ask_in(lineage, move |lineages, lineage| {
             lineages.inspect(lineage, &code, position, &Ticket::default())
         })
         .await?
@@ -476,11 +508,7 @@ async fn drive(
             },
             happening = driver.next() => driver.handle(happening),
         }
-        let lineage = host::inward(driver.executor().lineage());
-        let mut namespace = lock(&shared.namespace);
-        if namespace.lineage != lineage {
-            namespace.lineage = lineage.to_owned();
-        }
+        shared.note_lineage(host::inward(driver.executor().lineage()));
     };
     driver.shutdown().await;
     if let Some(done) = done {

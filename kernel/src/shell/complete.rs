@@ -4,6 +4,7 @@ use crate::cells::at_boundary;
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
 use crate::shell::{PATIENCE, WITHOUT_ELSE};
+use cluster::Lineage;
 use compiler::{Completion, Completions};
 use magics::complete::{Item, Known, Place, place};
 use protocol::Message;
@@ -38,9 +39,13 @@ async fn find(kernel: &Kernel, cell: &str, cursor: usize) -> Completions {
             start,
             end: cursor,
         },
-        Place::Notebook { code } => rust(kernel, code, cursor).await,
+        Place::Notebook { code } => {
+            let lineage = kernel.evaluator.lineage();
+            rust(kernel, &lineage, code, cursor).await
+        }
         Place::Engines { code } => {
-            let mut found = rust(kernel, code, cursor).await;
+            let lineage = kernel.cells.engine_lineage();
+            let mut found = rust(kernel, &lineage, code, cursor).await;
             let begun = cell.get(found.start..cursor).unwrap_or_default();
             let after_dot = cell
                 .get(..found.start)
@@ -86,13 +91,13 @@ fn magic_word(item: Item) -> Completion {
     }
 }
 
-async fn rust(kernel: &Kernel, code: String, cursor: usize) -> Completions {
+async fn rust(kernel: &Kernel, lineage: &Lineage, code: String, cursor: usize) -> Completions {
     let words = words(&code, cursor);
     let patience = match words.items.is_empty() || !kernel.evaluator.completes() {
         true => WITHOUT_ELSE,
         false => PATIENCE,
     };
-    let asked = kernel.evaluator.complete(code, cursor);
+    let asked = kernel.evaluator.complete(lineage, code, cursor);
     match tokio::time::timeout(patience, asked).await {
         Ok(Some(found)) => found,
         Ok(None) | Err(_) => words,

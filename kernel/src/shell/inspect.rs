@@ -1,9 +1,11 @@
 //! Help on what stands at the cursor.
 
+use crate::cells::at_boundary;
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
 use crate::shell::WITHOUT_ELSE;
 use cluster::output::text_bundle;
+use magics::complete::{Known, Place, place};
 use magics::table;
 use protocol::Message;
 use protocol::message::inspect::{InspectReply, InspectRequest};
@@ -32,7 +34,12 @@ pub(crate) async fn describe(kernel: &Kernel, code: &str, cursor: usize) -> Opti
     {
         return Some(text_bundle(help));
     }
-    let asked = kernel.evaluator.inspect(code.to_owned(), end);
+    let (lineage, code) = match place(code, end, &at_boundary, Known::default()) {
+        Place::Engines { code } => (kernel.cells.engine_lineage(), code),
+        Place::Notebook { code } => (kernel.evaluator.lineage(), code),
+        Place::Words { .. } => (kernel.evaluator.lineage(), code.to_owned()),
+    };
+    let asked = kernel.evaluator.inspect(&lineage, code, end);
     let found = tokio::time::timeout(WITHOUT_ELSE, asked).await.ok()??;
     let mut data = text_bundle(found.text);
     data.insert("text/html".to_owned(), found.html.into());

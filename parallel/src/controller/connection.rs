@@ -259,9 +259,15 @@ impl Connection {
             .collect();
         let engines = targets.to_vec();
         self.submit(requests, move |index, event| {
-            if let Some(engine) = engines.get(index) {
-                listener(*engine, said(event));
+            let Some(engine) = engines.get(index) else {
+                return;
+            };
+            if let Event::Reply(reply) = &event
+                && let Some(lineage) = reply.metadata.get("lineage").and_then(Value::as_str)
+            {
+                listener(*engine, Said::Lineage(lineage.to_owned()));
             }
+            listener(*engine, said(event));
         })
     }
 

@@ -119,6 +119,8 @@ pub type Listener = Box<dyn FnMut(usize, Event) + Send>;
 pub enum Said {
     /// It shows something.
     Output(Output),
+    /// It names the compile-time state that it has after the snippet, if it is Chorus's. Said before the end.
+    Lineage(String),
     /// It has nothing more to say.
     Ended(Ending),
 }
