@@ -114,6 +114,16 @@ impl Kept {
     }
 }
 
+/// Removes a shared object from the session's cache.
+pub(crate) fn forget(artifact: &Path) {
+    let record = artifact.with_extension("").with_extension("");
+    for path in [artifact, &record] {
+        if let Err(error) = fs::remove_file(path) {
+            tracing::debug!(%error, "it stays until the session ends");
+        }
+    }
+}
+
 /// Acts as rustc for the arguments of this process.
 pub fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1);

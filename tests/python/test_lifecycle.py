@@ -257,7 +257,8 @@ def test_ipc_works_as_tcp_does(chorus: Path, jupyter_home: Path, ipc_folder: Pat
 
 
 def test_many_cells_leave_no_descriptors_zombies_or_memory(start_kernel: Callable[..., Kernel]) -> None:
-    kernel = start_kernel()
+    # What was compiled in another session is loaded before the compiler is open.
+    kernel = warm_kernel(start_kernel)
     live = Live(kernel)
     for n in range(20):
         live.run(f"{n} + 1")

@@ -157,16 +157,14 @@ fn serve(
     };
     tracing::info!("evcxr is open");
     let mut warming = Workshop::warming();
-    let mut pause = Duration::ZERO;
     loop {
         let job = match warming.last() {
             None => jobs.recv().ok(),
-            Some(step) => match jobs.recv_timeout(pause) {
+            Some(step) => match jobs.recv_timeout(PAUSE) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => {
                     step(&mut workshop);
                     warming.pop();
-                    pause = PAUSE;
                     // The store's size is of no interest to who asks.
                     told.completes.store(warming.len() < 2, Ordering::Relaxed);
                     continue;
@@ -198,6 +196,5 @@ fn serve(
         drop(answer);
         ticket.end();
         workshop.tidy_up();
-        pause = PAUSE;
     }
 }

@@ -18,7 +18,7 @@ use crate::sources::{Cell, newlines};
 use crate::statements::{Statement, code_start, is_command, statements};
 use crate::summary::{Found, ROOT, Summary, Variable};
 use crate::support::Support;
-use crate::wrapper::Effort;
+use crate::wrapper::{self, Effort};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -299,7 +299,7 @@ impl Workshop {
         };
         // What can't be kept is run from where it was made.
         let can_be_kept = kept.is_some() == outcome.artifact.is_some();
-        let made = outcome.artifact.filter(|_| kept.is_none());
+        let made = outcome.artifact.clone().filter(|_| kept.is_none());
         record.artifact = kept;
         if can_be_kept
             && outcome.lasting
@@ -307,7 +307,12 @@ impl Workshop {
             && let Some(inputs) = self.lasting(inputs, &base.summary, task)
         {
             record.inputs = inputs;
-            self.keep(|store| store.keep(&record));
+            // From now on it is found in the store.
+            if self.keep(|store| store.keep(&record)).is_some()
+                && let Some(artifact) = &outcome.artifact
+            {
+                wrapper::forget(artifact);
+            }
         }
         tracing::info!(
             lineage = task.lineage,

@@ -279,6 +279,8 @@ impl Evaluator {
         let mut waiting = Waiting::new(Arc::clone(&self.shared.compiler));
         let mut waits = true;
         let give_up = || self.order(Order::GiveUp { submission });
+        // Kept open after an interrupt: its end would be the end of input to the cell.
+        let mut open = None;
         let outcome = loop {
             tokio::select! {
                 outcome = &mut done => break outcome,
@@ -292,9 +294,10 @@ impl Evaluator {
                             None
                         }
                     };
-                    if let Some(line) = asked {
+                    match asked {
                         // The cell may have ended.
-                        let _ = answer.send(line);
+                        Some(line) => drop(answer.send(line)),
+                        None => open = Some(answer),
                     }
                 }
                 _ = interrupts.changed() => give_up(),
@@ -304,6 +307,7 @@ impl Evaluator {
                 }
             }
         };
+        drop(open);
         match outcome {
             Ok(Outcome::Evaluated { value, times }) => Ok(Evaluated {
                 value,
