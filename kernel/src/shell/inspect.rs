@@ -4,6 +4,7 @@ use crate::cells::at_boundary;
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
 use crate::shell::WITHOUT_ELSE;
+use cluster::Lineage;
 use cluster::output::text_bundle;
 use magics::complete::{Known, Place, place};
 use magics::table;
@@ -27,19 +28,31 @@ pub(crate) async fn serve(kernel: &Kernel, request: &Message) {
 /// What is known of the word at the byte `cursor` of `code`.
 pub(crate) async fn describe(kernel: &Kernel, code: &str, cursor: usize) -> Option<MimeBundle> {
     let end = word_end(code, cursor);
-    let line_start = code[..cursor].rfind('\n').map_or(0, |at| at + 1);
-    if let Some(name) = code[line_start..].split_whitespace().next()
-        && name.starts_with('%')
-        && let Some(help) = table::help(name.trim_end_matches('?'))
-    {
-        return Some(text_bundle(help));
+    match place(code, end, &at_boundary, Known::default()) {
+        Place::Engines { code: snippet } => {
+            let lineage = kernel.cells.engine_lineage();
+            let found = rust(kernel, &lineage, snippet, end).await;
+            found.or_else(|| magic(code, cursor))
+        }
+        Place::Notebook { code: cell } => match magic(code, cursor) {
+            Some(help) => Some(help),
+            None => rust(kernel, &kernel.evaluator.lineage(), cell, end).await,
+        },
+        Place::Words { .. } => magic(code, cursor),
     }
-    let (lineage, code) = match place(code, end, &at_boundary, Known::default()) {
-        Place::Engines { code } => (kernel.cells.engine_lineage(), code),
-        Place::Notebook { code } => (kernel.evaluator.lineage(), code),
-        Place::Words { .. } => (kernel.evaluator.lineage(), code.to_owned()),
-    };
-    let asked = kernel.evaluator.inspect(&lineage, code, end);
+}
+
+/// Help on the magic that begins the cursor's line.
+fn magic(code: &str, cursor: usize) -> Option<MimeBundle> {
+    let line_start = code[..cursor].rfind('\n').map_or(0, |at| at + 1);
+    let name = code[line_start..].split_whitespace().next()?;
+    let help = table::help(name.strip_prefix('%').map(|_| name.trim_end_matches('?'))?)?;
+    Some(text_bundle(help))
+}
+
+/// What the compiler knows of the name that ends at the byte `end`.
+async fn rust(kernel: &Kernel, lineage: &Lineage, code: String, end: usize) -> Option<MimeBundle> {
+    let asked = kernel.evaluator.inspect(lineage, code, end);
     let found = tokio::time::timeout(WITHOUT_ELSE, asked).await.ok()??;
     let mut data = text_bundle(found.text);
     data.insert("text/html".to_owned(), found.html.into());
