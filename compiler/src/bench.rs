@@ -17,7 +17,6 @@ use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::mpsc;
 
 /// What evcxr's subprocess prints when user code unwound.
 pub(crate) const PANICKED: &str = "EVCXR_PANIC_NOTIFICATION";
@@ -36,14 +35,12 @@ const WARM_UP: &str =
     "let chorus_warm_up: Vec<usize> = vec![String::new()].iter().map(|s| s.len()).collect();";
 
 /// What is needed to start evcxr.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Settings {
     /// A folder of its own. evcxr works in it (`EVCXR_TMPDIR` names it).
     pub folder: PathBuf,
     /// The `chorus` binary.
     pub executable: PathBuf,
-    /// Gives the toolchain once it is known: evcxr starts meanwhile.
-    pub toolchain: mpsc::Receiver<Toolchain>,
     /// The support library's source.
     pub support_source: &'static str,
     /// The crate `chorus`.
@@ -176,18 +173,24 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Starts evcxr, which compiles something first. Takes about a second.
-    pub(crate) fn open(settings: Settings) -> Result<(EvalContext, Bench), OpenError> {
+    /// `toolchain` waits until that is known: evcxr starts meanwhile.
+    pub(crate) fn open(
+        settings: Settings,
+        toolchain: impl FnOnce() -> Option<Toolchain>,
+    ) -> Result<(EvalContext, Bench), OpenError> {
         let Settings {
             folder,
             executable,
-            toolchain,
             support_source,
             crates: sources,
             activity,
         } = settings;
         let start = activity.enter(Phase::Start);
         let wrapper = folder.join(wrapper::NAME);
-        std::os::unix::fs::symlink(&executable, &wrapper)?;
+        match std::os::unix::fs::symlink(&executable, &wrapper) {
+            Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(error.into()),
+            _ => {}
+        }
         let source = folder.join("support.rs");
         std::fs::write(&source, support_source)?;
         // evcxr evaluates something when it starts, for which rust-analyzer would read the standard library: most of the start.
@@ -204,7 +207,7 @@ impl Bench {
         let (mut evcxr, outputs) = EvalContext::with_subprocess_command(stub)?;
         // The stub prints nothing of its own, so there is nothing to read.
         drop(outputs);
-        let first = toolchain.recv().map_err(|_| OpenError::Toolchain)?;
+        let first = toolchain().ok_or(OpenError::Toolchain)?;
         let Toolchain { rustc, support } = first.clone();
         let plan_path = folder.join("plan.json");
         let mut plan = Plan {

@@ -276,7 +276,7 @@ pub(crate) fn adds_dependencies(cell: &str) -> bool {
     commands(cell).any(|(command, _)| command == "dep")
 }
 
-/// Where the Rust begins: after commands, blank lines and comment lines at the top.
+/// Where the Rust begins: after commands, blank lines and comment lines at the top, but for an item's documentation.
 pub(crate) fn code_start(cell: &str) -> usize {
     let mut start = 0;
     for line in cell.split_inclusive('\n') {
@@ -286,7 +286,43 @@ pub(crate) fn code_start(cell: &str) -> usize {
         }
         start += line.len();
     }
+    if begins_item(&cell[start..]) {
+        let head = cell[..start].trim_end_matches('\n');
+        let is_documentation = |line: &&str| line.starts_with("///") && !line.starts_with("////");
+        let lines = head.rsplit('\n').take_while(is_documentation);
+        if let Some(first) = lines.last() {
+            start = first.as_ptr() as usize - cell.as_ptr() as usize;
+        }
+    }
     start
+}
+
+/// Whether code begins with an item, or an attribute.
+fn begins_item(code: &str) -> bool {
+    let word = code
+        .trim_start()
+        .split(|c: char| !(c.is_alphanumeric() || c == '_' || c == '#'))
+        .next();
+    matches!(
+        word,
+        Some(
+            "#" | "async"
+                | "const"
+                | "enum"
+                | "extern"
+                | "fn"
+                | "impl"
+                | "macro_rules"
+                | "mod"
+                | "pub"
+                | "static"
+                | "struct"
+                | "trait"
+                | "type"
+                | "union"
+                | "unsafe"
+        )
+    )
 }
 
 /// A cell without its commands, on the same lines.
@@ -397,6 +433,22 @@ mod tests {
             statements("let (a, mut b) = c;")[0].bindings(),
             [("a".to_owned(), false), ("b".to_owned(), true)]
         );
+    }
+
+    #[test]
+    fn an_items_documentation_is_code() {
+        for (cell, start) in [
+            ("/// Doubles.\nfn f() {}", 0),
+            ("// note\n/// One.\n/// Two.\n#[inline]\nfn f() {}", 8),
+            (":dep a\n/// One.\n\npub struct P;", 7),
+            ("/// One.\n:dep a\nfn f() {}", 16),
+            ("//// no documentation\nfn f() {}", 22),
+            ("/// of nothing\nlet x = 1;", 15),
+            ("/// of nothing\nx", 15),
+            ("// note\nfn f() {}", 8),
+        ] {
+            assert_eq!(code_start(cell), start, "{cell}");
+        }
     }
 
     #[test]

@@ -1,17 +1,17 @@
 //! evcxr on a thread of this process.
 
 use super::ask::{Answer, Ask, Refused};
-use super::store::Store;
 use super::ticket::Ticket;
 use super::workshop::Workshop;
 use super::{Base, Failure, Options, StartError};
 use crate::activity::{Activity, Phase};
-use crate::bench::{Settings, Toolchain};
+use crate::bench::Settings;
+use std::cell::OnceCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// How long nobody may have asked for anything before the next step of the warm-up: who has just asked may ask again at once.
@@ -45,7 +45,7 @@ struct Told {
     /// Whether it is warm.
     completes: AtomicBool,
     /// Why there is no evcxr.
-    failed: OnceLock<String>,
+    failed: Mutex<Option<String>>,
 }
 
 #[derive(Debug)]
@@ -67,16 +67,14 @@ impl Thread {
         working: mpsc::Sender<()>,
     ) -> Result<(Thread, Base), StartError> {
         let told = Arc::new(Told::default());
-        let (found, toolchain) = mpsc::channel();
         let settings = Settings {
             folder: folder.clone(),
             executable: options.executable.clone(),
-            toolchain,
             support_source: options.support_source,
             crates: options.crates,
             activity: told.activity.clone(),
         };
-        let (stores, opened) = mpsc::channel::<Store>();
+        let (found, base) = mpsc::channel::<Base>();
         let (jobs, queue) = mpsc::channel();
         let telling = Arc::clone(&told);
         // evcxr starts while the toolchain is looked at.
@@ -85,7 +83,7 @@ impl Thread {
             // rust-analyzer recurses deeply on deeply nested code.
             .stack_size(64 << 20)
             .spawn(move || {
-                serve(settings, &opened, &queue, &telling);
+                serve(&settings, &base, &queue, &telling);
                 drop(working);
             })
             .map_err(StartError::Thread)?;
@@ -101,11 +99,7 @@ impl Thread {
             error => Err(error),
         })?;
         // Should the thread have ended already, the first who asks is told why.
-        let _ = stores.send(base.store.clone());
-        let _ = found.send(Toolchain {
-            rustc: base.rustc.clone(),
-            support: base.support.clone(),
-        });
+        let _ = found.send(base.clone());
         Ok((Thread { jobs, told }, base))
     }
 }
@@ -120,7 +114,8 @@ impl Compiler for Thread {
         };
         let sent = self.jobs.send(job).is_ok();
         answered.recv().unwrap_or_else(|_| {
-            let failure = match self.told.failed.get() {
+            let failed = self.told.failed.lock();
+            let failure = match &*failed.unwrap_or_else(PoisonError::into_inner) {
                 Some(reason) => Failure::Refused(reason.clone()),
                 None if sent => Failure::Panicked("no answer".to_owned()),
                 None => Failure::Refused("the compiler's thread has ended".to_owned()),
@@ -140,25 +135,40 @@ impl Compiler for Thread {
 
 /// Serves jobs until nobody can send any. What the first of them would wait for is done before, as long as there is none.
 fn serve(
-    settings: Settings,
-    stores: &mpsc::Receiver<Store>,
+    settings: &Settings,
+    bases: &mpsc::Receiver<Base>,
     jobs: &mpsc::Receiver<Job>,
     told: &Told,
 ) {
-    let mut workshop = match Workshop::open(settings, stores) {
-        Ok(workshop) => workshop,
-        Err(error) => {
-            tracing::error!(%error, "failed to open the compiler");
-            // Set before the first job is dropped, by which whoever waits for it is told.
-            let _ = told.failed.set(error.to_string());
-            jobs.iter().for_each(drop);
-            return;
+    let known = OnceCell::new();
+    let base = || {
+        if let (None, Ok(base)) = (known.get(), bases.recv()) {
+            return Some(known.get_or_init(|| base).clone());
+        }
+        known.get().cloned()
+    };
+    let mut next = None;
+    let mut workshop = loop {
+        match Workshop::open(settings.clone(), base) {
+            Ok(workshop) => break workshop,
+            Err(error) => {
+                tracing::error!(%error, "failed to open the compiler");
+                let mut failed = told.failed.lock().unwrap_or_else(PoisonError::into_inner);
+                *failed = Some(error.to_string());
+            }
+        }
+        // Whoever has waited is told so by the end of his job. Another try may go better: its process may have been killed.
+        drop(next.take());
+        match jobs.recv() {
+            Ok(job) => next = Some(job),
+            Err(_) => return,
         }
     };
     tracing::info!("evcxr is open");
     let mut warming = Workshop::warming();
     loop {
         let job = match warming.last() {
+            _ if next.is_some() => next.take(),
             None => jobs.recv().ok(),
             Some(step) => match jobs.recv_timeout(PAUSE) {
                 Ok(job) => Some(job),

@@ -1,14 +1,14 @@
 //! The thread that owns evcxr and the states in memory: compiles what the store doesn't have, and completes code.
 
-use super::Failure;
 use super::ask::{Answer, Ask, Fresh, Refused, Task, Text};
 use super::commands::{self, Orders, Refusal, Reset, Said};
 use super::context::{Basis, Evcxr};
 use super::local;
 use super::recent::Recent;
 use super::store::{self, Next, Owner, Record, Store};
+use super::{Base, Failure};
 use crate::activity::Phase;
-use crate::bench::{Bench, NotCompiled, OpenError, Settings, Trouble};
+use crate::bench::{Bench, NotCompiled, OpenError, Settings, Toolchain, Trouble};
 use crate::crates::{Dependencies, mentioned};
 use crate::diagnostics::{self, Report};
 use crate::inputs::Inputs;
@@ -23,7 +23,6 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::mpsc;
 
 /// States in memory. Others are restored when they are needed.
 const STATES: usize = 64;
@@ -132,12 +131,16 @@ type Step = fn(&mut Workshop);
 impl Workshop {
     pub(super) fn open(
         settings: Settings,
-        stores: &mpsc::Receiver<Store>,
+        base: impl Fn() -> Option<Base>,
     ) -> Result<Workshop, OpenError> {
         let folder = settings.folder.clone();
-        let (evcxr, bench) = Bench::open(settings)?;
+        let toolchain = || {
+            let Base { rustc, support, .. } = base()?;
+            Some(Toolchain { rustc, support })
+        };
+        let (evcxr, bench) = Bench::open(settings, toolchain)?;
         let evcxr = Evcxr::new(evcxr);
-        let store = stores.recv().map_err(|_| OpenError::Toolchain)?;
+        let store = base().ok_or(OpenError::Toolchain)?.store;
         let root = Rc::new(State {
             summary: Summary::root(evcxr.initial().clone()),
             layouts: Layouts::default(),
