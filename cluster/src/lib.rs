@@ -6,6 +6,7 @@
 //! - [`controller`]: hub and schedulers. Synchronous cores, one driver with sockets.
 //! - [`engine`]: a kernel that takes its requests from a controller; owns one runtime.
 //! - [`compile`]: turns (lineage, source) into shared objects for all engines. The compiler itself is behind a trait.
+//! - [`compile_service`]: a front process of the user that hands requests to worker processes.
 //! - [`launcher`]: starts and stops the processes of a cluster on this machine.
 //! - [`profile`]: a named configuration, and the folder with its connection files.
 //! - [`connection`]: the connection files. [`query`]: one question to a running controller.
@@ -14,6 +15,7 @@
 //! This crate knows no evcxr: whoever wires it gives the compile service its compiler.
 
 pub mod compile;
+pub mod compile_service;
 pub mod connection;
 pub mod controller;
 pub mod engine;
