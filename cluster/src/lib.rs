@@ -7,6 +7,7 @@
 //! - [`engine`]: a kernel that takes its requests from a controller; owns one runtime.
 //! - [`executor`]: drives a namespace, for engines and for the notebook's kernel: a synchronous core, and a driver with processes.
 //! - [`compile`]: turns (lineage, source) into shared objects for all engines. The compiler itself is behind a trait.
+//! - [`compile_service`]: a front process of the user that hands requests to worker processes.
 //! - [`launcher`]: starts and stops the processes of a cluster on this machine.
 //! - [`profile`]: a named configuration, and the folder with its connection files.
 //! - [`connection`]: the connection files. [`query`]: one question to a running controller.
@@ -15,6 +16,7 @@
 //! This crate knows no evcxr: whoever wires it gives the compile service its compiler.
 
 pub mod compile;
+pub mod compile_service;
 pub mod connection;
 pub mod controller;
 pub mod engine;

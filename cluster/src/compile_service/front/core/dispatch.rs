@@ -1,0 +1,174 @@
+//! Which request goes to which worker, and when workers are started and ended.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::{Core, Effect, Request, RequestId, START_ATTEMPTS, State, Worker, WorkerId};
+use crate::compile_service::message::WorkerRequest;
+
+impl Core {
+    /// Gives requests to workers, oldest first, and starts workers for those that want one.
+    pub(super) fn dispatch(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        // By key: the requests that a worker is started for.
+        let mut claims: HashMap<String, usize> = HashMap::new();
+        // Workers that end leave room, for one request each.
+        let mut ending = self
+            .workers
+            .values()
+            .filter(|worker| !worker.is_live())
+            .count();
+        for id in self.queue.clone() {
+            let Some(request) = self.requests.get(&id) else {
+                continue;
+            };
+            if let Some(worker) = self.idle_worker(request) {
+                self.queue.retain(|queued| *queued != id);
+                self.assign(now, id, worker, effects);
+                continue;
+            }
+            if !self.wants_worker(request, now) {
+                continue;
+            }
+            let (key, repeated) = (request.key.clone(), request.repeated);
+            let claimed = claims.entry(key.clone()).or_default();
+            // One that starts will do for all requests that merely wait, but each repeated one needs its own.
+            if !repeated && *claimed > 0 {
+                continue;
+            }
+            *claimed += 1;
+            let claimed = *claimed;
+            if self.count_starting(&key) >= claimed {
+                continue;
+            }
+            if self.workers.len() < self.limits.max_workers {
+                self.start(now, key, effects);
+            } else if ending > 0 {
+                ending -= 1;
+            } else if let Some(idle) = self.dispensable_worker(&key, repeated) {
+                self.end(now, idle, effects);
+            }
+        }
+        let (requests, queue) = (&self.requests, &self.queue);
+        self.failed_starts.retain(|key, _| {
+            let mut keys = queue.iter().filter_map(|id| requests.get(id));
+            keys.any(|request| request.key == *key)
+        });
+    }
+
+    /// The worker for a request: the one that served its affinity last, else the one that was busy last, so that extra workers
+    /// become idle. A repeated request only takes a worker that has served nothing.
+    pub(super) fn idle_worker(&self, request: &Request) -> Option<WorkerId> {
+        self.workers
+            .iter()
+            .filter(|(_, worker)| worker.key == request.key && worker.state == State::Idle)
+            .filter(|(_, worker)| !request.repeated || worker.served == 0)
+            .max_by_key(|(id, worker)| {
+                let is_same = worker.affinity.as_deref() == Some(request.affinity.as_str());
+                (is_same, worker.since, **id)
+            })
+            .map(|(id, _)| *id)
+    }
+
+    fn assign(
+        &mut self,
+        now: Duration,
+        id: RequestId,
+        worker: WorkerId,
+        effects: &mut Vec<Effect>,
+    ) {
+        let (Some(request), Some(it)) = (self.requests.get(&id), self.workers.get_mut(&worker))
+        else {
+            return;
+        };
+        it.enter(State::Busy(id), now);
+        it.affinity = Some(request.affinity.clone());
+        let message = WorkerRequest::Request {
+            id: id.0,
+            payload: request.payload.clone(),
+        };
+        effects.push(Effect::ToWorker(worker, message));
+    }
+
+    /// When a queued request has waited long enough for a busy worker. `None` when it does not wait for one alone.
+    pub(super) fn patience_ends(&self, request: &Request) -> Option<Duration> {
+        let gave_up = |key| {
+            self.failed_starts
+                .get(key)
+                .is_some_and(|it| *it >= START_ATTEMPTS)
+        };
+        if request.repeated || self.count_starting(&request.key) > 0 || gave_up(&request.key) {
+            return None;
+        }
+        // A worker that has just started gets the same time as one that was there.
+        let ready = self
+            .of_key(&request.key)
+            .map(|worker| worker.ready.unwrap_or_default())
+            .max()?;
+        Some(request.came.max(ready) + self.limits.start_delay)
+    }
+
+    fn wants_worker(&self, request: &Request, now: Duration) -> bool {
+        request.repeated
+            || !self.has_live(&request.key)
+            || self
+                .patience_ends(request)
+                .is_some_and(|patience| now >= patience)
+    }
+
+    /// An idle worker to end so that one of `key` can start: rather an extra one than a key's last, rather one that was not used
+    /// for long. `any`: it may be one of the same key.
+    fn dispensable_worker(&self, key: &str, any: bool) -> Option<WorkerId> {
+        self.workers
+            .iter()
+            .filter(|(_, worker)| worker.state == State::Idle && (any || worker.key != key))
+            .min_by_key(|(id, worker)| {
+                let is_last = self.of_key(&worker.key).count() == 1;
+                (is_last, worker.since, **id)
+            })
+            .map(|(id, _)| *id)
+    }
+
+    fn start(&mut self, now: Duration, key: String, effects: &mut Vec<Effect>) {
+        let worker = WorkerId(self.new_id());
+        self.workers.insert(
+            worker,
+            Worker {
+                key: key.clone(),
+                affinity: None,
+                state: State::Starting,
+                since: now,
+                ready: None,
+                served: 0,
+            },
+        );
+        effects.push(Effect::StartWorker { worker, key });
+    }
+
+    fn end(&mut self, now: Duration, worker: WorkerId, effects: &mut Vec<Effect>) {
+        if let Some(it) = self.workers.get_mut(&worker) {
+            it.enter(State::Ending, now);
+            effects.push(Effect::EndWorker(worker));
+        }
+    }
+
+    /// Idle workers that are not their key's last.
+    pub(super) fn extra_idle_workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        self.workers
+            .iter()
+            .filter(|(_, worker)| worker.state == State::Idle)
+            .filter(|(_, worker)| self.of_key(&worker.key).count() > 1)
+            .map(|(id, worker)| (*id, worker))
+    }
+
+    pub(super) fn end_extra_workers(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        loop {
+            let longest = self
+                .extra_idle_workers()
+                .min_by_key(|(id, worker)| (worker.since, *id))
+                .filter(|(_, worker)| now >= worker.since + self.limits.worker_idle)
+                .map(|(id, _)| id);
+            let Some(worker) = longest else { return };
+            self.end(now, worker, effects);
+        }
+    }
+}
