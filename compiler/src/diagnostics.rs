@@ -148,7 +148,7 @@ pub(crate) fn of_command(cell: &Cell, range: Range<usize>, message: &str) -> Dia
     let group = Group::with_title(Level::ERROR.primary_title(message)).element(
         Snippet::source(cell.text())
             .path(cell.name())
-            .annotation(AnnotationKind::Primary.span(range)),
+            .annotation(AnnotationKind::Primary.span(cell.seen(range).range)),
     );
     Diagnostic {
         code: None,

@@ -34,7 +34,7 @@ pub use rewrite::ENTRY;
 pub use sources::{Place, Source};
 pub use statements::without_commands;
 pub use support::Support;
-pub use toolchain::{interrupt_compiles, stop_compiles};
+pub use toolchain::stop_compiles;
 
 /// Acts as rustc under `:cache` and `:allow_static_linking 0`, when evcxr has cargo call this binary so.
 /// To be called first in `main`.

@@ -56,7 +56,7 @@ pub(crate) fn std(rustc: &Path) -> io::Result<PathBuf> {
 
 /// Kills the compiles that this process has started, so that evcxr comes back with an error. What rust-analyzer asks cargo goes on: it asks
 /// once and would keep half an answer. Without the standard library it finds no types for the rest of the session.
-pub fn interrupt_compiles() {
+pub(crate) fn interrupt_compiles() {
     kill(|cargo| !is_asked_by_rust_analyzer(cargo));
 }
 

@@ -73,8 +73,6 @@ pub(crate) struct Plan {
     pub(crate) support_source: PathBuf,
     /// The crates that `rustc` may be told of, once they are there.
     pub(crate) crates: Option<Externs>,
-    /// Environment variables of whoever has written the snippet.
-    pub(crate) environment: BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -156,10 +154,6 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         return Ok(None);
     };
     let plan = Plan::read(Path::new(&plan))?;
-    for (name, value) in &plan.environment {
-        // SAFETY: this process has no other thread.
-        unsafe { std::env::set_var(name, value) };
-    }
     let source = fs::read_to_string(&call.source)?;
     let externs = plan
         .crates

@@ -1,14 +1,13 @@
 //! `chorus compiler`: a cluster's compile service (`cluster::compile`) with [`compiler::Lineages`] behind it.
 
 use crate::crates::CRATES;
+use crate::translate;
 use anyhow::Context;
-use cluster::Lineage;
 use cluster::compile::{self, Aftermath, Artifact, Diagnostic, Ended, Place, Request};
 use cluster::connection::Libraries;
 use compiler::folder::Folder;
-use compiler::lineages::{self, Compiler, Failure, Lineages, Options, Owner, Thread};
+use compiler::lineages::{Compiler, Failure, Lineages, Options, Owner, Thread};
 use compiler::{Source, Ticket};
-use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, mpsc};
@@ -63,10 +62,7 @@ pub(crate) fn options(executable: PathBuf) -> Options {
 pub(crate) fn libraries() -> Option<Libraries> {
     let rustc = compiler::toolchain::rustc();
     compiler::support::ensure(&rustc, runtime::SUPPORT_SOURCE)
-        .map(|support| Libraries {
-            support: support.library,
-            preload: vec![support.std],
-        })
+        .map(|support| translate::libraries(&support))
         .map_err(|error| tracing::warn!("{error}"))
         .ok()
 }
@@ -84,14 +80,9 @@ struct Service {
     lineages: Lineages,
 }
 
-/// The root is called by each crate in its own way.
 fn translated(request: &Request) -> compiler::Request {
-    let lineage = match request.lineage == Lineage::root() {
-        true => lineages::ROOT,
-        false => &request.lineage.0,
-    };
     compiler::Request {
-        lineage: lineage.to_owned(),
+        lineage: translate::name_of(&request.lineage).to_owned(),
         source: Source {
             code: request.source.clone(),
             shown: None,
@@ -101,52 +92,24 @@ fn translated(request: &Request) -> compiler::Request {
     }
 }
 
-fn outward(lineage: String) -> Lineage {
-    match lineage == lineages::ROOT {
-        true => Lineage::root(),
-        false => Lineage(lineage),
-    }
-}
-
 fn diagnostics(failure: Failure) -> Vec<Diagnostic> {
     failure
         .into_diagnostics()
         .into_iter()
-        .map(|diagnostic| Diagnostic {
-            code: diagnostic.code,
-            message: diagnostic.message,
-            rendered: diagnostic.rendered,
-        })
+        .map(translate::diagnostic)
         .collect()
 }
 
 impl compile::Compiler for Service {
     fn libraries(&mut self) -> Result<Libraries, String> {
-        let support = self.lineages.support();
-        Ok(Libraries {
-            support: support.library.clone(),
-            preload: vec![support.std.clone()],
-        })
+        Ok(translate::libraries(self.lineages.support()))
     }
 
     fn compile(&mut self, request: &Request) -> Result<Artifact, Vec<Diagnostic>> {
-        let made = self
-            .lineages
+        self.lineages
             .compile(&translated(request), &Ticket::default())
-            .map_err(diagnostics)?;
-        Ok(Artifact {
-            loads: made.load.into_iter().collect(),
-            entry: made.entry.to_owned(),
-            lineage: outward(made.next.completed),
-            shown: made
-                .shown
-                .into_iter()
-                .map(|(kind, text)| (kind, Value::String(text.trim_end_matches('\n').to_owned())))
-                .collect(),
-            ends_in_expression: made.ends_in_expression,
-            lost: made.lost,
-            reads: made.reads,
-        })
+            .map(translate::artifact)
+            .map_err(diagnostics)
     }
 
     fn after_early_end(&mut self, ended: &Ended) -> Result<Aftermath, Vec<Diagnostic>> {
@@ -159,7 +122,7 @@ impl compile::Compiler for Service {
             .after_early_end(&translated(&ended.request), location)
             .map_err(diagnostics)?;
         Ok(Aftermath {
-            lineage: outward(aftermath.lineage),
+            lineage: translate::lineage(aftermath.lineage),
             place: aftermath.place.map(|line| Place {
                 line: line.number,
                 text: line.text,

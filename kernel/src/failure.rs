@@ -1,6 +1,6 @@
 //! Compile errors of cells in words.
 
-use cluster::compile::Diagnostic;
+use crate::translate;
 use cluster::failure::{Subject, plain};
 use compiler::Failure;
 use protocol::message::ErrorInfo;
@@ -9,12 +9,8 @@ use protocol::message::ErrorInfo;
 pub(crate) fn compile(failure: Failure) -> ErrorInfo {
     match failure {
         Failure::Errors(diagnostics) => {
-            let diagnostics = diagnostics.into_iter().map(|diagnostic| Diagnostic {
-                code: diagnostic.code,
-                message: diagnostic.message,
-                rendered: diagnostic.rendered,
-            });
-            let diagnostics: Vec<Diagnostic> = diagnostics.collect();
+            let diagnostics = diagnostics.into_iter().map(translate::diagnostic);
+            let diagnostics: Vec<_> = diagnostics.collect();
             cluster::failure::compile(Subject::Cell, &diagnostics)
         }
         Failure::Refused(message) => plain("compile error", message),

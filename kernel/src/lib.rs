@@ -24,3 +24,4 @@ mod kernel;
 mod outlet;
 mod server;
 mod shell;
+mod translate;

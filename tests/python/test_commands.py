@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -175,6 +176,79 @@ def test_clear_forgets_everything(fresh_kernel: Kernel) -> None:
     assert fresh_kernel.run("cleared").status == "error"
     assert fresh_kernel.run("cleared_too()").status == "error"
     assert fresh_kernel.run("let cleared = 2; cleared").expect_ok().text.strip() == "2"
+
+
+def test_settings_outlive_clear(fresh_kernel: Kernel) -> None:
+    fresh_kernel.run(":fmt {:#?}\n:types\n:clear").expect_ok()
+    shown = fresh_kernel.run("vec![1]").expect_ok().text
+    assert "[\n    1,\n]" in shown and "Vec<i32>" in shown, shown
+
+
+def test_the_environment_reaches_build_scripts(fresh_kernel: Kernel, tmp_path: Path) -> None:
+    crate = tmp_path / "with a space"
+    (crate / "src").mkdir(parents=True)
+    (crate / "Cargo.toml").write_text('[package]\nname = "asks"\nversion = "1.0.0"\nedition = "2021"\n')
+    (crate / "build.rs").write_text('fn main() { println!("cargo:rustc-env=SEEN={}", std::env::var("CHORUS_AT_BUILD").unwrap_or_default()); }')
+    (crate / "src" / "lib.rs").write_text('pub fn seen() -> &\'static str { env!("SEEN") }')
+    fresh_kernel.run(":env CHORUS_AT_BUILD=seen").expect_ok()
+    assert fresh_kernel.run(f':dep asks = {{ path = "{crate}" }}\nasks::seen()').expect_ok().text == '"seen"'
+
+
+def test_a_local_crate_where_the_path_has_a_space(start_kernel: Callable[..., Kernel], tmp_path: Path) -> None:
+    folder = tmp_path / "my notebooks"
+    crate = folder / "mine"
+    (crate / "src").mkdir(parents=True)
+    (crate / "Cargo.toml").write_text('[package]\nname = "mine"\nversion = "1.0.0"\nedition = "2021"\n')
+    (crate / "src" / "lib.rs").write_text("pub fn answer() -> i32 { 42 }")
+    kernel = start_kernel(cwd=folder)
+    assert kernel.run(":dep ./mine\nmine::answer()").expect_ok().text == "42"
+    assert "mine" in kernel.run(":show_deps").expect_ok().text and "# files" not in kernel.run(":show_deps").text
+
+
+@pytest.mark.parametrize("cell, line", [("!echo hello\n:type nosuch", ":type nosuch"), (":env A=1\n\n:dep", ":dep"), ("!true\n:env nonsense", ":env nonsense"), ("!exit 3", "!exit 3")])
+def test_an_error_marks_the_command(kernel: Kernel, cell: str, line: str) -> None:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", error_text(kernel.run(cell).error))
+    number = cell.split("\n").index(line) + 1
+    shown = re.search(rf"^ *{number} *\| (.*)\n *\| (.*)$", text, re.MULTILINE)
+    assert shown and shown[1] == line and shown[2].rstrip() == "^" * len(line), text
+
+
+def test_what_is_left_without_variables_is_found_again(start_kernel: Callable[..., Kernel]) -> None:
+    """A state that began with the loss of all variables, and then with nothing but its definitions."""
+    first = start_kernel()
+    first.run("%checkpoint off").expect_ok()
+    first.run("let lost_for_good = 1;\nfn stays_behind() -> i32 { 7 }").expect_ok()
+    assert first.run("std::process::abort()").status == "error"
+    assert first.run("stays_behind() + 1").expect_ok().text == "8"
+    for number in (2, 3):
+        kernel = start_kernel()
+        kernel.run("fn stays_behind() -> i32 { 7 }").expect_ok()
+        assert kernel.run(f"stays_behind() * {number}").expect_ok().text == str(7 * number)
+
+
+def test_a_start_up_configuration_can_be_interrupted(start_kernel: Callable[..., Kernel], tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "evcxr.toml").write_text('[evcxr]\nprelude = "std::thread::sleep(std::time::Duration::from_secs(600));"\n')
+    kernel = start_kernel(env={"EVCXR_CONFIG_DIR": str(tmp_path / "config")})
+    live = Live(kernel)
+    waiting = live.submit("1")
+    waiting.until(lambda event: event.type == "execute_input")
+    live.interrupt().until_reply()
+    assert waiting.done(timeout=20).reply["status"] == "error"
+    assert "interrupted" in error_text(waiting.of("error")[0].content)
+    after = live.run("2")
+    assert after.text == "2"
+    assert "start-up configuration failed" in after.stream("stderr")
+
+
+def test_a_start_up_configuration_that_fails_is_told_first(start_kernel: Callable[..., Kernel], tmp_path: Path) -> None:
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "evcxr.toml").write_text('[evcxr]\nprelude = "no_such_function();"\n')
+    live = Live(start_kernel(env={"EVCXR_CONFIG_DIR": str(tmp_path / "config")}))
+    cells = [live.submit(f"{number}") for number in (1, 2)]
+    for cell in cells:
+        cell.done()
+    assert "no_such_function" in cells[0].stream("stderr") and not cells[1].stream("stderr")
 
 
 def test_quit_ends_the_kernel_and_leaves_nothing(start_kernel: Callable[..., Kernel]) -> None:

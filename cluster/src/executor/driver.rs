@@ -332,7 +332,11 @@ impl<H: Host> Driver<H> {
             Effect::Keep(kept) => self.host.keep(kept),
             Effect::ReplayKept => {
                 while let Some(kept) = self.host.take_kept() {
-                    self.tell(Event::Kept(kept));
+                    let now = Instant::now();
+                    // At once, since it may be much.
+                    for effect in self.executor.on_event(now, Event::Kept(kept)) {
+                        self.perform(effect);
+                    }
                 }
             }
             Effect::Finished { id, outcome } => {

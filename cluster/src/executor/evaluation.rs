@@ -7,8 +7,8 @@ use protocol::message::{ErrorInfo, MimeBundle};
 use runtime::{Outcome as RunOutcome, RunId, Snippet};
 
 use super::{
-    CompileRequest, Compiled, Effect, Executor, Kept, RuntimeId, Shown, State, Ticket, Times,
-    WorkId,
+    CompileRequest, Compiled, Effect, Ending, Executor, Kept, RuntimeId, Shown, State, Ticket,
+    Times, WorkId,
 };
 use crate::compile::Request;
 use crate::failure;
@@ -196,7 +196,13 @@ impl Executor {
         evaluation.output.compile_status(None);
         let compiled = match result {
             Ok(compiled) => compiled,
-            Err(error) => return self.end(now, Err(error)),
+            Err(error) => {
+                let without = std::mem::take(&mut evaluation.compile.without);
+                if !without.is_empty() && !evaluation.outdated {
+                    self.variables_unusable(without);
+                }
+                return self.end(now, Err(error));
+            }
         };
         let restart = compiled.restart.clone();
         evaluation.compiled = Some(compiled);
@@ -209,6 +215,15 @@ impl Executor {
             }
             None => self.begin_running(now),
         }
+    }
+
+    /// Variables whose types have changed are of no use to what comes next, either.
+    fn variables_unusable(&mut self, variables: Vec<String>) {
+        let ticket = self.settle(Ending::VariablesLost {
+            lineage: self.lineage.clone(),
+            variables: Some(variables),
+        });
+        self.settling = Some(ticket);
     }
 
     /// Shows what there is to show before anything runs, and runs the first load.

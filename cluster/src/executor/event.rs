@@ -408,10 +408,12 @@ pub enum Ending {
         /// The panic, if it was one.
         panic: Option<Panic>,
     },
-    /// The runtime has lost its variables.
+    /// The runtime has lost variables.
     VariablesLost {
         /// The state before that.
         lineage: Lineage,
+        /// Which; all if `None`.
+        variables: Option<Vec<String>>,
     },
 }
 

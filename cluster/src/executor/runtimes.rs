@@ -157,7 +157,10 @@ impl Executor {
             VariablesLost::Root => self.lineage = Lineage::root(),
             VariablesLost::Ask => {
                 let lineage = self.lineage.clone();
-                let ticket = self.settle(Ending::VariablesLost { lineage });
+                let ticket = self.settle(Ending::VariablesLost {
+                    lineage,
+                    variables: None,
+                });
                 self.settling = Some(ticket);
             }
         }

@@ -1,6 +1,7 @@
 //! Completion and documentation, in the state of a lineage.
 
 use super::answers::{Completion, Completions, Documentation};
+use super::commands::{At, take_local};
 use super::context::Basis;
 use super::workshop::{State, Workshop};
 use crate::crates::mentioned;
@@ -24,6 +25,7 @@ impl Workshop {
 
     /// Suggestions for the byte `position` of `cell`.
     pub(super) fn complete(&mut self, state: &State, cell: &str, position: usize) -> Completions {
+        let cell = &*without_local(cell);
         self.prepare(state, cell);
         let found = statements(cell);
         let names = names_at(state, cell, position);
@@ -68,6 +70,7 @@ impl Workshop {
         cell: &str,
         position: usize,
     ) -> Option<Documentation> {
+        let cell = &*without_local(cell);
         self.prepare(state, cell);
         let cell = cell.get(..position)?;
         let found = statements(cell);
@@ -105,6 +108,16 @@ impl Workshop {
             tracing::info!(?trouble, "rust-analyzer sees another state");
         }
     }
+}
+
+/// A cell with spaces where commands are that evcxr is not to carry out.
+fn without_local(cell: &str) -> String {
+    let mut blank = cell.to_owned();
+    for At { range, .. } in take_local(cell).0 {
+        let spaces = " ".repeat(range.len());
+        blank.replace_range(range, &spaces);
+    }
+    blank
 }
 
 /// The namespace's names that may go on with what is before the cursor.

@@ -5,7 +5,6 @@
 
 use super::local;
 use super::store::Owner;
-use crate::sources::newlines;
 use crate::statements::{code_start, is_command};
 use crate::summary::{Settings, Summary};
 use std::collections::BTreeMap;
@@ -288,11 +287,13 @@ pub(crate) fn interpret(
         dependencies: state.dependencies.clone(),
     };
     let (mut commands, mut cleared) = (0, None);
+    // What is left of each line, and which of them are changes.
+    let (mut lines, mut changed) = (Vec::new(), Vec::new());
     let mut at = 0;
     for line in source[..end].split_inclusive('\n') {
         let bare = line.trim_end_matches(['\n', '\r']);
         if !is_command(bare) {
-            orders.code.push_str(line);
+            lines.push(line.to_owned());
             at += line.len();
             continue;
         }
@@ -303,7 +304,8 @@ pub(crate) fn interpret(
             range: range.clone(),
             message,
         };
-        let (mut kept, mut said) = (false, None);
+        let end = &line[bare.len()..];
+        let (mut kept, mut said) = (end.to_owned(), None);
         match reading.read(bare).map_err(refuse)? {
             Read::Reset(reset) => {
                 orders.reset = orders.reset.max(Some(reset));
@@ -311,7 +313,9 @@ pub(crate) fn interpret(
                     Reset::Variables => said = Some(text("Child process restarted".to_owned())),
                     Reset::All => {
                         orders.changes.clear();
-                        orders.code = "\n".repeat(newlines(&orders.code));
+                        for at in changed.drain(..) {
+                            lines[at] = "\n".to_owned();
+                        }
                         cleared = Some(range);
                     }
                 }
@@ -321,19 +325,18 @@ pub(crate) fn interpret(
             Read::Evcxr => said = Some(Said::Evcxr(range)),
             Read::Documentation(name) => said = Some(Said::Documentation { range, name }),
             Read::Change(change, shown) => {
-                orders.code.push_str(change.command().trim_end());
+                kept = change.command().trim_end().to_owned() + end;
+                changed.push(lines.len());
                 orders.changes.push(change);
                 said = shown.map(text);
             }
             Read::Setting(shown) => {
                 said = Some(text(shown));
-                kept = true;
+                kept = line.to_owned();
             }
         }
         orders.said.extend(said);
-        orders
-            .code
-            .push_str(if kept { line } else { &line[bare.len()..] });
+        lines.push(kept);
     }
     if let Some(range) = cleared
         && owner == Owner::Engine
@@ -345,7 +348,7 @@ pub(crate) fn interpret(
                 .to_owned(),
         });
     }
-    orders.code.push_str(&source[end..]);
+    orders.code = lines.concat() + &source[end..];
     orders.settings = reading.settings;
     Ok(orders)
 }
@@ -485,6 +488,7 @@ impl Reading<'_> {
             }
             "sccache" => {
                 settings.sccache = arguments != "0";
+                settings.allow_static_linking |= settings.sccache;
                 match settings.sccache {
                     true => "sccache: true. Warning: dynamic linking disabled, use :cache instead to preserve dynamic linking".to_owned(),
                     false => "sccache: false".to_owned(),
@@ -553,7 +557,7 @@ impl Reading<'_> {
     fn show_dependencies(&self) -> Read {
         let lines = self.dependencies.iter();
         let lines: Vec<String> = lines
-            .map(|(name, config)| format!("{name} = {config}"))
+            .map(|(name, config)| format!("{name} = {}", local::shown(config)))
             .collect();
         match lines.is_empty() {
             true => Read::Nothing,
@@ -785,15 +789,16 @@ mod tests {
     #[test]
     fn a_notebook_leaves_to_evcxr_what_is_its_own() {
         let orders =
-            in_notebook(":dep a\n:clear\n:timing\n:opt 0\n:clear_cache\nlet x = 1;").unwrap();
+            in_notebook(":dep a\n:fmt {}\n:clear\n:timing\n:opt 0\n:clear_cache\nlet x = 1;")
+                .unwrap();
         assert_eq!((orders.reset, &orders.changes), (Some(Reset::All), &vec![]));
-        assert_eq!(orders.code, "\n\n\n:opt 0\n\nlet x = 1;");
+        assert_eq!(orders.code, "\n:fmt {}\n\n\n:opt 0\n\nlet x = 1;");
         let said: Vec<bool> = orders
             .said
             .iter()
             .map(|said| matches!(said, Said::Evcxr(_)))
             .collect();
-        assert_eq!(said, [true, false, true]);
+        assert_eq!(said, [false, true, false, true]);
         assert!(!orders.are_lasting());
         let restarted = in_notebook(":restart\n:vars").unwrap();
         assert_eq!(restarted.reset, Some(Reset::Variables));

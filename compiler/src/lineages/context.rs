@@ -21,6 +21,8 @@ pub(super) struct Basis {
     ours: BTreeSet<(String, String)>,
     /// Environment variables of the build.
     environment: BTreeMap<String, String>,
+    /// Those of whoever asks. `:build_env` comes before them.
+    given: BTreeMap<String, String>,
     settings: Settings,
     found: Found,
 }
@@ -32,9 +34,16 @@ impl Basis {
             dependencies: summary.dependencies.clone(),
             ours: crates.ours.clone(),
             environment: summary.environment.clone(),
+            given: BTreeMap::new(),
             settings: summary.settings.clone(),
             found: summary.found,
         }
+    }
+
+    /// The same for somebody with these environment variables.
+    pub(super) fn given(mut self, variables: &BTreeMap<String, String>) -> Basis {
+        self.given.clone_from(variables);
+        self
     }
 
     /// Whether something has to go on the way to `wanted`. Crates of ours may stay: nobody sees those that he doesn't name.
@@ -54,8 +63,12 @@ impl Basis {
     /// The commands that lead from here to `wanted`, a line each.
     fn commands_to(&self, wanted: &Basis) -> String {
         let mut commands = String::new();
-        for (name, value) in &wanted.environment {
-            if self.environment.get(name) != Some(value) {
+        let own = wanted.environment.iter();
+        let given = wanted.given.iter();
+        let given = given.filter(|(name, _)| !wanted.environment.contains_key(*name));
+        for (name, value) in own.chain(given) {
+            let present = self.environment.get(name).or_else(|| self.given.get(name));
+            if present != Some(value) {
                 commands += &build_environment(name, value);
             }
         }
@@ -199,11 +212,14 @@ impl Evcxr {
             bench.use_toolchain(toolchain);
         }
         let found = self.present.found;
+        let mut given = std::mem::take(&mut self.present.given);
         let mut ours = std::mem::take(&mut self.present.ours);
         ours.retain(|(name, _)| !reached.ours.iter().any(|(other, _)| other == name));
         self.present = reached.clone();
         self.present.found = found;
         self.present.ours.append(&mut ours);
+        given.append(&mut self.present.given);
+        self.present.given = given;
         Ok(())
     }
 
@@ -222,6 +238,7 @@ impl Evcxr {
             }
             reached.settings.clone_from(&self.initial);
             reached.environment.clear();
+            self.present.given.clear();
         }
         self.present.found = Found::default();
         self.present.ours.clear();

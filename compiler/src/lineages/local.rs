@@ -46,13 +46,27 @@ pub(super) fn is_local(change: &Change) -> bool {
 
 /// What evcxr's `:dep` takes for a dependency of a summary.
 pub(super) fn command(name: &str, config: &str) -> String {
-    match name.starts_with(['.', '/']) {
-        true => format!(":dep {name}\n"),
-        false => {
-            let config = config.split(FILES).next().unwrap_or_default();
-            format!(":dep {name} = {config}\n")
-        }
+    if !name.starts_with(['.', '/']) {
+        return format!(":dep {name} = {}\n", shown(config));
     }
+    // evcxr takes no path with a space in it.
+    match package_name(Path::new(name)) {
+        Some(package) => format!(":dep {package} = {{ path = {name:?} }}\n"),
+        None => format!(":dep {name}\n"),
+    }
+}
+
+/// A dependency's configuration as it was written.
+pub(super) fn shown(config: &str) -> &str {
+    config.split(FILES).next().unwrap_or_default()
+}
+
+/// The name of the package in a folder.
+fn package_name(folder: &Path) -> Option<String> {
+    let manifest = std::fs::read_to_string(folder.join("Cargo.toml")).ok()?;
+    let manifest: toml::Table = manifest.parse().ok()?;
+    let name = manifest.get("package")?.get("name")?.as_str()?;
+    Some(name.to_owned())
 }
 
 /// Whether a snippet may use local crates. What they come to only cargo knows: a build script can read anything.

@@ -173,7 +173,7 @@ fn serve(
             Some(step) => match jobs.recv_timeout(PAUSE) {
                 Ok(job) => Some(job),
                 Err(RecvTimeoutError::Timeout) => {
-                    step(&mut workshop);
+                    guarded(|| step(&mut workshop));
                     warming.pop();
                     // The store's size is of no interest to who asks.
                     told.completes.store(warming.len() < 2, Ordering::Relaxed);
@@ -205,6 +205,13 @@ fn serve(
         }
         drop(answer);
         ticket.end();
-        workshop.tidy_up();
+        guarded(|| workshop.tidy_up());
+    }
+}
+
+/// Does what nobody waits for. A panic in it ends nothing else.
+fn guarded(work: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(work)).is_err() {
+        tracing::error!("evcxr panicked");
     }
 }

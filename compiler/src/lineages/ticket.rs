@@ -52,9 +52,8 @@ impl Ticket {
         }
     }
 
-    /// Nobody waits for the answer any more. What has not begun is left out; what evcxr starts in this process for something that has begun
-    /// is killed until that ends. Blocks until then.
-    pub fn give_up(&self) {
+    /// Nobody waits for the answer any more. What has not begun is left out; what has begun goes on.
+    pub fn withdraw(&self) {
         let when_given_up = {
             let mut progress = self.progress();
             progress.is_given_up = true;
@@ -63,6 +62,12 @@ impl Ticket {
         if let Some(work) = when_given_up {
             work();
         }
+    }
+
+    /// Nobody waits for the answer any more. What has not begun is left out; what evcxr starts in this process for something that has begun
+    /// is killed until that ends. Blocks until then.
+    pub fn give_up(&self) {
+        self.withdraw();
         loop {
             {
                 // evcxr starts nothing for the next job meanwhile.

@@ -1,4 +1,4 @@
-//! The thread that owns evcxr and the states in memory: compiles what the store doesn't have, and completes code.
+//! evcxr and the states in memory: compiles what the store doesn't have, and completes code.
 
 use super::ask::{Answer, Ask, Fresh, Refused, Task, Text};
 use super::commands::{self, Orders, Refusal, Reset, Said};
@@ -15,7 +15,7 @@ use crate::inputs::Inputs;
 use crate::layouts::Layouts;
 use crate::reach::Added;
 use crate::sources::{Cell, newlines};
-use crate::statements::{Statement, code_start, is_command, statements};
+use crate::statements::{Statement, code_start, is_command, statements, without_commands};
 use crate::summary::{Found, ROOT, Summary, Variable};
 use crate::support::Support;
 use crate::wrapper::{self, Effort};
@@ -462,7 +462,9 @@ impl Workshop {
             Some(Reset::Variables) => Rc::new(base.with_variables(BTreeMap::new())),
             Some(Reset::All) => {
                 let mut state = (*self.root).clone();
+                // As evcxr does it.
                 state.summary.settings = base.summary.settings.clone();
+                state.summary.environment = base.summary.environment.clone();
                 Rc::new(state)
             }
         };
@@ -473,9 +475,9 @@ impl Workshop {
         outcome.lasting = orders.are_lasting() && !orders.changes.iter().any(local::is_local);
         if let Way::New = way {
             self.say(task, &base, &orders, &mut outcome)?;
-        }
-        if found.is_empty() && !orders.change(&base.summary) {
-            return Ok(outcome);
+            if found.is_empty() && !orders.change(&base.summary) {
+                return Ok(outcome);
+            }
         }
         let layouts = base.layouts.after(&found);
         let lost = base.layouts.lost(&layouts, &base.summary.kinds());
@@ -494,18 +496,17 @@ impl Workshop {
             outcome.lasting = false;
         }
         self.bench.plan.number = cell.number;
-        self.bench.plan.environment.clone_from(&task.environment);
         self.bench.plan.cache = self.cache.join(local::part(&summary));
         self.bench.plan.display = summary.settings.format == "{:?}" && !summary.settings.types;
         self.bench.plan.catches = summary.settings.preserve_vars_on_panic;
         let mut early = before.clone();
         match way {
             Way::New => {
-                let basis = base.basis();
+                let basis = base.basis().given(&task.environment);
+                let changed = Basis::of(&summary, &crates).given(&task.environment);
                 let brought = self.evcxr.bring(&mut self.bench, &basis);
                 brought.map_err(|trouble| self.failed(Added::default(), trouble))?;
                 if found.is_empty() || other_toolchain {
-                    let changed = Basis::of(&summary, &crates);
                     let done =
                         self.evcxr
                             .apply(&mut self.bench, &setting(&orders, &ours), &changed);
@@ -515,15 +516,18 @@ impl Workshop {
                     outcome.support = Some(self.bench.support.clone());
                 }
                 if !found.is_empty() {
+                    let code = match other_toolchain {
+                        // Its commands have been done.
+                        true => &without_commands(&orders.code),
+                        false => &orders.code,
+                    };
                     if self.bench.lacks_std(&found) {
                         self.show_std();
                     }
                     let context = &mut self.evcxr.context;
-                    let product =
-                        self.bench
-                            .compile(&summary, &orders.code, &found, &ours, |text| {
-                                context.execute(text)
-                            });
+                    let product = self
+                        .bench
+                        .compile(&summary, code, &found, &ours, |text| context.execute(text));
                     let product = product
                         .map_err(|NotCompiled { trouble, added }| self.failed(added, trouble))?;
                     early.retain(|name, variable| {
@@ -532,7 +536,6 @@ impl Workshop {
                     summary.apply(&found, product.after.completed);
                     if product.kept.is_none() {
                         // evcxr has had nothing to compile, and so is there already.
-                        let changed = Basis::of(&summary, &crates);
                         let noted = self.evcxr.apply(&mut self.bench, "", &changed);
                         noted.map_err(|trouble| self.failed(Added::default(), trouble))?;
                     }

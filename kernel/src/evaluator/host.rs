@@ -4,8 +4,8 @@ use super::backlog::Backlog;
 use super::local;
 use super::{Checkpoints, Shared, blocking};
 use crate::failure;
+use crate::translate;
 use cluster::Lineage;
-use cluster::compile::Artifact;
 use cluster::connection::Libraries;
 use cluster::executor::{
     CompileRequest, Compiled, Ending, Host, Kept, Outcome, Restart, Settlement, StartRuntime,
@@ -13,16 +13,16 @@ use cluster::executor::{
 };
 use cluster::failure::{PanicLocations, SourceLocation, Subject};
 use cluster::output::Output;
-use compiler::lineages::{Next, ROOT};
+use compiler::lineages::Next;
 use compiler::{Lineages, Made, Place, Request, Source, Ticket};
 use protocol::message::ErrorInfo;
+use protocol::message::iopub::{Stream, StreamName};
 use runtime::Runtime;
-use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// A cell that is with the executor.
 pub(super) struct Submitted {
@@ -35,12 +35,22 @@ pub(super) struct Submitted {
 pub(super) struct Reader {
     pub(super) emit: Box<dyn FnMut(Output) + Send>,
     pub(super) questions: mpsc::UnboundedSender<Question>,
-    /// Told when a cell is compiled.
-    pub(super) compiled: Option<oneshot::Sender<()>>,
+    pub(super) stage: watch::Sender<Stage>,
+    /// Whether this is evcxr's start-up configuration, whose failure the next cell tells.
+    pub(super) is_startup: bool,
     /// The cells of his that have not ended: those of evcxr's configuration come before the one that asks for it.
     pub(super) left: usize,
     /// Told when the last of them has ended, or one has failed.
     pub(super) done: Option<oneshot::Sender<Outcome>>,
+}
+
+/// How far a cell has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Stage {
+    /// It waits for its turn.
+    Queued,
+    Begun,
+    Compiled,
 }
 
 /// A cell asks for a line of input.
@@ -62,7 +72,7 @@ pub(super) struct NotebookHost {
     pub(super) cells: HashMap<WorkId, Submitted>,
     backlog: Backlog,
     /// What the next cell shows first.
-    pub(super) notes: Vec<Output>,
+    notes: Vec<Output>,
     last: Last,
     /// What the runtime loads, if a toolchain was chosen.
     libraries: Option<Libraries>,
@@ -113,7 +123,7 @@ impl Host for NotebookHost {
         async move {
             let not_ready = |reason: String| cluster::failure::not_ready(Subject::Cell, &reason);
             let lineages = shared.lineages().await.map_err(not_ready)?;
-            let libraries = chosen.unwrap_or_else(|| libraries_of(lineages.support()));
+            let libraries = chosen.unwrap_or_else(|| translate::libraries(lineages.support()));
             let Checkpoints { on, limit } = shared.checkpoints();
             let mut config = runtime::Config::new(command, libraries.support);
             config.preload = libraries.preload;
@@ -142,7 +152,7 @@ impl Host for NotebookHost {
             *lock(&last) = Some((request, made.next.clone()));
             shared.look_ahead(&made.next.completed);
             if let Some(reader) = reader {
-                drop(lock(&reader).compiled.take());
+                lock(&reader).stage.send_replace(Stage::Compiled);
             }
             Ok(compiled(made))
         }
@@ -160,18 +170,18 @@ impl Host for NotebookHost {
                     let last = lock(&last).take();
                     let (_, next) = last.filter(|(compiled, _)| *compiled == request)?;
                     Some(Settlement {
-                        lineage: outward(next.early),
+                        lineage: translate::lineage(next.early),
                         locations: panic
                             .map(|panic| locations(&lineages, &panic))
                             .unwrap_or_default(),
                     })
                 }
-                Ending::VariablesLost { lineage } => {
-                    let left = lineages.without(inward(&lineage), None);
+                Ending::VariablesLost { lineage, variables } => {
+                    let left = lineages.without(translate::name_of(&lineage), variables.as_deref());
                     let left =
                         left.inspect_err(|failure| tracing::warn!(?failure, "variables are lost"));
                     Some(Settlement {
-                        lineage: outward(left.ok()?),
+                        lineage: translate::lineage(left.ok()?),
                         locations: PanicLocations::default(),
                     })
                 }
@@ -208,6 +218,9 @@ impl Host for NotebookHost {
     }
 
     fn started(&mut self, id: WorkId) {
+        if let Some(cell) = self.cells.get(&id) {
+            lock(&cell.reader).stage.send_replace(Stage::Begun);
+        }
         for note in std::mem::take(&mut self.notes) {
             self.output(Some(id), note);
         }
@@ -220,11 +233,21 @@ impl Host for NotebookHost {
     }
 
     fn finished(&mut self, id: WorkId, outcome: Outcome, lineage: &Lineage) {
-        self.shared.look_back(inward(lineage));
+        self.shared.look_back(translate::name_of(lineage));
         let Some(cell) = self.cells.remove(&id) else {
             return;
         };
         let mut reader = lock(&cell.reader);
+        if let (true, Outcome::Failed { error, .. }) = (reader.is_startup, &outcome) {
+            let text = format!(
+                "evcxr's start-up configuration failed:\n{}\n",
+                error.traceback.join("\n")
+            );
+            self.notes.push(Output::Stream(Stream {
+                name: StreamName::Stderr,
+                text,
+            }));
+        }
         reader.left -= 1;
         if (reader.left == 0 || !matches!(outcome, Outcome::Evaluated { .. }))
             && let Some(done) = reader.done.take()
@@ -253,7 +276,7 @@ async fn compile(
     }
     let without = request.without.clone();
     let mut request = Request {
-        lineage: inward(&request.request.lineage).to_owned(),
+        lineage: translate::name_of(&request.request.lineage).to_owned(),
         source,
         count: Some(count),
         environment: local::variables(&shared.environment),
@@ -295,31 +318,14 @@ impl Drop for GiveUp {
 }
 
 fn compiled(made: Made) -> Compiled {
-    let shown = made.shown.into_iter();
-    let shown =
-        shown.map(|(kind, text)| (kind, Value::String(text.trim_end_matches('\n').to_owned())));
+    let undone = translate::lineage(made.next.undone.clone());
     Compiled {
-        artifact: Artifact {
-            loads: made.load.into_iter().collect(),
-            entry: made.entry.to_owned(),
-            lineage: outward(made.next.completed),
-            shown: shown.collect(),
-            ends_in_expression: made.ends_in_expression,
-            lost: made.lost,
-            reads: made.reads,
-        },
         restart: made.restarts.then(|| Restart {
-            libraries: made.support.as_ref().map(libraries_of),
-            lineage: outward(made.next.undone.clone()),
+            libraries: made.support.as_ref().map(translate::libraries),
+            lineage: undone.clone(),
         }),
-        undone: Some(outward(made.next.undone)),
-    }
-}
-
-fn libraries_of(support: &compiler::Support) -> Libraries {
-    Libraries {
-        support: support.library.clone(),
-        preload: vec![support.std.clone()],
+        undone: Some(undone),
+        artifact: translate::artifact(made),
     }
 }
 
@@ -343,21 +349,6 @@ fn location(place: Place) -> SourceLocation {
         cell: Some(place.cell),
         line: place.line,
         text: place.text,
-    }
-}
-
-/// The root is called by each crate in its own way.
-pub(super) fn inward(lineage: &Lineage) -> &str {
-    match *lineage == Lineage::root() {
-        true => ROOT,
-        false => &lineage.0,
-    }
-}
-
-pub(super) fn outward(lineage: String) -> Lineage {
-    match lineage == ROOT {
-        true => Lineage::root(),
-        false => Lineage(lineage),
     }
 }
 

@@ -29,9 +29,10 @@ pub(super) async fn perform(
     if commands.is_empty() {
         return Ok(String::new());
     }
+    let whole = source.clone();
     // What is said of the rest of the cell is said of all of it.
-    let code = std::mem::replace(&mut source.code, rest);
-    source.shown.get_or_insert(code);
+    source.code = rest;
+    source.shown.get_or_insert_with(|| whole.code.clone());
     let mut shown = String::new();
     for At { command, range } in commands {
         let done = match command {
@@ -51,7 +52,7 @@ pub(super) async fn perform(
             None => Err("`:env` takes KEY=VALUE".to_owned()),
         };
         let said = done.map_err(|message| {
-            failure::compile(lineages.refusal(source, count, range, &message))
+            failure::compile(lineages.refusal(&whole, count, range, &message))
         })?;
         shown.push_str(said.trim_end_matches('\n'));
         shown.push('\n');

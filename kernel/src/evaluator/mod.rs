@@ -9,18 +9,18 @@ mod local;
 mod waiting;
 
 use crate::compile_service;
+use crate::translate;
 use cluster::Lineage;
 use cluster::executor::{Config, Driver, Event, Executor, Outcome, Work, WorkId, WorkKind};
 use cluster::failure::{Subject, interrupted_early, not_ready};
 use cluster::output::Output;
 use compiler::lineages::{self, Compiler, ROOT, Thread};
 use compiler::{Completions, Documentation, Lineages, Owner, Place, Source, Ticket};
-use host::{NotebookHost, Question, Reader, Submitted, lock};
+use host::{NotebookHost, Question, Reader, Stage, Submitted, lock};
 use local::Environment;
 use magics::run::Evaluated;
 use magics::timeit::Times;
 use protocol::message::ErrorInfo;
-use protocol::message::iopub::{Stream, StreamName};
 use runtime::Runtime;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -116,7 +116,11 @@ impl Shared {
     }
 
     fn set_runtime(&self, runtime: Runtime) {
-        *lock(&self.runtime) = Some(runtime);
+        let mut present = lock(&self.runtime);
+        // It may have been switched while the runtime started.
+        let Checkpoints { on, limit } = self.checkpoints();
+        runtime.set_checkpoint(on, limit);
+        *present = Some(runtime);
     }
 
     fn look_ahead(&self, lineage: &str) {
@@ -130,8 +134,11 @@ impl Shared {
         };
     }
 
-    fn note_lineage(&self, lineage: &str) {
+    fn note_lineage(&self, lineage: &str, is_evaluating: bool) {
         let mut namespace = lock(&self.namespace);
+        if !is_evaluating {
+            namespace.ahead = None;
+        }
         if namespace.lineage != lineage {
             namespace.lineage = lineage.to_owned();
         }
@@ -153,8 +160,6 @@ enum Order {
     GiveUp {
         submission: u64,
     },
-    /// To be said with the next cell.
-    Note(String),
     Shutdown(oneshot::Sender<()>),
 }
 
@@ -194,26 +199,27 @@ impl Evaluator {
         evaluator
     }
 
-    /// Runs evcxr's start-up configuration, as evcxr_jupyter does. Should it fail, the first cell says so.
+    /// Runs evcxr's start-up configuration, as evcxr_jupyter does, until an interrupt. Should it fail, the first cell says so.
     fn configure(self) -> impl Future<Output = ()> + Send {
         let cell = Cell {
             code: ":load_config --quiet".to_owned(),
             ..Cell::default()
         };
-        let submitted = self.submit(&cell, |_| {});
+        let submitted = self.submit(&cell, |_| {}, true);
+        let mut interrupts = self.interrupts();
         async move {
-            let failed = match submitted {
-                Ok(submitted) => match submitted.done.await {
-                    Ok(Outcome::Failed { error, .. }) => error,
-                    _ => return,
-                },
-                Err(error) => error,
+            let Ok(mut submitted) = submitted.inspect_err(|error| {
+                tracing::warn!(error.evalue, "evcxr's start-up configuration can't be read");
+            }) else {
+                return;
             };
-            let note = format!(
-                "evcxr's start-up configuration failed:\n{}\n",
-                failed.traceback.join("\n")
-            );
-            self.order(Order::Note(note));
+            let submission = submitted.number;
+            loop {
+                tokio::select! {
+                    _ = &mut submitted.done => return,
+                    _ = interrupts.changed() => self.order(Order::GiveUp { submission }),
+                }
+            }
         }
     }
 
@@ -227,16 +233,18 @@ impl Evaluator {
         &self,
         cell: &Cell,
         emit: impl FnMut(Output) + Send + 'static,
+        is_startup: bool,
     ) -> Result<Submission, ErrorInfo> {
         let configuration = lineages::configuration(&cell.code)
             .map_err(|error| crate::failure::compile(compiler::Failure::Refused(error)))?;
         let (question, questions) = mpsc::unbounded_channel();
-        let (compiled, is_compiled) = oneshot::channel();
+        let (stage, stages) = watch::channel(Stage::Queued);
         let (done, is_done) = oneshot::channel();
         let reader = Arc::new(Mutex::new(Reader {
             emit: Box::new(emit),
             questions: question,
-            compiled: Some(compiled),
+            stage,
+            is_startup,
             left: configuration.len() + 1,
             done: Some(done),
         }));
@@ -257,7 +265,7 @@ impl Evaluator {
         Ok(Submission {
             number: submission,
             questions,
-            compiled: is_compiled,
+            stages,
             done: is_done,
         })
     }
@@ -273,11 +281,11 @@ impl Evaluator {
         let Submission {
             number: submission,
             mut questions,
-            mut compiled,
+            mut stages,
             mut done,
-        } = self.submit(cell, emit)?;
+        } = self.submit(cell, emit, false)?;
         let mut waiting = Waiting::new(Arc::clone(&self.shared.compiler));
-        let mut waits = true;
+        let (stage, mut waits) = (stages.clone(), true);
         let give_up = || self.order(Order::GiveUp { submission });
         // Kept open after an interrupt: its end would be the end of input to the cell.
         let mut open = None;
@@ -300,8 +308,16 @@ impl Evaluator {
                         None => open = Some(answer),
                     }
                 }
-                _ = interrupts.changed() => give_up(),
-                _ = &mut compiled, if waits => waits = false,
+                _ = interrupts.changed() => {
+                    give_up();
+                    // What runs before it may take its time to end.
+                    if *stage.borrow() == Stage::Queued {
+                        return Err(interrupted_early(Subject::Cell));
+                    }
+                }
+                _ = stages.changed(), if waits => {
+                    waits = *stage.borrow() != Stage::Compiled;
+                }
                 activity = waiting.activity(), if waits => {
                     self.order(Order::Status { submission, activity });
                 }
@@ -327,13 +343,13 @@ impl Evaluator {
     pub(crate) fn lineage(&self) -> Lineage {
         let namespace = lock(&self.shared.namespace);
         let ahead = namespace.ahead.as_ref();
-        host::outward(ahead.unwrap_or(&namespace.lineage).clone())
+        translate::lineage(ahead.unwrap_or(&namespace.lineage).clone())
     }
 
     /// Asks about the namespace; `None` if the compiler can't answer.
     async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
+        question: impl FnOnce(&Lineages, &str, &Ticket) -> Result<T, compiler::Failure> + Send + 'static,
     ) -> Option<T> {
         self.ask_in(&self.lineage(), question).await
     }
@@ -341,11 +357,14 @@ impl Evaluator {
     async fn ask_in<T: Send + 'static>(
         &self,
         lineage: &Lineage,
-        question: impl FnOnce(&Lineages, &str) -> Result<T, compiler::Failure> + Send + 'static,
+        question: impl FnOnce(&Lineages, &str, &Ticket) -> Result<T, compiler::Failure> + Send + 'static,
     ) -> Option<T> {
         let lineages = self.shared.lineages().await.ok()?;
-        let lineage = host::inward(lineage).to_owned();
-        let answered = blocking(move || question(&lineages, &lineage)).await;
+        let lineage = translate::name_of(lineage).to_owned();
+        // Whoever does not wait any longer drops this.
+        let waits = Withdraw(Ticket::default());
+        let ticket = waits.0.clone();
+        let answered = blocking(move || question(&lineages, &lineage, &ticket)).await;
         answered.ok()?.ok()
     }
 
@@ -356,8 +375,8 @@ impl Evaluator {
         code: String,
         position: usize,
     ) -> Option<Completions> {
-        self.ask_in(lineage, move |lineages, lineage| {
-            lineages.complete(lineage, &code, position, &Ticket::default())
+        self.ask_in(lineage, move |lineages, lineage, ticket| {
+            lineages.complete(lineage, &code, position, ticket)
         })
         .await
     }
@@ -369,21 +388,21 @@ impl Evaluator {
         code: String,
         position: usize,
     ) -> Option<Documentation> {
-        self.ask_in(lineage, move |lineages, lineage| {
-            lineages.inspect(lineage, &code, position, &Ticket::default())
+        self.ask_in(lineage, move |lineages, lineage, ticket| {
+            lineages.inspect(lineage, &code, position, ticket)
         })
         .await?
     }
 
     /// The variables and their types.
     pub(crate) async fn variables(&self) -> BTreeMap<String, String> {
-        let asked = self.ask(|lineages, lineage| Ok(lineages.variables(lineage)));
+        let asked = self.ask(|lineages, lineage, _| Ok(lineages.variables(lineage)));
         asked.await.unwrap_or_default()
     }
 
     /// The line of a cell behind a location in generated code.
     pub(crate) async fn locate(&self, file: String, line: u32) -> Option<Place> {
-        self.ask(move |lineages, _| Ok(lineages.locate(&file, line)))
+        self.ask(move |lineages, _, _| Ok(lineages.locate(&file, line)))
             .await?
     }
 
@@ -410,11 +429,11 @@ impl Evaluator {
     /// Switches checkpoints, from the next cell on.
     pub(crate) async fn set_checkpoints(&self, on: bool) -> Result<(), String> {
         self.shared.lineages().await?;
-        let mut checkpoints = lock(&self.shared.checkpoints);
-        checkpoints.on = on;
-        // One that starts later asks what is set then.
-        if let Some(runtime) = &*lock(&self.shared.runtime) {
-            runtime.set_checkpoint(on, checkpoints.limit);
+        let runtime = lock(&self.shared.runtime);
+        lock(&self.shared.checkpoints).on = on;
+        // One that starts later is told then.
+        if let Some(runtime) = &*runtime {
+            runtime.set_checkpoint(on, self.shared.checkpoints().limit);
         }
         Ok(())
     }
@@ -429,11 +448,20 @@ impl Evaluator {
     }
 }
 
+/// Withdraws a ticket when dropped.
+struct Withdraw(Ticket);
+
+impl Drop for Withdraw {
+    fn drop(&mut self) {
+        self.0.withdraw();
+    }
+}
+
 /// Cells that were submitted together.
 struct Submission {
     number: u64,
     questions: mpsc::UnboundedReceiver<Question>,
-    compiled: oneshot::Receiver<()>,
+    stages: watch::Receiver<Stage>,
     done: oneshot::Receiver<Outcome>,
 }
 
@@ -473,7 +501,6 @@ async fn drive(
             order = orders.recv() => match order {
                 None => break None,
                 Some(Order::Shutdown(done)) => break Some(done),
-                Some(Order::Note(text)) => driver.host().note(text),
                 Some(Order::Evaluate { submission, cells }) => {
                     let host = driver.host();
                     submissions.retain(|_, works| works.iter().any(|work| host.has(*work)));
@@ -512,7 +539,11 @@ async fn drive(
             },
             happening = driver.next() => driver.handle(happening),
         }
-        shared.note_lineage(host::inward(driver.executor().lineage()));
+        let executor = driver.executor();
+        shared.note_lineage(
+            translate::name_of(executor.lineage()),
+            executor.is_evaluating(),
+        );
     };
     driver.shutdown().await;
     if let Some(done) = done {
@@ -533,13 +564,5 @@ async fn blocking<T: Send + 'static>(
 impl NotebookHost {
     fn has(&self, id: WorkId) -> bool {
         self.cells.contains_key(&id)
-    }
-
-    /// Has the next cell say something first.
-    fn note(&mut self, text: String) {
-        self.notes.push(Output::Stream(Stream {
-            name: StreamName::Stderr,
-            text,
-        }));
     }
 }

@@ -66,6 +66,13 @@ impl Bench {
         })
     }
 
+    fn fails_to_compile(&mut self, ticket: u64) -> Vec<String> {
+        self.on(Event::Compiled {
+            ticket: Ticket(ticket),
+            result: Err(failure::plain("compile error", "unknown")),
+        })
+    }
+
     fn settled(&mut self, ticket: u64, lineage: &str) -> Vec<String> {
         self.on(Event::Settled {
             ticket: Ticket(ticket),
@@ -294,7 +301,12 @@ fn show(effect: Effect) -> String {
                 let how = panic.map_or_else(|| "early end".to_owned(), |panic| panic.message);
                 format!("settle {ticket} {how} in {}", request.request.lineage)
             }
-            Ending::VariablesLost { lineage } => format!("settle {ticket} lost {lineage}"),
+            Ending::VariablesLost { lineage, variables } => match variables {
+                None => format!("settle {ticket} lost {lineage}"),
+                Some(variables) => {
+                    format!("settle {ticket} lost {lineage}: {}", variables.join(" "))
+                }
+            },
         },
         Effect::AskInput { id, prompt, .. } => format!("ask {} {prompt}", id.0),
         Effect::CancelInput(id) => format!("cancel input {}", id.0),

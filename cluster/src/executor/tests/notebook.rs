@@ -94,6 +94,14 @@ fn types_that_changed_compile_the_cell_again_once() {
     let effects = bench.finished(3, changed("y"));
     assert!(effects[1].starts_with("finished 2: types changed: The types of y were redefined"));
     assert_eq!(bench.lineage(), "one");
+    // Should it not compile without them, they are gone all the same.
+    let mut bench = running(&["a"]);
+    bench.finished(2, changed("x"));
+    let effects = bench.fails_to_compile(3);
+    assert_eq!(effects[0], "settle 4 lost one: x");
+    assert!(effects[2].starts_with("finished 2: "), "{effects:?}");
+    bench.settled(4, "half");
+    assert_eq!(bench.lineage(), "half");
     // An interrupt that came before is not lost.
     let mut bench = running(&["a"]);
     bench.interrupt();
