@@ -91,10 +91,14 @@ class Model:
         """Its supervisor, its worker, or the copy that a dead cell comes back from."""
         runtimes = self.processes("runtime")
         if runtimes:
-            self.chance.choice(runtimes).kill()
-            told = self.live.run("()")
-            if LOST in told.stream("stderr") + "".join(error_text(event.content) for event in told.of("error")):
-                self.variables.clear()
+            killed = self.chance.choice(runtimes)
+            killed.kill()
+            psutil.wait_procs([killed], timeout=10)
+            # Which of two cells hears of it is a matter of moments.
+            for _ in range(2):
+                told = self.live.run("()")
+                if LOST in told.stream("stderr") + "".join(error_text(event.content) for event in told.of("error")):
+                    self.variables.clear()
 
     def kill_the_stub(self) -> None:
         for process in self.processes("stub"):

@@ -3,7 +3,7 @@
 use crate::cells::at_boundary;
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
-use crate::shell::{PATIENCE, WITHOUT_ELSE};
+use crate::shell::{COLD, PATIENCE, WITHOUT_ELSE};
 use cluster::Lineage;
 use compiler::{Completion, Completions};
 use magics::complete::{Item, Known, Place, place};
@@ -93,9 +93,10 @@ fn magic_word(item: Item) -> Completion {
 
 async fn rust(kernel: &Kernel, lineage: &Lineage, code: String, cursor: usize) -> Completions {
     let words = words(&code, cursor);
-    let patience = match words.items.is_empty() || !kernel.evaluator.completes() {
-        true => WITHOUT_ELSE,
-        false => PATIENCE,
+    let patience = match (words.items.is_empty(), kernel.evaluator.completes()) {
+        (true, false) => COLD,
+        (true, true) | (false, false) => WITHOUT_ELSE,
+        (false, true) => PATIENCE,
     };
     let asked = kernel.evaluator.complete(lineage, code, cursor);
     match tokio::time::timeout(patience, asked).await {

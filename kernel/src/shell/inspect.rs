@@ -3,7 +3,7 @@
 use crate::cells::at_boundary;
 use crate::kernel::Kernel;
 use crate::outlet::SHELL;
-use crate::shell::WITHOUT_ELSE;
+use crate::shell::{COLD, WITHOUT_ELSE};
 use cluster::Lineage;
 use cluster::output::text_bundle;
 use magics::complete::{Known, Place, place};
@@ -53,7 +53,11 @@ fn magic(code: &str, cursor: usize) -> Option<MimeBundle> {
 /// What the compiler knows of the name that ends at the byte `end`.
 async fn rust(kernel: &Kernel, lineage: &Lineage, code: String, end: usize) -> Option<MimeBundle> {
     let asked = kernel.evaluator.inspect(lineage, code, end);
-    let found = tokio::time::timeout(WITHOUT_ELSE, asked).await.ok()??;
+    let patience = match kernel.evaluator.completes() {
+        true => WITHOUT_ELSE,
+        false => COLD,
+    };
+    let found = tokio::time::timeout(patience, asked).await.ok()??;
     let mut data = text_bundle(found.text);
     data.insert("text/html".to_owned(), found.html.into());
     Some(data)

@@ -28,6 +28,9 @@ const PATIENCE: Duration = Duration::from_millis(250);
 /// The same where there is nothing else, or rust-analyzer still reads the standard library. Looking at a type's methods for the first time
 /// can take it longer than [`PATIENCE`] on a busy machine.
 const WITHOUT_ELSE: Duration = Duration::from_secs(5);
+/// The same while the compiler starts and rust-analyzer reads the standard library. Cells that were compiled before don't wait for that, so
+/// somebody may ask in a kernel's first second.
+const COLD: Duration = Duration::from_secs(20);
 
 /// Starts a shell; gives its queue. It ends when the queue is dropped.
 pub(crate) fn start(kernel: Arc<Kernel>) -> mpsc::UnboundedSender<Message> {
