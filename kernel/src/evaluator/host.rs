@@ -124,14 +124,15 @@ impl Host for NotebookHost {
             let not_ready = |reason: String| cluster::failure::not_ready(Subject::Cell, &reason);
             let lineages = shared.lineages().await.map_err(not_ready)?;
             let libraries = chosen.unwrap_or_else(|| translate::libraries(lineages.support()));
-            let Checkpoints { on, limit } = shared.checkpoints();
+            let checkpoints = shared.checkpoints();
+            let Checkpoints { on, limit } = checkpoints;
             let mut config = runtime::Config::new(command, libraries.support);
             config.preload = libraries.preload;
             config.checkpoint = on;
             config.checkpoint_limit = limit;
             let started = Runtime::start(config).await;
             let started = started.map_err(|error| not_ready(error.to_string()))?;
-            shared.set_runtime(started.0.clone());
+            shared.set_runtime(started.0.clone(), checkpoints);
             Ok(started)
         }
     }

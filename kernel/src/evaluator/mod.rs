@@ -115,11 +115,13 @@ impl Shared {
         *lock(&self.checkpoints)
     }
 
-    fn set_runtime(&self, runtime: Runtime) {
+    fn set_runtime(&self, runtime: Runtime, started_with: Checkpoints) {
         let mut present = lock(&self.runtime);
         // It may have been switched while the runtime started.
-        let Checkpoints { on, limit } = self.checkpoints();
-        runtime.set_checkpoint(on, limit);
+        let now = self.checkpoints();
+        if now != started_with {
+            runtime.set_checkpoint(now.on, now.limit);
+        }
         *present = Some(runtime);
     }
 
