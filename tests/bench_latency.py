@@ -107,6 +107,9 @@ class Kernel:
         self.client.load_connection_file()
         self.client.start_channels(hb=False)
         contender.version = self.ask("kernel_info_request", {}, 60)[1]["implementation_version"]
+        # A cell that is answered at once would be over before this client is heard on iopub.
+        while not self.client.iopub_channel.socket.poll(20):
+            self.ask("kernel_info_request", {}, 60)
         self.start_seconds = time.monotonic() - self.started
 
     def ask(self, kind: str, content: dict, timeout: float) -> tuple[float, dict, list[dict]]:
