@@ -32,7 +32,7 @@ pub(crate) fn main(arguments: compile::Arguments) -> anyhow::Result<()> {
     let compiler = Arc::new(OnceLock::<Arc<Thread>>::new());
     let started = Arc::clone(&compiler);
     let open = move || -> anyhow::Result<Service> {
-        let (thread, base) = Thread::start(&options(executable), path, working)?;
+        let (thread, base) = Thread::start(Owner::Engine, &options(executable), path, working)?;
         let thread = started.get_or_init(|| Arc::new(thread));
         let lineages = Lineages::new(Owner::Engine, base, Arc::clone(thread) as _, None);
         Ok(Service { lineages })

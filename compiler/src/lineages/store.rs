@@ -407,17 +407,10 @@ mod tests {
         let file = store.folder.join("made");
         fs::write(&file, source.repeat(size)).unwrap();
         let record = Record {
-            lineage: ROOT.to_owned(),
             source: source.to_owned(),
-            owner: Owner::Engine,
             artifact: Some(store.keep_artifact(&file).unwrap()),
             next: ["next"; 3].map(str::to_owned).into(),
-            shown: BTreeMap::new(),
-            ends_in_expression: false,
-            lost: Vec::new(),
-            restarts: false,
-            reads: false,
-            inputs: Inputs::default(),
+            ..Record::of_nothing(ROOT)
         };
         store.keep(&record).unwrap();
         let number = store.number(ROOT, source, Owner::Engine);

@@ -3,7 +3,7 @@
 use super::ask::{Answer, Ask, Refused};
 use super::ticket::Ticket;
 use super::workshop::Workshop;
-use super::{Base, Failure, Options, StartError};
+use super::{Base, Failure, Options, Owner, StartError};
 use crate::activity::{Activity, Phase};
 use crate::bench::Settings;
 use std::cell::OnceCell;
@@ -56,12 +56,13 @@ struct Job {
 }
 
 impl Thread {
-    /// Starts it, in a folder of this process's own where evcxr works (`EVCXR_TMPDIR` names it). `working` is kept to the thread's end, until which
+    /// Starts it for an owner, in a folder of this process's own where evcxr works (`EVCXR_TMPDIR` names it). `working` is kept to the thread's end, until which
     /// it may write there.
     ///
     /// # Errors
     /// When there is no toolchain, or no place to keep anything.
     pub fn start(
+        owner: Owner,
         options: &Options,
         folder: PathBuf,
         working: mpsc::Sender<()>,
@@ -83,7 +84,7 @@ impl Thread {
             // rust-analyzer recurses deeply on deeply nested code.
             .stack_size(64 << 20)
             .spawn(move || {
-                serve(&settings, &base, &queue, &telling);
+                serve(owner, &settings, &base, &queue, &telling);
                 drop(working);
             })
             .map_err(StartError::Thread)?;
@@ -135,6 +136,7 @@ impl Compiler for Thread {
 
 /// Serves jobs until nobody can send any. What the first of them would wait for is done before, as long as there is none.
 fn serve(
+    owner: Owner,
     settings: &Settings,
     bases: &mpsc::Receiver<Base>,
     jobs: &mpsc::Receiver<Job>,
@@ -165,7 +167,7 @@ fn serve(
         }
     };
     tracing::info!("evcxr is open");
-    let mut warming = Workshop::warming();
+    let mut warming = Workshop::warming(owner);
     loop {
         let job = match warming.last() {
             _ if next.is_some() => next.take(),

@@ -160,14 +160,14 @@ impl Workshop {
     }
 
     /// The steps that make it warm, the last one first. A snippet that needs no types doesn't wait for the standard library, and a compile not for
-    /// the first completion.
-    pub(super) fn warming() -> Vec<Step> {
-        vec![
-            Workshop::sweep,
-            Workshop::warm_up_completion,
-            Workshop::warm_up,
-            Workshop::warm_up_build,
-        ]
+    /// the first completion, which only a notebook asks for.
+    pub(super) fn warming(owner: Owner) -> Vec<Step> {
+        let mut steps: Vec<Step> = vec![Workshop::sweep];
+        if owner == Owner::Notebook {
+            steps.push(Workshop::warm_up_completion);
+        }
+        steps.extend([Workshop::warm_up as Step, Workshop::warm_up_build]);
+        steps
     }
 
     /// Answers a question.

@@ -4,6 +4,7 @@ use super::backlog::Backlog;
 use super::local;
 use super::{Checkpoints, Shared, blocking};
 use crate::failure;
+use crate::kernel::lock;
 use crate::translate;
 use cluster::Lineage;
 use cluster::connection::Libraries;
@@ -21,7 +22,7 @@ use runtime::Runtime;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// A cell that is with the executor.
@@ -351,8 +352,4 @@ fn location(place: Place) -> SourceLocation {
         line: place.line,
         text: place.text,
     }
-}
-
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

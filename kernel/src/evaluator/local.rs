@@ -1,12 +1,13 @@
 //! The commands of a cell that need no evcxr.
 
 use crate::failure;
+use crate::kernel::lock;
 use compiler::Source;
 use compiler::lineages::{self, At, Lineages, Local};
 use protocol::message::ErrorInfo;
 use std::collections::BTreeMap;
 use std::process::Stdio;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use tokio::process::Command;
 
 /// Variables of the environment that `:env` has set.
@@ -14,8 +15,7 @@ pub(super) type Environment = Mutex<BTreeMap<String, String>>;
 
 /// A copy of these variables.
 pub(super) fn variables(environment: &Environment) -> BTreeMap<String, String> {
-    let environment = environment.lock();
-    environment.unwrap_or_else(PoisonError::into_inner).clone()
+    lock(environment).clone()
 }
 
 /// Does these commands of a cell, and takes them out of it. Returns what they show.
@@ -40,9 +40,7 @@ pub(super) async fn perform(
             Some(Local::Environment { name, value }) => {
                 let said =
                     format!("Set {name}={value} (use :restart command to reload child process)");
-                let variables = environment.lock();
-                let mut variables = variables.unwrap_or_else(PoisonError::into_inner);
-                variables.insert(name, value);
+                lock(environment).insert(name, value);
                 Ok(said)
             }
             Some(Local::Explain) => lineages

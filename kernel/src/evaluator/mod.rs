@@ -9,6 +9,7 @@ mod local;
 mod waiting;
 
 use crate::compile_service;
+use crate::kernel::lock;
 use crate::translate;
 use cluster::Lineage;
 use cluster::executor::{Config, Driver, Event, Executor, Outcome, Work, WorkId, WorkKind};
@@ -16,7 +17,7 @@ use cluster::failure::{Subject, interrupted_early, not_ready};
 use cluster::output::Output;
 use compiler::lineages::{self, Compiler, ROOT, Thread};
 use compiler::{Completions, Documentation, Lineages, Owner, Place, Source, Ticket};
-use host::{NotebookHost, Question, Reader, Stage, Submitted, lock};
+use host::{NotebookHost, Question, Reader, Stage, Submitted};
 use local::Environment;
 use magics::run::Evaluated;
 use magics::timeit::Times;
@@ -473,7 +474,7 @@ async fn open(shared: Arc<Shared>, executable: PathBuf, folder: PathBuf) {
     let options = compile_service::options(executable);
     let opened = {
         let folder = folder.clone();
-        blocking(move || Thread::start(&options, folder, working)).await
+        blocking(move || Thread::start(Owner::Notebook, &options, folder, working)).await
     };
     let opened = opened.and_then(|opened| opened.map_err(|error| error.to_string()));
     let lineages = opened.map(|(thread, base)| {
