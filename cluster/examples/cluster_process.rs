@@ -5,8 +5,10 @@ use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use cluster::compile::{Aftermath, Artifact, Compiler, Diagnostic, Ended, Place, Request};
+use cluster::compile_service::worker::Cancel;
 use cluster::connection::Libraries;
 use cluster::launcher::{self, Lifetime, Options};
 use cluster::profile::{self, Profile};
@@ -54,14 +56,14 @@ fn main() -> Result<(), Box<dyn Error>> {
                 checkpoint_mb: value("--checkpoint-mb").and_then(|mb| mb.parse().ok()),
                 tied,
             };
-            Ok(engine::main(arguments, runtime)?)
+            Ok(engine::main(arguments, runtime, Rustc::open_boxed)?)
         }
         "compiler" => {
             let arguments = compile::Arguments {
                 file: file()?,
                 tied,
             };
-            Ok(compile::main(arguments, Rustc::open, || None)?)
+            Ok(compile::main(arguments, Rustc::open_boxed)?)
         }
         "cluster" => {
             let profile =
@@ -117,7 +119,8 @@ async fn cluster(
 /// A snippet is the body of a function that may use `store`. Its lineage is what put something into it.
 struct Rustc {
     folder: PathBuf,
-    compiled: HashMap<Request, Artifact>,
+    /// Locked during a compile.
+    compiled: Mutex<HashMap<Request, Artifact>>,
 }
 
 impl Rustc {
@@ -126,8 +129,13 @@ impl Rustc {
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         Ok(Self {
             folder,
-            compiled: HashMap::new(),
+            compiled: Mutex::default(),
         })
+    }
+
+    /// As a cluster's processes open it.
+    fn open_boxed() -> Result<Box<dyn Compiler>, String> {
+        Ok(Box::new(Self::open()?))
     }
 
     fn rustc(&self, source: &str, arguments: &[&str], out: &Path) -> Result<(), String> {
@@ -159,7 +167,7 @@ fn name(text: &str) -> String {
 }
 
 impl Compiler for Rustc {
-    fn libraries(&mut self) -> Result<Libraries, String> {
+    fn libraries(&self) -> Result<Libraries, String> {
         let folder = self.folder.join(name("support"));
         fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
         let support = folder.join("libchorus_support.so");
@@ -196,8 +204,9 @@ impl Compiler for Rustc {
         })
     }
 
-    fn compile(&mut self, request: &Request) -> Result<Artifact, Vec<Diagnostic>> {
-        if let Some(artifact) = self.compiled.get(request) {
+    fn compile(&self, request: &Request, _: &Cancel) -> Result<Artifact, Vec<Diagnostic>> {
+        let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(artifact) = compiled.get(request) {
             return Ok(artifact.clone());
         }
         let failed = |message: String| {
@@ -245,11 +254,11 @@ impl Compiler for Rustc {
             lost: Vec::new(),
             reads: false,
         };
-        self.compiled.insert(request.clone(), artifact.clone());
+        compiled.insert(request.clone(), artifact.clone());
         Ok(artifact)
     }
 
-    fn after_early_end(&mut self, ended: &Ended) -> Result<Aftermath, Vec<Diagnostic>> {
+    fn after_early_end(&self, ended: &Ended) -> Result<Aftermath, Vec<Diagnostic>> {
         Ok(Aftermath {
             lineage: ended.request.lineage.clone(),
             place: ended.location.as_ref().map(|_| Place {

@@ -64,9 +64,6 @@ pub(crate) enum OpenError {
     /// The file system refused something.
     #[error("failed to prepare the folder for compiled cells: {0}")]
     Io(#[from] std::io::Error),
-    /// There is no usable toolchain, which its finder has told.
-    #[error("failed to find a toolchain")]
-    Toolchain,
     /// evcxr refused to start.
     #[error("failed to start evcxr: {0}")]
     Evcxr(#[from] evcxr::Error),
@@ -173,10 +170,9 @@ pub(crate) struct Bench {
 
 impl Bench {
     /// Starts evcxr, which compiles something first. Takes about a second.
-    /// `toolchain` waits until that is known: evcxr starts meanwhile.
     pub(crate) fn open(
         settings: Settings,
-        toolchain: impl FnOnce() -> Option<Toolchain>,
+        first: Toolchain,
     ) -> Result<(EvalContext, Bench), OpenError> {
         let Settings {
             folder,
@@ -207,7 +203,6 @@ impl Bench {
         let (mut evcxr, outputs) = EvalContext::with_subprocess_command(stub)?;
         // The stub prints nothing of its own, so there is nothing to read.
         drop(outputs);
-        let first = toolchain().ok_or(OpenError::Toolchain)?;
         let Toolchain { rustc, support } = first.clone();
         let plan_path = folder.join("plan.json");
         let mut plan = Plan {

@@ -27,7 +27,7 @@ use magics::{EngineId, Failure};
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use crate::compile_service;
+use crate::compiling;
 use crate::kernel::lock;
 
 /// Names the profile whose cluster is used, in place of the default one.
@@ -162,7 +162,7 @@ impl Engines {
         Self {
             starter: Starter {
                 program,
-                host: compile_service::libraries,
+                host: compiling::cluster::libraries,
             },
             place: None,
             attached: None,

@@ -21,6 +21,10 @@ pub(crate) fn compile(failure: Failure) -> ErrorInfo {
                  or in smaller cells."
             ),
         ),
+        Failure::Unavailable(reason) => plain(
+            "no compiler",
+            format!("This cell could not be compiled: {reason}. Nothing has changed; what was compiled before still runs."),
+        ),
         Failure::UnknownLineage(_) => plain(
             "compile error",
             "What earlier cells have defined was kept in Chorus's cache, and is gone from there. `:clear` begins anew.".to_owned(),

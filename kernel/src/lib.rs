@@ -5,13 +5,13 @@
 //! - `cells`: a cell with its magics; `engines`: the cluster that they reach;
 //! - `carrier`: what programs in cells do on engines, by the crate `chorus`;
 //! - `evaluator`: Rust on its way through compiler and runtime; `output` and `failure` say what came of it;
-//! - `compile_service`: the compiler of a cluster; `history`, `info`: what they say; `crates`: what cells may name without asking;
+//! - `compiling`: asking the compile service, and being it; `history`, `info`: what they say; `crates`: what cells may name without asking;
 //! - [`cli`]: the `chorus` program, every role of it.
 
 mod carrier;
 mod cells;
 pub mod cli;
-mod compile_service;
+mod compiling;
 mod control;
 mod crates;
 mod demo;

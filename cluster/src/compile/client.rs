@@ -1,6 +1,7 @@
 //! The engines' side of the compile service: ask, and wait for the answer, but not for a service that has gone.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use protocol::{
@@ -9,7 +10,7 @@ use protocol::{
 };
 use serde::Serialize;
 use serde_json::Value;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::{Aftermath, Artifact, Diagnostic, Ended, Request};
@@ -39,6 +40,19 @@ pub enum Trouble {
 #[derive(Clone, Debug)]
 pub struct Client {
     orders: mpsc::UnboundedSender<Order>,
+    /// Told when somebody doesn't wait for an answer any more.
+    withdrawn: Arc<Notify>,
+}
+
+/// Tells the connection when dropped.
+struct Withdraw(Option<Arc<Notify>>);
+
+impl Drop for Withdraw {
+    fn drop(&mut self) {
+        if let Some(withdrawn) = &self.0 {
+            withdrawn.notify_one();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -67,6 +81,7 @@ impl Client {
             .monitor(SERVICE, NEWS)
             .start()?;
         let (orders, received) = mpsc::unbounded_channel();
+        let withdrawn = Arc::new(Notify::new());
         let task = Task {
             sockets,
             session: Session::new(key),
@@ -74,11 +89,11 @@ impl Client {
             heard: Instant::now(),
             lost: None,
         };
-        tokio::spawn(task.run(received, inbox));
-        Ok(Self { orders })
+        tokio::spawn(task.run(received, Arc::clone(&withdrawn), inbox));
+        Ok(Self { orders, withdrawn })
     }
 
-    /// Compiles a snippet. From the first second on, `tell` gets what the service is doing.
+    /// Compiles a snippet; dropping the future cancels it. From the first second on, `tell` gets what the service is doing.
     ///
     /// # Errors
     /// Compile errors, or that nobody compiles.
@@ -117,6 +132,8 @@ impl Client {
     ) -> Result<Value, Trouble> {
         let gone = |reason: &str| Trouble::Gone(reason.to_owned());
         let content = RawJson::from_value(content).map_err(|error| gone(&error.to_string()))?;
+        // Dropped after the channel, so that it is seen to be closed.
+        let mut withdraw = Withdraw(Some(Arc::clone(&self.withdrawn)));
         let (answer, mut answered) = oneshot::channel();
         let (activity, mut activities) = mpsc::unbounded_channel();
         let order = Order {
@@ -131,6 +148,7 @@ impl Client {
         loop {
             tokio::select! {
                 answer = &mut answered => {
+                    withdraw.0 = None;
                     return answer.unwrap_or_else(|_| Err(gone("the connection to it is closed")));
                 }
                 Some(activity) = activities.recv() => tell(activity),
@@ -158,6 +176,7 @@ impl Task {
     async fn run(
         mut self,
         mut orders: mpsc::UnboundedReceiver<Order>,
+        withdrawn: Arc<Notify>,
         mut inbox: mpsc::UnboundedReceiver<Received>,
     ) {
         let mut ask = tokio::time::interval(ASK);
@@ -178,6 +197,7 @@ impl Task {
                     NEWS => self.on_news(&received),
                     _ => self.on_reply(received),
                 },
+                () = withdrawn.notified() => self.cancel_withdrawn(),
                 _ = ask.tick(), if !self.pending.is_empty() => self.ask_again(),
             }
         }
@@ -196,6 +216,9 @@ impl Task {
     }
 
     fn send(&mut self, order: Order) {
+        if order.answer.is_closed() {
+            return;
+        }
         if self.is_vacant() {
             return give_up(order, "its process has ended".to_owned());
         }
@@ -244,8 +267,23 @@ impl Task {
         let _ = order.answer.send(answer);
     }
 
+    fn cancel_withdrawn(&mut self) {
+        let gone = self.pending.extract_if(|_, order| order.answer.is_closed());
+        let gone: Vec<String> = gone.map(|(id, _)| id).collect();
+        for id in gone {
+            self.send_about("cancel_request", &id);
+        }
+    }
+
+    fn send_about(&self, msg_type: &str, id: &str) {
+        let content = serde_json::json!({ "msg_id": id });
+        if let Ok(content) = RawJson::from_value(&content) {
+            let message = self.session.raw_message(msg_type, content, None);
+            self.sockets.send(SERVICE, self.session.encode(&message));
+        }
+    }
+
     fn ask_again(&mut self) {
-        self.pending.retain(|_, order| !order.answer.is_closed());
         let reason = if self.is_vacant() {
             Some("its process has ended".to_owned())
         } else if self.heard.elapsed() > SILENCE {
@@ -260,12 +298,7 @@ impl Task {
             return;
         }
         for id in self.pending.keys() {
-            let content = serde_json::json!({ "msg_id": id });
-            let Ok(content) = RawJson::from_value(&content) else {
-                continue;
-            };
-            let message = self.session.raw_message("known_request", content, None);
-            self.sockets.send(SERVICE, self.session.encode(&message));
+            self.send_about("known_request", id);
         }
     }
 }

@@ -1,9 +1,10 @@
 //! Compiling for engines: what is asked and answered, the service that answers, and the engines' side of it.
 //!
 //! The messages are the Jupyter protocol's, signed with the cluster's key: `compile_request`, `aftermath_request`, `libraries_request`
-//! and `known_request`, each with a reply. Engines and the service see the same files.
+//! and `known_request`, each with a reply; and `cancel_request`, which has none. Engines and the service see the same files.
 
 mod client;
+mod direct;
 mod queue;
 mod service;
 
@@ -13,8 +14,10 @@ use protocol::message::MimeBundle;
 use serde::{Deserialize, Serialize};
 
 use crate::Lineage;
+use crate::compile_service::worker::Cancel;
 pub use client::{Client, Trouble};
-pub use queue::{Job, Queue};
+pub use direct::DirectCompiler;
+use queue::{Job, Queue, RunId};
 pub use service::{Arguments, main, serve};
 
 use crate::connection::Libraries;
@@ -63,6 +66,17 @@ pub struct Diagnostic {
     pub rendered: String,
 }
 
+impl Diagnostic {
+    /// An error that rustc has not found.
+    pub(crate) fn plain(message: String) -> Self {
+        Self {
+            code: None,
+            rendered: format!("error: {message}"),
+            message,
+        }
+    }
+}
+
 /// How a snippet that compiled ended early.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Ended {
@@ -90,24 +104,29 @@ pub struct Place {
     pub text: String,
 }
 
-/// What turns snippets into shared objects. It is called from one thread, one call at a time, and may take its time.
-pub trait Compiler {
-    /// What runtimes load before any artifact. Asked once, first.
+/// What turns snippets into shared objects. Calls come from threads where it may block, several at a time.
+pub trait Compiler: Send + Sync {
+    /// What runtimes load before any artifact.
     ///
     /// # Errors
     /// Says why there is none, for people.
-    fn libraries(&mut self) -> Result<Libraries, String>;
+    fn libraries(&self) -> Result<Libraries, String>;
 
     /// Compiles a snippet. The same request gives the same artifact, at best without compiling again. A lineage that is not known
-    /// (any more, or because another process made it) is an error, except [`Lineage::root`].
+    /// (any more, or because another process made it) is an error, except [`Lineage::root`]. Once cancelled it returns soon, with whatever.
     ///
     /// # Errors
     /// Why it does not compile.
-    fn compile(&mut self, request: &Request) -> Result<Artifact, Vec<Diagnostic>>;
+    fn compile(&self, request: &Request, cancel: &Cancel) -> Result<Artifact, Vec<Diagnostic>>;
 
     /// What is true after a snippet that was compiled ended early.
     ///
     /// # Errors
     /// Why it cannot be told.
-    fn after_early_end(&mut self, ended: &Ended) -> Result<Aftermath, Vec<Diagnostic>>;
+    fn after_early_end(&self, ended: &Ended) -> Result<Aftermath, Vec<Diagnostic>>;
+
+    /// What is being done for those who wait, in a line for people.
+    fn activity(&self) -> Option<String> {
+        None
+    }
 }

@@ -1,14 +1,15 @@
-//! `chorus compiler`: takes requests on a socket, has a thread of its own compile them one after another, and answers.
+//! `chorus compiler`: takes requests on a socket, has them compiled, and answers.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::mpsc as blocking;
 use std::time::{Duration, Instant};
 
 use protocol::{Header, Message, RawJson, Session, SocketId, SocketType, SocketsBuilder};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
-use super::{Compiler, Diagnostic, Ended, Job, Queue, Request};
+use super::{Compiler, Diagnostic, DirectCompiler, Ended, Job, Queue, Request, RunId, Trouble};
 use crate::connection::EngineFile;
 use crate::{Error, process};
 
@@ -25,20 +26,18 @@ pub struct Arguments {
     pub tied: bool,
 }
 
-/// Runs the service until it is told to end; for a `main`. `open` makes the compiler, on the thread that will use it; it may take
-/// its time, requests wait meanwhile. `activity` says what it is doing, for those who wait.
+/// Runs the service until it is told to end; for a `main`. `open` makes the compiler, as [`DirectCompiler::new`] says; requests wait meanwhile.
 ///
 /// # Errors
 /// When the socket cannot be opened.
-pub fn main<C: Compiler>(
+pub fn main(
     arguments: Arguments,
-    open: impl FnOnce() -> Result<C, String> + Send + 'static,
-    activity: impl Fn() -> Option<String> + Clone + Send + 'static,
+    open: impl FnOnce() -> Result<Box<dyn Compiler>, String> + Send + 'static,
 ) -> Result<(), Error> {
     process::run(arguments.tied, |stop, announce| async move {
         let file = EngineFile::read(&arguments.file)?;
         let ready = || announce.ready(&json!({}));
-        serve(&file, open, activity, ready, stop.wait()).await
+        serve(&file, DirectCompiler::new(open), ready, stop.wait()).await
     })
 }
 
@@ -53,10 +52,9 @@ struct Waiter {
 ///
 /// # Errors
 /// When the socket cannot be opened, or the file names none.
-pub async fn serve<C: Compiler>(
+pub async fn serve(
     file: &EngineFile,
-    open: impl FnOnce() -> Result<C, String> + Send + 'static,
-    activity: impl Fn() -> Option<String> + Clone + Send + 'static,
+    compiler: DirectCompiler,
     ready: impl FnOnce(),
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
@@ -69,19 +67,13 @@ pub async fn serve<C: Compiler>(
     let (sockets, mut inbox) = SocketsBuilder::new()
         .bind(REQUESTS, SocketType::ROUTER, file.endpoint(port))
         .start()?;
-    let (jobs, to_do) = blocking::channel();
     let (answers, mut done) = mpsc::unbounded_channel();
-    std::thread::Builder::new()
-        .name("compile".to_owned())
-        // Compilers recurse deeply on deeply nested code.
-        .stack_size(64 << 20)
-        .spawn(move || work(open, &to_do, &answers))
-        .map_err(Error::system("start the compiler's thread"))?;
     ready();
     let mut queue: Queue<Waiter> = Queue::default();
-    let mut doing = Doing {
-        ask: activity,
-        last: None,
+    let mut runs: HashMap<RunId, JoinHandle<()>> = HashMap::new();
+    let mut activity = LatestActivity {
+        compiler: compiler.clone(),
+        latest: None,
     };
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -105,26 +97,38 @@ pub async fn serve<C: Compiler>(
                             identities: request.identities.clone(),
                             header: request.header.clone(),
                         };
-                        // The thread ends with this task only.
-                        if queue.submit(job.clone(), waiter) && jobs.send(job).is_err() {
-                            tracing::error!("the compiler's thread has ended");
-                            break;
+                        if let Some(run) = queue.submit(job.clone(), waiter) {
+                            let (compiler, answers) = (compiler.clone(), answers.clone());
+                            let task = async move {
+                                let answer = run_job(&compiler, &job).await;
+                                // Nobody reads them at the end.
+                                let _ = answers.send((job, run, answer));
+                            };
+                            runs.insert(run, tokio::spawn(task));
                         }
                     }
                     Asked::Known(id) => {
                         let known = queue.waiting().any(|waiter| waiter.header.msg_id == id);
-                        let activity = doing.get().await;
+                        let activity = activity.get().await;
                         answer(json!({"status": "ok", "msg_id": id, "known": known, "activity": activity}));
                     }
-                    Asked::Unknown => answer(failed(&[complaint(format!(
+                    Asked::Cancel(id) => {
+                        for run in queue.withdraw(|waiter| waiter.header.msg_id == id) {
+                            if let Some(task) = runs.remove(&run) {
+                                task.abort();
+                            }
+                        }
+                    }
+                    Asked::Unknown => answer(failed(&[Diagnostic::plain(format!(
                         "the compiler does not know {}",
                         request.msg_type()
                     ))])),
                 }
             }
             answered = done.recv() => {
-                let Some((job, content)) = answered else { break };
-                for waiter in queue.done(&job) {
+                let Some((job, run, content)) = answered else { break };
+                runs.remove(&run);
+                for waiter in queue.done(&job, run) {
                     let reply = reply(&session, &waiter.identities, &waiter.header, &content);
                     sockets.send(REQUESTS, session.encode(&reply));
                 }
@@ -132,27 +136,26 @@ pub async fn serve<C: Compiler>(
             () = &mut stop => break,
         }
     }
+    runs.values().for_each(JoinHandle::abort);
     sockets.close().await;
     Ok(())
 }
 
 /// What the compiler is doing, looked at once for all who ask at the same time.
-struct Doing<F> {
-    ask: F,
-    last: Option<(Instant, Option<String>)>,
+struct LatestActivity {
+    compiler: DirectCompiler,
+    latest: Option<(Instant, Option<String>)>,
 }
 
-impl<F: Fn() -> Option<String> + Clone + Send + 'static> Doing<F> {
+impl LatestActivity {
     async fn get(&mut self) -> Option<String> {
-        if let Some((at, activity)) = &self.last
+        if let Some((at, activity)) = &self.latest
             && at.elapsed() < LOOK_INTERVAL
         {
             return activity.clone();
         }
-        // It may read many small files.
-        let activity = tokio::task::spawn_blocking(self.ask.clone()).await;
-        let activity = activity.ok().flatten();
-        self.last = Some((Instant::now(), activity.clone()));
+        let activity = self.compiler.activity().await;
+        self.latest = Some((Instant::now(), activity.clone()));
         activity
     }
 }
@@ -160,19 +163,21 @@ impl<F: Fn() -> Option<String> + Clone + Send + 'static> Doing<F> {
 enum Asked {
     Job(Job),
     Known(String),
+    Cancel(String),
     Unknown,
 }
 
 fn understand(request: &Message) -> Asked {
+    let id = || {
+        let content: Value = request.parse().unwrap_or_default();
+        content["msg_id"].as_str().unwrap_or_default().to_owned()
+    };
     let job = match request.msg_type() {
         "libraries_request" => Some(Job::Libraries),
         "compile_request" => request.parse::<Request>().ok().map(Job::Compile),
         "aftermath_request" => request.parse::<Ended>().ok().map(Job::Aftermath),
-        "known_request" => {
-            let content: Value = request.parse().unwrap_or_default();
-            let id = content["msg_id"].as_str().unwrap_or_default();
-            return Asked::Known(id.to_owned());
-        }
+        "known_request" => return Asked::Known(id()),
+        "cancel_request" => return Asked::Cancel(id()),
         _ => None,
     };
     job.map_or(Asked::Unknown, Asked::Job)
@@ -192,58 +197,21 @@ fn reply(
         .with_identities(identities.to_vec())
 }
 
-fn complaint(message: String) -> Diagnostic {
-    Diagnostic {
-        code: None,
-        rendered: format!("error: {message}"),
-        message,
-    }
-}
-
 fn failed(diagnostics: &[Diagnostic]) -> Value {
     json!({"status": "error", "diagnostics": diagnostics})
 }
 
-/// The compiler's thread: one job after another, whatever becomes of them.
-fn work<C: Compiler>(
-    open: impl FnOnce() -> Result<C, String>,
-    jobs: &blocking::Receiver<Job>,
-    answers: &mpsc::UnboundedSender<(Job, Value)>,
-) {
-    use std::panic::{AssertUnwindSafe, catch_unwind};
-    let mut compiler = open().map_err(|reason| {
-        tracing::error!(reason, "failed to open the compiler");
-        complaint(format!("the compiler could not be opened: {reason}"))
-    });
-    for job in jobs {
-        let answer = match &mut compiler {
-            Err(reason) => failed(std::slice::from_ref(reason)),
-            Ok(compiler) => catch_unwind(AssertUnwindSafe(|| answer(compiler, &job)))
-                .unwrap_or_else(|_| {
-                    failed(&[complaint(
-                        "the compiler could not deal with this snippet; try to write it another way".to_owned(),
-                    )])
-                }),
-        };
-        if answers.send((job, answer)).is_err() {
-            return;
+async fn run_job(compiler: &DirectCompiler, job: &Job) -> Value {
+    fn reply<T: serde::Serialize>(name: &str, answer: Result<T, Trouble>) -> Value {
+        match answer {
+            Ok(answer) => json!({"status": "ok", name: answer}),
+            Err(Trouble::Diagnostics(diagnostics)) => failed(&diagnostics),
+            Err(Trouble::Gone(reason)) => failed(&[Diagnostic::plain(reason)]),
         }
     }
-}
-
-fn answer(compiler: &mut impl Compiler, job: &Job) -> Value {
     match job {
-        Job::Libraries => match compiler.libraries() {
-            Ok(libraries) => json!({"status": "ok", "libraries": libraries}),
-            Err(reason) => failed(&[complaint(reason)]),
-        },
-        Job::Compile(request) => match compiler.compile(request) {
-            Ok(artifact) => json!({"status": "ok", "artifact": artifact}),
-            Err(diagnostics) => failed(&diagnostics),
-        },
-        Job::Aftermath(ended) => match compiler.after_early_end(ended) {
-            Ok(aftermath) => json!({"status": "ok", "aftermath": aftermath}),
-            Err(diagnostics) => failed(&diagnostics),
-        },
+        Job::Libraries => reply("libraries", compiler.libraries().await),
+        Job::Compile(request) => reply("artifact", compiler.compile(request, drop).await),
+        Job::Aftermath(ended) => reply("aftermath", compiler.after_early_end(ended).await),
     }
 }

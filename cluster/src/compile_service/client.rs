@@ -128,16 +128,32 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// A way to ask about the request, for as long as it is in flight.
+    pub fn inquiry(&self) -> Inquiry {
+        Inquiry {
+            id: self.id,
+            commands: self.commands.downgrade(),
+        }
+    }
+}
+
+/// Asks about a request in flight. Keeps no connection open.
+#[derive(Clone, Debug)]
+pub struct Inquiry {
+    id: u64,
+    commands: mpsc::WeakUnboundedSender<Command>,
+}
+
+impl Inquiry {
     /// Asks what is being done for the request: what its worker's handler says, or that it waits for a worker. `None` when
-    /// nothing is known, or the answer has come meanwhile.
+    /// nothing is known, or the answer has come.
     pub async fn activity(&self) -> Option<String> {
-        self.answer.as_ref()?;
         let (answer, activity) = oneshot::channel();
         let command = Command::Activity {
             id: self.id,
             answer,
         };
-        self.commands.send(command).ok()?;
+        self.commands.upgrade()?.send(command).ok()?;
         activity.await.ok().flatten()
     }
 }

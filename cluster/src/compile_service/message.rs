@@ -137,8 +137,6 @@ pub struct Status {
 pub struct WorkerStatus {
     /// Its process; `None` when it could not be started.
     pub pid: Option<u32>,
-    /// What it was opened with.
-    pub key: String,
     /// The namespace that it served last.
     pub affinity: Option<String>,
     /// What it does.

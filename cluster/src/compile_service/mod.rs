@@ -29,9 +29,10 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 pub use address::Address;
-pub use client::{Client, Pending, status, stop};
+pub use client::{Client, Inquiry, Pending, status, stop};
 pub use error::ServiceError;
 pub use frame::{FRAME_LIMIT_BYTES, FrameError};
+pub use front::DEFAULT_IDLE;
 pub use message::{RequestError, Status, WorkerState, WorkerStatus};
 
 /// A compile service, and the command that starts it.

@@ -75,7 +75,7 @@ impl Cancel {
         }
     }
 
-    fn cancel(&self) {
+    pub(crate) fn cancel(&self) {
         let mut callbacks = lock(&self.0.callbacks);
         self.0.is_cancelled.store(true, Ordering::SeqCst);
         // Under the lock, so that a guard's end means that its callback does nothing more.
@@ -111,8 +111,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Runs a worker until the front closes its pipe; for a `main`. `open` is given the key and makes the handler; it may take its
-/// time.
+/// Runs a worker until the front closes its pipe; for a `main`. `open` is given the key and makes the handler, before this process has a second
+/// thread: it may change the environment. It should not take long.
 ///
 /// From the call on, standard input is empty, and standard output goes to standard error, which is the service's log. When the
 /// front is gone, the request that runs is cancelled; two seconds later the process group is killed.
@@ -130,10 +130,11 @@ pub fn serve<H: Handler>(open: impl FnOnce(&str) -> Result<H, String>) -> Result
             });
         }
     };
+    let mut handler = open(&key).map_err(|reason| ServiceError::Open { reason })?;
     let shared = Arc::new(WorkerState {
         output: Mutex::new(output),
         running: Mutex::default(),
-        activity: Mutex::new(None),
+        activity: handler.activity(),
     });
     let (jobs, to_do) = mpsc::channel();
     // Dropped when everything has ended, the handler too.
@@ -148,8 +149,6 @@ pub fn serve<H: Handler>(open: impl FnOnce(&str) -> Result<H, String>) -> Result
             }
         })
         .map_err(ServiceError::io("start a thread in", "/proc/self"))?;
-    let mut handler = open(&key).map_err(|reason| ServiceError::Open { reason })?;
-    *lock(&shared.activity) = Some(handler.activity());
     shared.write(&WorkerReply::Ready);
     for job in to_do {
         let result = match serde_json::from_str(job.payload.get()) {
@@ -188,7 +187,7 @@ struct WorkerState {
     output: Mutex<File>,
     /// Requests that were read and are not answered.
     running: Mutex<HashMap<u64, Cancel>>,
-    activity: Mutex<Option<Activity>>,
+    activity: Activity,
 }
 
 impl WorkerState {
@@ -215,8 +214,7 @@ impl WorkerState {
                     }
                 }
                 Ok(Some(WorkerRequest::Activity { id })) => {
-                    let activity = lock(&self.activity).clone();
-                    let activity = activity.and_then(|activity| activity());
+                    let activity = (self.activity)();
                     self.write(&WorkerReply::Activity { id, activity });
                 }
                 Ok(Some(WorkerRequest::Open { .. })) => {}

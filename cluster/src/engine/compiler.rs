@@ -1,11 +1,11 @@
-//! An engine's way to the compile service, with the artifacts that it has had.
+//! An engine's way to a compiler, with the artifacts that it has had: its cluster's, or its own where there is none or that has ended.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use protocol::message::ErrorInfo;
 
-use crate::compile::{Artifact, Client, Ended, Request, Trouble};
+use crate::compile::{Artifact, Client, DirectCompiler, Ended, Request, Trouble};
 use crate::connection::{EngineFile, Libraries};
 use crate::executor::{CompileRequest, Compiled, Ending, Settlement, StatusSender};
 use crate::failure::{self, PanicLocations, Subject};
@@ -17,6 +17,7 @@ const KNOWN: usize = 4096;
 #[derive(Clone, Debug)]
 pub(super) struct SnippetCompiler {
     client: Option<Client>,
+    own: DirectCompiler,
     known: Arc<Mutex<Known>>,
 }
 
@@ -27,8 +28,8 @@ struct Known {
 }
 
 impl SnippetCompiler {
-    /// Connects to the service that a connection file names.
-    pub(super) fn connect(file: &EngineFile) -> Self {
+    /// Connects to the compiler that a connection file names; `own` is used without one.
+    pub(super) fn connect(file: &EngineFile, own: DirectCompiler) -> Self {
         let client = file.compile.and_then(|port| {
             Client::connect(&file.endpoint(port), &file.common.key)
                 .inspect_err(|error| tracing::error!("{}", error.chain()))
@@ -36,22 +37,37 @@ impl SnippetCompiler {
         });
         Self {
             client,
+            own,
             known: Arc::default(),
         }
     }
 
-    fn client(&self) -> Result<&Client, ErrorInfo> {
-        self.client.as_ref().ok_or_else(|| {
-            failure::plain(
-                "no compiler",
-                "The connection file names no compiler, so this engine cannot compile snippets.",
-            )
-        })
+    /// Asks the cluster's compiler, or this engine's own if that is not there.
+    async fn ask<T>(
+        &self,
+        cluster: impl AsyncFnOnce(&Client) -> Result<T, Trouble>,
+        own: impl AsyncFnOnce(&DirectCompiler) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        if let Some(client) = &self.client {
+            match cluster(client).await {
+                Err(Trouble::Gone(reason)) => {
+                    tracing::warn!(reason, "the cluster's compiler cannot be reached");
+                }
+                answered => return answered,
+            }
+        }
+        own(&self.own).await
     }
 
     /// What runtimes load first.
     pub(super) async fn libraries(&self) -> Result<Libraries, ErrorInfo> {
-        self.client()?.libraries().await.map_err(error)
+        let libraries = self
+            .ask(
+                async |client| client.libraries().await,
+                async |own| own.libraries().await,
+            )
+            .await;
+        libraries.map_err(error)
     }
 
     /// Finds out what a snippet is compiled to. What was compiled before does not wait for anything.
@@ -65,8 +81,13 @@ impl SnippetCompiler {
             return Ok(artifact.into());
         }
         let tell = |activity| status.send(activity);
-        let artifact = self.client()?.compile(&request, tell).await;
-        let artifact = artifact.map_err(error)?;
+        let artifact = self
+            .ask(
+                async |client| client.compile(&request, tell).await,
+                async |own| own.compile(&request, tell).await,
+            )
+            .await
+            .map_err(error)?;
         if !artifact.reads {
             self.remember(request, artifact.clone());
         }
@@ -103,7 +124,13 @@ impl SnippetCompiler {
             request: request.request,
             location: location.map(|location| (location.file, location.line)),
         };
-        match self.client.as_ref()?.after_early_end(&ended).await {
+        let aftermath = self
+            .ask(
+                async |client| client.after_early_end(&ended).await,
+                async |own| own.after_early_end(&ended).await,
+            )
+            .await;
+        match aftermath {
             Ok(aftermath) => Some(Settlement {
                 lineage: aftermath.lineage,
                 locations: PanicLocations {
@@ -125,8 +152,8 @@ fn error(trouble: Trouble) -> ErrorInfo {
         Trouble::Gone(reason) => failure::plain(
             "no compiler",
             format!(
-                "The cluster's compiler cannot be reached: {reason}. What was compiled before still runs. For a new compiler start the \
-                 cluster again: `%cluster restart`, or `chorus cluster stop` and `chorus cluster start`."
+                "This engine has no compiler: {reason}. What was compiled before still runs. `chorus compiler status`, where the \
+                 engine runs, says more."
             ),
         ),
     }

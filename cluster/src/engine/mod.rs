@@ -25,6 +25,7 @@ use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
+use crate::compile::{Compiler, DirectCompiler};
 use crate::connection::{EngineFile, Libraries};
 use crate::executor::WorkId;
 use crate::{EngineId, Error};
@@ -52,6 +53,8 @@ pub struct Config {
     pub id: Option<EngineId>,
     /// The program whose `main` calls [`runtime::child_main`], with its arguments.
     pub runtime: process::Command,
+    /// Compiles where the connection file names no compiler, or that has ended.
+    pub compiler: DirectCompiler,
     /// What runtimes load; by default what the connection file says, or else the compile service.
     pub libraries: Option<Libraries>,
     /// Resident memory in bytes above which no checkpoint is made.
@@ -62,11 +65,12 @@ pub struct Config {
 
 impl Config {
     /// An engine with the usual limits.
-    pub fn new(file: PathBuf, runtime: process::Command) -> Self {
+    pub fn new(file: PathBuf, runtime: process::Command, compiler: DirectCompiler) -> Self {
         Self {
             file,
             id: None,
             runtime,
+            compiler,
             libraries: None,
             checkpoint_limit: 4_000_000_000,
             patience: Duration::from_secs(120),
@@ -75,13 +79,17 @@ impl Config {
 }
 
 /// Runs an engine until it is told to end; for a `main`. `runtime` is the program that becomes the runtime's process, which is
-/// this one with the subcommand `runtime`.
+/// this one with the subcommand `runtime`. `open` makes a compiler, as [`DirectCompiler::new`] says, if it is needed.
 ///
 /// # Errors
 /// When there is no controller, or it refuses this engine.
-pub fn main(arguments: Arguments, runtime: process::Command) -> Result<(), Error> {
+pub fn main(
+    arguments: Arguments,
+    runtime: process::Command,
+    open: impl FnOnce() -> Result<Box<dyn Compiler>, String> + Send + 'static,
+) -> Result<(), Error> {
     crate::process::run(arguments.tied, |stop, announce| async move {
-        let mut config = Config::new(arguments.file, runtime);
+        let mut config = Config::new(arguments.file, runtime, DirectCompiler::new(open));
         config.id = arguments.id;
         if let Some(megabytes) = arguments.checkpoint_mb {
             config.checkpoint_limit = megabytes.saturating_mul(1_000_000);

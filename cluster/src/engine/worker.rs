@@ -58,7 +58,7 @@ pub(super) async fn run(
         _ = jobs.recv() => None,
     };
     let Some(engine) = engine else { return };
-    let compiler = SnippetCompiler::connect(&file);
+    let compiler = SnippetCompiler::connect(&file, config.compiler.clone());
     let libraries = config.libraries.clone().or(file.libraries);
     let worker = Worker {
         shared,

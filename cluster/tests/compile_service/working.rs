@@ -114,11 +114,12 @@ async fn what_is_being_done_is_told_meanwhile() {
     // It is told before or after the worker has said so.
     let expected = format!("holding {}", place.path("hold").display());
     timeout(PATIENCE, async {
-        while held.activity().await.as_ref() != Some(&expected) {}
+        while held.inquiry().activity().await.as_ref() != Some(&expected) {}
     })
     .await
     .unwrap();
-    let (one, two) = tokio::join!(held.activity(), held.activity());
+    let inquiry = held.inquiry();
+    let (one, two) = tokio::join!(inquiry.activity(), inquiry.activity());
     assert_eq!(
         (one.as_ref(), two.as_ref()),
         (Some(&expected), Some(&expected))
@@ -128,12 +129,12 @@ async fn what_is_being_done_is_told_meanwhile() {
     other.key = "b".to_owned();
     let other = client.submit(&other);
     // Whatever it says, it answers while another request is held.
-    timeout(PATIENCE, other.activity()).await.unwrap();
+    timeout(PATIENCE, other.inquiry().activity()).await.unwrap();
     key.release();
     other.await.unwrap();
     hold.release();
     assert_eq!((&mut held).await.unwrap(), json!("held"));
-    assert_eq!(held.activity().await, None);
+    assert_eq!(held.inquiry().activity().await, None);
     place.stop().await;
 }
 

@@ -6,6 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use cluster::compile::DirectCompiler;
 use cluster::connection::{ClientFile, EngineFile, Libraries};
 use cluster::controller::{Config, Open};
 use cluster::launcher::{self, Lifetime};
@@ -277,7 +278,11 @@ async fn an_engine_finds_a_controller_that_comes_back() {
 
         let mut runtime = Command::new(program());
         runtime.arg("runtime");
-        let engine = engine::Config::new(files.engine.clone(), runtime);
+        let engine = engine::Config::new(
+            files.engine.clone(),
+            runtime,
+            DirectCompiler::new(|| Err("this test compiles nothing".to_owned())),
+        );
         let (ready, is_ready) = oneshot::channel();
         let (end, ended) = oneshot::channel::<()>();
         let engine = tokio::spawn(engine::serve(

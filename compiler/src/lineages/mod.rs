@@ -37,7 +37,7 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 pub use store::{Next, Owner};
 use store::{Record, Store};
 pub use thread::{Compiler, Thread};
@@ -70,8 +70,8 @@ pub struct Options {
     pub crates: Sources,
 }
 
-/// The toolchain, and what was compiled by it.
-#[derive(Clone, Debug)]
+/// The toolchain, and what was compiled by it. Other processes can be given it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Base {
     rustc: PathBuf,
     support: Support,
@@ -79,11 +79,24 @@ pub struct Base {
 }
 
 impl Base {
-    /// Prepares the toolchain, and opens the store. It takes no evcxr.
+    /// Prepares the toolchain, and opens the store; one in `session` if the user's cannot be written to. It takes no evcxr.
     ///
     /// # Errors
     /// When there is no toolchain, or no place to keep anything.
-    pub fn prepare(options: &Options) -> Result<Base, StartError> {
+    pub fn prepare(options: &Options, session: &Path) -> Result<Base, StartError> {
+        Base::prepare_in(options).or_else(|error| match error {
+            StartError::Store { .. } => {
+                tracing::warn!(%error, "compiled snippets are kept for this session only");
+                Base::prepare_in(&Options {
+                    store: session.join("snippets"),
+                    ..options.clone()
+                })
+            }
+            error => Err(error),
+        })
+    }
+
+    fn prepare_in(options: &Options) -> Result<Base, StartError> {
         let rustc = toolchain::rustc();
         let support = support::ensure(&rustc, options.support_source)?;
         let crates = Crates::new(options.crates, rustc.clone());
@@ -113,9 +126,6 @@ pub enum StartError {
         /// The cause.
         source: io::Error,
     },
-    /// No thread.
-    #[error("failed to start evcxr's thread: {0}")]
-    Thread(io::Error),
 }
 
 /// A snippet to compile.
@@ -183,6 +193,8 @@ pub enum Failure {
     Refused(String),
     /// evcxr or rust-analyzer panicked.
     Panicked(String),
+    /// Whoever has evcxr can't be asked.
+    Unavailable(String),
     /// Nobody here has ever heard of this lineage.
     UnknownLineage(String),
     /// The way to this lineage can't be gone again.
@@ -206,6 +218,7 @@ impl Failure {
             Failure::Panicked(message) => format!(
                 "evcxr could not deal with this snippet ({message}); try to write it another way, or in smaller snippets"
             ),
+            Failure::Unavailable(reason) => format!("there is no compiler: {reason}"),
             Failure::UnknownLineage(_) => {
                 "the compiler does not know what this engine has run: what was kept of it is gone, or another \
                  version of Chorus compiled it; begin anew with `%px :clear`"
@@ -245,19 +258,13 @@ struct Shared {
     cells: Cells,
     /// What was reported of the last of them that did not compile.
     last_errors: Mutex<Vec<Reported>>,
-    /// Where a notebook has its shared objects by other names: closures of its cells are loaded from them for as long as it lives.
-    pinned: Option<PathBuf>,
+    /// Where shared objects have other names, which nobody sweeps: closures are loaded from them for as long as their owner lives.
+    pinned: PathBuf,
 }
 
 impl Lineages {
-    /// Lineages of an owner, who asks `compiler` for what the base's store doesn't have. A notebook's shared objects are kept in a folder of
-    /// its session, too.
-    pub fn new(
-        owner: Owner,
-        base: Base,
-        compiler: Arc<dyn Compiler>,
-        session: Option<&Path>,
-    ) -> Lineages {
+    /// Lineages of an owner, who asks `compiler` for what the base's store doesn't have. Shared objects are kept in a folder of its session, too.
+    pub fn new(owner: Owner, base: Base, compiler: Arc<dyn Compiler>, session: &Path) -> Lineages {
         Lineages {
             shared: Arc::new(Shared {
                 owner,
@@ -267,7 +274,7 @@ impl Lineages {
                 failures: Mutex::new(Recent::new(FAILURES)),
                 cells: Cells::default(),
                 last_errors: Mutex::default(),
-                pinned: session.map(|session| session.join("cache")),
+                pinned: session.join("cache"),
             }),
         }
     }
@@ -291,10 +298,9 @@ impl Lineages {
             made,
             support,
         } = self.find_or_make(request, ticket)?;
-        let load = match &record.artifact {
-            Some(name) => Some(self.pin(name)),
-            None => made,
-        };
+        let kept = record.artifact.as_ref();
+        let load = kept.map(|name| self.store().artifact(name)).or(made);
+        let load = load.map(|load| self.pin(load));
         if request.count.is_some() {
             self.shared.cells.add(self.cell(request));
         }
@@ -311,13 +317,13 @@ impl Lineages {
         })
     }
 
-    /// Where a shared object of the store is loaded from, so that it is not swept from there.
-    fn pin(&self, name: &str) -> PathBuf {
-        let load = self.store().artifact(name);
-        let Some(pinned) = &self.shared.pinned else {
+    /// Where a shared object is loaded from, so that nobody removes it from there.
+    fn pin(&self, load: PathBuf) -> PathBuf {
+        let pinned = &self.shared.pinned;
+        let Some(name) = load.file_name() else {
             return load;
         };
-        let path = pinned.join(name).with_extension("so");
+        let path = pinned.join(name);
         let pin = || {
             std::fs::create_dir_all(pinned)?;
             // The temporary folder may be on another disk.
@@ -326,7 +332,7 @@ impl Lineages {
         if !path.exists()
             && let Err(error) = pin()
         {
-            tracing::warn!(%error, "a shared object may be swept while it is used");
+            tracing::warn!(%error, "a shared object may be removed while it is used");
             return load;
         }
         path
@@ -380,6 +386,16 @@ impl Lineages {
             Ok(Answer::Variables(variables)) => variables,
             _ => BTreeMap::new(),
         }
+    }
+
+    /// Has a compiler started, so that the first who needs one doesn't wait for that.
+    ///
+    /// # Errors
+    /// When there is none to be had.
+    pub fn warm_up(&self) -> Result<(), Failure> {
+        let lineage = ROOT.to_owned();
+        self.ask(Ask::Variables { lineage }, &Ticket::default())
+            .map(drop)
     }
 
     /// Suggestions for the byte `position` of a text in the state of a lineage.
@@ -606,11 +622,7 @@ fn identity(support: &Support, executable: &Path, crates: &Crates) -> String {
     let toolchain = support.folder.to_string_lossy();
     hash.update(&*toolchain);
     hash.update(crates.identity(&toolchain));
-    let about = |path: &Path| {
-        let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.len(), metadata.modified().ok()?))
-    };
-    hash.update(format!("{:?}", about(executable)));
+    hash.update(format!("{:?}", size_and_time(executable)));
     hash.update(format!("{:?}", inputs::cargo_environment()));
     let configured = evcxr::config_dir().map(|folder| folder.join("evcxr.toml"));
     for path in [Some("evcxr.toml".into()), configured]
@@ -621,6 +633,21 @@ fn identity(support: &Support, executable: &Path, crates: &Crates) -> String {
         hash.update([0]);
     }
     hex::encode(hash.finalize())
+}
+
+fn size_and_time(file: &Path) -> Option<(u64, SystemTime)> {
+    let metadata = std::fs::metadata(file).ok()?;
+    Some((metadata.len(), metadata.modified().ok()?))
+}
+
+/// Names a program's file: another version of it has another name. 16 hexadecimal digits.
+pub fn program_id(executable: &Path) -> String {
+    let mut hash = Sha256::new();
+    hash.update(executable.as_os_str().as_encoded_bytes());
+    hash.update(format!("{:?}", size_and_time(executable)));
+    let mut id = hex::encode(hash.finalize());
+    id.truncate(16);
+    id
 }
 
 #[cfg(test)]

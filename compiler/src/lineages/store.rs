@@ -128,13 +128,14 @@ pub(crate) struct Step {
 }
 
 /// A handle; clones share it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Store {
     folder: PathBuf,
-    identity: Arc<str>,
+    identity: String,
     /// In bytes.
     limit: u64,
-    /// Artifacts that this process has given to engines, which load them by path.
+    /// Artifacts that this process has handed out, which others load by path.
+    #[serde(skip)]
     handed_out: Arc<Mutex<HashSet<String>>>,
 }
 

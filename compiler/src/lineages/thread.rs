@@ -3,10 +3,10 @@
 use super::ask::{Answer, Ask, Refused};
 use super::ticket::Ticket;
 use super::workshop::Workshop;
-use super::{Base, Failure, Options, Owner, StartError};
+use super::{Base, Failure, Options};
 use crate::activity::{Activity, Phase};
 use crate::bench::Settings;
-use std::cell::OnceCell;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -56,52 +56,36 @@ struct Job {
 }
 
 impl Thread {
-    /// Starts it for an owner, in a folder of this process's own where evcxr works (`EVCXR_TMPDIR` names it). `working` is kept to the thread's end, until which
-    /// it may write there.
+    /// Starts it, in a folder of this process's own where evcxr works (`EVCXR_TMPDIR` names it). `working` is kept to the thread's end, until
+    /// which it may write there.
     ///
     /// # Errors
-    /// When there is no toolchain, or no place to keep anything.
+    /// When the system has no thread to give.
     pub fn start(
-        owner: Owner,
+        base: Base,
         options: &Options,
         folder: PathBuf,
         working: mpsc::Sender<()>,
-    ) -> Result<(Thread, Base), StartError> {
+    ) -> io::Result<Thread> {
         let told = Arc::new(Told::default());
         let settings = Settings {
-            folder: folder.clone(),
+            folder,
             executable: options.executable.clone(),
             support_source: options.support_source,
             crates: options.crates,
             activity: told.activity.clone(),
         };
-        let (found, base) = mpsc::channel::<Base>();
         let (jobs, queue) = mpsc::channel();
         let telling = Arc::clone(&told);
-        // evcxr starts while the toolchain is looked at.
         std::thread::Builder::new()
             .name("evcxr".into())
             // rust-analyzer recurses deeply on deeply nested code.
             .stack_size(64 << 20)
             .spawn(move || {
-                serve(owner, &settings, &base, &queue, &telling);
+                serve(&settings, &base, &queue, &telling);
                 drop(working);
-            })
-            .map_err(StartError::Thread)?;
-        let base = Base::prepare(options).or_else(|error| match error {
-            StartError::Store { .. } => {
-                tracing::warn!(%error, "compiled snippets are kept for this session only");
-                let store = folder.join("snippets");
-                Base::prepare(&Options {
-                    store,
-                    ..options.clone()
-                })
-            }
-            error => Err(error),
-        })?;
-        // Should the thread have ended already, the first who asks is told why.
-        let _ = found.send(base.clone());
-        Ok((Thread { jobs, told }, base))
+            })?;
+        Ok(Thread { jobs, told })
     }
 }
 
@@ -135,23 +119,10 @@ impl Compiler for Thread {
 }
 
 /// Serves jobs until nobody can send any. What the first of them would wait for is done before, as long as there is none.
-fn serve(
-    owner: Owner,
-    settings: &Settings,
-    bases: &mpsc::Receiver<Base>,
-    jobs: &mpsc::Receiver<Job>,
-    told: &Told,
-) {
-    let known = OnceCell::new();
-    let base = || {
-        if let (None, Ok(base)) = (known.get(), bases.recv()) {
-            return Some(known.get_or_init(|| base).clone());
-        }
-        known.get().cloned()
-    };
+fn serve(settings: &Settings, base: &Base, jobs: &mpsc::Receiver<Job>, told: &Told) {
     let mut next = None;
     let mut workshop = loop {
-        match Workshop::open(settings.clone(), base) {
+        match Workshop::open(settings.clone(), base.clone()) {
             Ok(workshop) => break workshop,
             Err(error) => {
                 tracing::error!(%error, "failed to open the compiler");
@@ -167,7 +138,7 @@ fn serve(
         }
     };
     tracing::info!("evcxr is open");
-    let mut warming = Workshop::warming(owner);
+    let mut warming = Workshop::warming();
     loop {
         let job = match warming.last() {
             _ if next.is_some() => next.take(),

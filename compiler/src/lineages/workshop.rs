@@ -129,18 +129,15 @@ impl Outcome {
 type Step = fn(&mut Workshop);
 
 impl Workshop {
-    pub(super) fn open(
-        settings: Settings,
-        base: impl Fn() -> Option<Base>,
-    ) -> Result<Workshop, OpenError> {
+    pub(super) fn open(settings: Settings, base: Base) -> Result<Workshop, OpenError> {
         let folder = settings.folder.clone();
-        let toolchain = || {
-            let Base { rustc, support, .. } = base()?;
-            Some(Toolchain { rustc, support })
-        };
-        let (evcxr, bench) = Bench::open(settings, toolchain)?;
+        let Base {
+            rustc,
+            support,
+            store,
+        } = base;
+        let (evcxr, bench) = Bench::open(settings, Toolchain { rustc, support })?;
         let evcxr = Evcxr::new(evcxr);
-        let store = base().ok_or(OpenError::Toolchain)?.store;
         let root = Rc::new(State {
             summary: Summary::root(evcxr.initial().clone()),
             layouts: Layouts::default(),
@@ -160,14 +157,14 @@ impl Workshop {
     }
 
     /// The steps that make it warm, the last one first. A snippet that needs no types doesn't wait for the standard library, and a compile not for
-    /// the first completion, which only a notebook asks for.
-    pub(super) fn warming(owner: Owner) -> Vec<Step> {
-        let mut steps: Vec<Step> = vec![Workshop::sweep];
-        if owner == Owner::Notebook {
-            steps.push(Workshop::warm_up_completion);
-        }
-        steps.extend([Workshop::warm_up as Step, Workshop::warm_up_build]);
-        steps
+    /// the first completion.
+    pub(super) fn warming() -> Vec<Step> {
+        vec![
+            Workshop::sweep,
+            Workshop::warm_up_completion,
+            Workshop::warm_up,
+            Workshop::warm_up_build,
+        ]
     }
 
     /// Answers a question.

@@ -4,7 +4,7 @@ use anyhow::Context;
 use clap::{Args, Subcommand};
 use cluster::launcher::{self, Lifetime, Options};
 use cluster::profile::{self, Profile};
-use cluster::{EngineId, compile, controller, engine};
+use cluster::{EngineId, controller, engine};
 use comfy_table::{Table, presets};
 use serde_json::json;
 use std::path::{Path, PathBuf};
@@ -147,16 +147,6 @@ pub(super) struct EngineArgs {
     tied: bool,
 }
 
-#[derive(Debug, Args)]
-pub(super) struct CompilerArgs {
-    /// The engines' connection file
-    #[arg(long, value_name = "FILE")]
-    file: PathBuf,
-    /// End when standard input is closed
-    #[arg(long, hide = true)]
-    tied: bool,
-}
-
 /// `chorus controller`.
 pub(super) fn controller(arguments: ControllerArgs) -> anyhow::Result<()> {
     let ControllerArgs {
@@ -173,7 +163,7 @@ pub(super) fn controller(arguments: ControllerArgs) -> anyhow::Result<()> {
     };
     Ok(controller::main(
         arguments,
-        crate::compile_service::libraries,
+        crate::compiling::cluster::libraries,
     )?)
 }
 
@@ -187,15 +177,11 @@ pub(super) fn engine(arguments: EngineArgs) -> anyhow::Result<()> {
         checkpoint_mb: arguments.checkpoint_mb,
         tied: arguments.tied,
     };
-    Ok(engine::main(arguments, runtime)?)
-}
-
-/// `chorus compiler`.
-pub(super) fn compiler(arguments: CompilerArgs) -> anyhow::Result<()> {
-    crate::compile_service::main(compile::Arguments {
-        file: arguments.file,
-        tied: arguments.tied,
-    })
+    Ok(engine::main(
+        arguments,
+        runtime,
+        crate::compiling::cluster::open,
+    )?)
 }
 
 /// `chorus cluster`.
@@ -376,7 +362,7 @@ async fn status(name: &Name) -> anyhow::Result<()> {
     let compiler = match status.compiler {
         Some(true) => "runs",
         Some(false) => {
-            "does not run: snippets that are new cannot be compiled. Stop the cluster and start it again"
+            "does not run; engines use the compile service of their user (`chorus compiler status`)"
         }
         None => "not started here",
     };

@@ -1,12 +1,14 @@
 //! The command line: one program, a subcommand for each role.
 
 mod cluster;
+mod compiler;
 
 use crate::{crates, demo, server};
+use ::compiler::folder::Folder;
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use cluster::{ClusterRole, CompilerArgs, ControllerArgs, EngineArgs, ProfileRole};
-use compiler::folder::Folder;
+use cluster::{ClusterRole, ControllerArgs, EngineArgs, ProfileRole};
+use compiler::CompilerArgs;
 use kernelspec::{InstallOptions, Target};
 use protocol::ConnectionFile;
 use std::ffi::OsString;
@@ -68,8 +70,11 @@ enum Role {
     /// Run what clients send (`chorus cluster start` starts this)
     #[command(after_help = "Example:\n  chorus engine --file ipcontroller-engine.json")]
     Engine(EngineArgs),
-    /// Compile for engines (`chorus cluster start` starts this)
-    #[command(after_help = "Example:\n  chorus compiler --file ipcontroller-engine.json")]
+    /// Look at the compile service, or end it; compile for engines (`chorus cluster start` starts this)
+    #[command(
+        after_help = "Examples:\n  chorus compiler status\n  chorus compiler stop\n  \
+                      chorus compiler --file ipcontroller-engine.json"
+    )]
     Compiler(CompilerArgs),
     #[command(hide = true)]
     Runtime,
@@ -145,25 +150,25 @@ pub fn main() -> ExitCode {
     forget_hidden_std();
     // These are called by other programs, which leave no room for a subcommand.
     let name = std::env::args_os().next().unwrap_or_default();
-    if Path::new(&name).file_name() == Some(compiler::wrapper::NAME.as_ref()) {
-        return compiler::wrapper::main();
+    if Path::new(&name).file_name() == Some(::compiler::wrapper::NAME.as_ref()) {
+        return ::compiler::wrapper::main();
     }
     // Neither is to pay for what the kernel needs.
     match std::env::args_os().nth(1) {
         Some(role) if role == "runtime" => runtime::child_main(),
-        Some(role) if role == "stub" => return exit(compiler::stub::main().map_err(Into::into)),
+        Some(role) if role == "stub" => return exit(::compiler::stub::main().map_err(Into::into)),
         _ => {}
     }
-    compiler::hook();
+    ::compiler::hook();
     forget_build_flags();
     exit(run(Cli::parse().role))
 }
 
-/// What a kernel or a compiler keeps from its own rust-analyzer is not for the processes that it starts.
+/// What a compile worker keeps from its own rust-analyzer is not for the processes that it starts.
 fn forget_hidden_std() {
-    if compiler::folder::has_hidden_std() {
+    if ::compiler::folder::has_hidden_std() {
         // SAFETY: no other thread has been started.
-        unsafe { std::env::remove_var(compiler::folder::STD_SOURCE) };
+        unsafe { std::env::remove_var(::compiler::folder::STD_SOURCE) };
     }
 }
 
@@ -217,13 +222,10 @@ fn run(role: Role) -> anyhow::Result<()> {
             log();
             cluster::engine(arguments)
         }
-        Role::Compiler(arguments) => {
-            log();
-            cluster::compiler(arguments)
-        }
+        Role::Compiler(arguments) => compiler::compiler(arguments),
         Role::Kernelspec(role) => kernelspec_role(role),
         Role::Runtime => runtime::child_main(),
-        Role::Stub => Ok(compiler::stub::main()?),
+        Role::Stub => Ok(::compiler::stub::main()?),
     }
 }
 
@@ -255,18 +257,12 @@ fn with_session<F: Future<Output = anyhow::Result<()>>>(
 ) -> anyhow::Result<()> {
     let executable = std::env::current_exe().context("failed to find this program's file")?;
     let folder = Folder::create().context("failed to make a temporary folder")?;
-    for (name, value) in folder.environment() {
-        // SAFETY: no other thread has been started.
-        unsafe { std::env::set_var(name, value) };
-    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("failed to start")?;
     let outcome = runtime.block_on(work(executable, folder.path().to_owned()));
-    // evcxr's thread may be in the middle of a compile that nobody waits for.
-    compiler::stop_compiles();
     runtime.shutdown_background();
     outcome
 }

@@ -3,6 +3,7 @@
 use super::backlog::Backlog;
 use super::local;
 use super::{Checkpoints, Shared, blocking};
+use crate::compiling::environment;
 use crate::failure;
 use crate::kernel::lock;
 use crate::translate;
@@ -96,9 +97,6 @@ impl NotebookHost {
     fn runtime_command(&self) -> Command {
         let mut command = Command::new(&self.executable);
         command.arg("runtime");
-        if compiler::folder::has_hidden_std() {
-            command.env_remove(compiler::folder::STD_SOURCE);
-        }
         if let Some(carrier) = &self.carrier {
             command.env(chorus::wire::CARRIER, carrier);
         }
@@ -277,11 +275,13 @@ async fn compile(
         source.code = compiler::lineages::take_local(&source.code).1;
     }
     let without = request.without.clone();
+    let mut environment = environment::personal(&source.code);
+    environment.extend(local::variables(&shared.environment));
     let mut request = Request {
         lineage: translate::name_of(&request.request.lineage).to_owned(),
         source,
         count: Some(count),
-        environment: local::variables(&shared.environment),
+        environment,
     };
     let waited = GiveUp(Some(Ticket::default()));
     let ticket = waited.0.clone().unwrap_or_default();

@@ -8,14 +8,14 @@ mod host;
 mod local;
 mod waiting;
 
-use crate::compile_service;
+use crate::compiling::{self, ServiceCompiler};
 use crate::kernel::lock;
 use crate::translate;
 use cluster::Lineage;
 use cluster::executor::{Config, Driver, Event, Executor, Outcome, Work, WorkId, WorkKind};
 use cluster::failure::{Subject, interrupted_early, not_ready};
 use cluster::output::Output;
-use compiler::lineages::{self, Compiler, ROOT, Thread};
+use compiler::lineages::{self, Base, Compiler, ROOT};
 use compiler::{Completions, Documentation, Lineages, Owner, Place, Source, Ticket};
 use host::{NotebookHost, Question, Reader, Stage, Submitted};
 use local::Environment;
@@ -27,11 +27,16 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 use waiting::Waiting;
 
 /// Resident memory in bytes above which no checkpoint is made.
 const CHECKPOINT_LIMIT: u64 = 8 << 30;
+
+/// How long after its start a kernel without cells has a compiler started: one that is restarted is given its cells at once.
+const UNTIL_WARM_UP: Duration = Duration::from_secs(2);
 
 /// A cell to evaluate.
 #[derive(Clone, Debug, Default)]
@@ -468,24 +473,39 @@ struct Submission {
     done: oneshot::Receiver<Outcome>,
 }
 
-/// Opens the compiler.
+/// Prepares what compiles, and asks for nothing yet.
 async fn open(shared: Arc<Shared>, executable: PathBuf, folder: PathBuf) {
-    let (working, _) = std::sync::mpsc::channel();
-    let options = compile_service::options(executable);
-    let opened = {
-        let folder = folder.clone();
-        blocking(move || Thread::start(Owner::Notebook, &options, folder, working)).await
-    };
-    let opened = opened.and_then(|opened| opened.map_err(|error| error.to_string()));
-    let lineages = opened.map(|(thread, base)| {
-        let compiler: Arc<dyn Compiler> = Arc::new(thread);
-        let _ = shared.compiler.set(Arc::clone(&compiler));
-        Lineages::new(Owner::Notebook, base, compiler, Some(&folder))
+    let opened = prepare(executable, folder).await;
+    let lineages = opened.map(|(compiler, lineages)| {
+        let _ = shared.compiler.set(compiler);
+        lineages
     });
     if let Err(message) = &lineages {
         tracing::error!("{message}");
     }
-    shared.ready.send_replace(Some(lineages));
+    shared.ready.send_replace(Some(lineages.clone()));
+    // Whoever opens a notebook will need a compiler soon, unless all of its cells come from the store.
+    tokio::time::sleep(UNTIL_WARM_UP).await;
+    if shared.submissions.load(Ordering::Relaxed) == 0
+        && let Ok(lineages) = lineages
+    {
+        // Its failure is told to whoever asks next.
+        let _ = blocking(move || lineages.warm_up()).await;
+    }
+}
+
+async fn prepare(
+    executable: PathBuf,
+    folder: PathBuf,
+) -> Result<(Arc<dyn Compiler>, Lineages), String> {
+    let options = compiling::options(executable.clone());
+    let session = folder.clone();
+    let base = blocking(move || Base::prepare(&options, &session)).await?;
+    let base = base.map_err(|error| error.to_string())?;
+    let compiler = ServiceCompiler::new(Handle::current(), executable, &base, folder.clone());
+    let compiler: Arc<dyn Compiler> = Arc::new(compiler.map_err(|error| format!("{error:#}"))?);
+    let lineages = Lineages::new(Owner::Notebook, base, Arc::clone(&compiler), &folder);
+    Ok((compiler, lineages))
 }
 
 /// Runs the executor.

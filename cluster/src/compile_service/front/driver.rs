@@ -261,7 +261,6 @@ impl Driver {
             let pid = self.workers.get(&it.worker).map(WorkerProcess::pid);
             WorkerStatus {
                 pid,
-                key: it.key,
                 affinity: it.affinity,
                 state: it.state,
                 state_seconds: now.saturating_sub(it.since).as_secs_f64(),
