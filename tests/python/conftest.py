@@ -55,12 +55,17 @@ def jupyter_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         "XDG_CONFIG_HOME": home / "config",
         "XDG_CACHE_HOME": home / "cache",
         "XDG_STATE_HOME": home / "state",
+        "XDG_RUNTIME_DIR": home / "run",
     }
     with pytest.MonkeyPatch.context() as patch:
         for name, folder in folders.items():
             folder.mkdir(parents=True, exist_ok=True)
             patch.setenv(name, str(folder))
         yield home
+        program = os.environ.get("CHORUS", ROOT / "target" / "release" / "chorus")
+        if Path(program).exists():
+            # It would stay for some minutes.
+            subprocess.run([program, "compiler", "stop"], stdout=subprocess.DEVNULL, timeout=60)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 //! they would have each notebook need a worker of its own.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 /// Variables that no build depends on, in most cases.
 const PERSONAL: &[&str] = &[
@@ -18,13 +19,17 @@ const PERSONAL: &[&str] = &[
     "SSH_TTY",
     "TERM",
     "WINDOWID",
+    "XDG_DATA_HOME",
+    "XDG_RUNTIME_DIR",
+    "XDG_STATE_HOME",
     chorus::wire::CARRIER,
 ];
-/// What such variables begin with: Jupyter's servers and gateways, terminals, desktop sessions.
+/// What such variables begin with: Jupyter's servers and gateways, tests of notebooks, terminals, desktop sessions.
 const PERSONAL_PREFIXES: &[&str] = &[
     "JPY_",
     "JUPYTERHUB_",
     "KERNEL_",
+    "PYTEST_",
     "TERM_",
     "VSCODE_",
     "XDG_SESSION_",
@@ -53,6 +58,13 @@ pub(crate) fn personal(code: &str) -> BTreeMap<String, String> {
     own()
         .filter(|(name, _)| name.len() > 1 && is_personal(name) && code.contains(name.as_str()))
         .collect()
+}
+
+/// The names of this process's other variables.
+pub(super) fn personal_names() -> impl Iterator<Item = OsString> {
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| name.to_str().is_none_or(is_personal))
 }
 
 /// Gives this process these variables, and no others.

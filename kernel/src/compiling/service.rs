@@ -85,7 +85,10 @@ impl ServiceCompiler {
             arguments: ["compiler", "serve", "--idle", &idle.as_secs().to_string()]
                 .map(Into::into)
                 .into(),
-            environment: Vec::new(),
+            // A service outlives the client that starts it.
+            environment: environment::personal_names()
+                .map(|name| (name, None))
+                .collect(),
         };
         match Client::open(config(idle())).await {
             Err(error @ ServiceError::NoFolder { .. }) => {

@@ -3,8 +3,10 @@
 //! Requests wait in one queue, oldest first. A worker serves one key, one request at a time.
 //!
 //! - A request goes to an idle worker of its key: the one that served its affinity last, else the one that was busy last.
-//! - A worker is started for a request when its key has none, and when all of the key's are busy for [`Limits::start_delay`].
-//!   At [`Limits::max_workers`], an idle worker is ended to make room.
+//! - A worker is started for a request when its key has none, and when all of the key's are busy for [`Limits::start_delay`]. A request waits
+//!   longer for a worker that is busy for the same affinity, and only [`Limits::abandon_delay`] for one whose request was cancelled.
+//!   At [`Limits::max_workers`], an idle or abandoned worker is ended to make room.
+//! - A worker that has not come back [`Limits::cancel_timeout`] after its request was cancelled is ended.
 //! - A request whose worker died is repeated once, on a worker that is started for it.
 //! - Extra idle workers end after [`Limits::worker_idle`], the front after [`Limits::idle`] without connections.
 
@@ -29,6 +31,10 @@ pub(super) struct Limits {
     pub(super) max_workers: usize,
     /// How long a request waits for a busy worker before another one is started.
     pub(super) start_delay: Duration,
+    /// How long a request waits for a worker whose request was cancelled.
+    pub(super) abandon_delay: Duration,
+    /// How long a worker may take to come back from a cancelled request.
+    pub(super) cancel_timeout: Duration,
     /// How long an extra worker may be idle.
     pub(super) worker_idle: Duration,
     /// How long the front stays without connections.
@@ -92,6 +98,8 @@ pub(super) enum Effect {
 struct Request {
     /// Who waits for the answer: a client, and its id for the request. `None` once it is cancelled.
     client: Option<(ConnectionId, u64)>,
+    /// When it was cancelled, if a worker is at it.
+    cancelled: Option<Duration>,
     key: String,
     affinity: String,
     payload: Box<RawValue>,
@@ -212,6 +220,7 @@ impl Core {
         }
         if !self.has_exited {
             self.dispatch(now, &mut effects);
+            self.end_stuck_workers(now, &mut effects);
             self.end_extra_workers(now, &mut effects);
         }
         effects
@@ -235,7 +244,15 @@ impl Core {
         let idle = self
             .extra_idle_workers()
             .map(|(_, worker)| worker.since + self.limits.worker_idle);
-        alone.into_iter().chain(delays).chain(idle).min()
+        let stuck = self
+            .cancelled_workers()
+            .map(|(_, cancelled)| cancelled + self.limits.cancel_timeout);
+        alone
+            .into_iter()
+            .chain(delays)
+            .chain(idle)
+            .chain(stuck)
+            .min()
     }
 
     pub(super) fn connections(&self) -> usize {
@@ -302,6 +319,7 @@ impl Core {
                     request,
                     Request {
                         client: Some((connection, id)),
+                        cancelled: None,
                         key,
                         affinity,
                         payload,
@@ -313,7 +331,7 @@ impl Core {
             }
             ClientMessage::Cancel { id } => {
                 if let Some(request) = self.find(connection, id) {
-                    self.cancel(request, effects);
+                    self.cancel(now, request, effects);
                 }
             }
             ClientMessage::Activity { id } => self.ask_activity(connection, id, effects),
@@ -336,10 +354,11 @@ impl Core {
             .map(|(id, _)| *id)
     }
 
-    fn cancel(&mut self, id: RequestId, effects: &mut Vec<Effect>) {
+    fn cancel(&mut self, now: Duration, id: RequestId, effects: &mut Vec<Effect>) {
         if let Some(worker) = self.worker_of(id) {
             if let Some(request) = self.requests.get_mut(&id) {
                 request.client = None;
+                request.cancelled = Some(now);
                 request.asked = false;
             }
             effects.push(Effect::ToWorker(worker, WorkerRequest::Cancel { id: id.0 }));
@@ -364,7 +383,7 @@ impl Core {
             .map(|(id, _)| *id)
             .collect();
         for request in left {
-            self.cancel(request, effects);
+            self.cancel(now, request, effects);
         }
         if self.connections.is_empty() {
             self.alone_since = now;

@@ -22,8 +22,11 @@ use super::ServiceError;
 pub const DEFAULT_MAX_WORKERS: usize = 3;
 /// How long the service stays without connections, unless told otherwise.
 pub const DEFAULT_IDLE: Duration = Duration::from_secs(600);
-const START_DELAY: Duration = Duration::from_millis(300);
-const WORKER_IDLE: Duration = Duration::from_secs(60);
+/// A worker needs hundreds of megabytes, so one more is for long builds, not for two notebooks that compile at the same moment.
+const START_DELAY: Duration = Duration::from_secs(3);
+const ABANDON_DELAY: Duration = Duration::from_millis(300);
+const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
+const WORKER_IDLE: Duration = Duration::from_secs(20);
 
 /// What the service is told on its command line.
 #[derive(Clone, Debug)]
@@ -78,6 +81,8 @@ fn serve(arguments: Arguments) -> Result<(), ServiceError> {
         let limits = Limits {
             max_workers: arguments.max_workers,
             start_delay: START_DELAY,
+            abandon_delay: ABANDON_DELAY,
+            cancel_timeout: CANCEL_TIMEOUT,
             worker_idle: WORKER_IDLE,
             idle: arguments.idle,
         };

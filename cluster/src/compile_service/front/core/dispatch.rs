@@ -44,8 +44,8 @@ impl Core {
                 self.start(now, key, effects);
             } else if ending > 0 {
                 ending -= 1;
-            } else if let Some(idle) = self.dispensable_worker(&key, repeated) {
-                self.end(now, idle, effects);
+            } else if let Some(worker) = self.dispensable_worker(&key, repeated, now) {
+                self.end(now, worker, effects);
             }
         }
         let (requests, queue) = (&self.requests, &self.queue);
@@ -104,7 +104,21 @@ impl Core {
             .of_key(&request.key)
             .map(|worker| worker.ready.unwrap_or_default())
             .max()?;
-        Some(request.came.max(ready) + self.limits.start_delay)
+        let abandoned = self
+            .cancelled_workers()
+            .filter(|(id, _)| self.workers.get(id).is_some_and(|it| it.key == request.key))
+            .map(|(_, cancelled)| cancelled)
+            .min();
+        if let Some(cancelled) = abandoned {
+            return Some(request.came.max(cancelled) + self.limits.abandon_delay);
+        }
+        // A namespace waits for what is compiled for itself.
+        let is_own = |worker: &Worker| {
+            matches!(worker.state, State::Busy(_))
+                && worker.affinity.as_deref() == Some(request.affinity.as_str())
+        };
+        (!self.of_key(&request.key).any(is_own))
+            .then(|| request.came.max(ready) + self.limits.start_delay)
     }
 
     fn wants_worker(&self, request: &Request, now: Duration) -> bool {
@@ -115,9 +129,25 @@ impl Core {
                 .is_some_and(|patience| now >= patience)
     }
 
-    /// An idle worker to end so that one of `key` can start: rather an extra one than a key's last, rather one that was not used
-    /// for long. `any`: it may be one of the same key.
-    fn dispensable_worker(&self, key: &str, any: bool) -> Option<WorkerId> {
+    /// Workers whose request was cancelled, and when.
+    pub(super) fn cancelled_workers(&self) -> impl Iterator<Item = (WorkerId, Duration)> {
+        self.workers.iter().filter_map(|(id, worker)| {
+            let State::Busy(request) = worker.state else {
+                return None;
+            };
+            Some((*id, self.requests.get(&request)?.cancelled?))
+        })
+    }
+
+    /// A worker to end so that one of `key` can start: one that is abandoned, or an idle one, rather an extra one than a key's last, rather one
+    /// that was not used for long. `any`: it may be one of the same key.
+    fn dispensable_worker(&self, key: &str, any: bool, now: Duration) -> Option<WorkerId> {
+        let abandoned = self
+            .cancelled_workers()
+            .find(|(_, cancelled)| now >= *cancelled + self.limits.abandon_delay);
+        if let Some((worker, _)) = abandoned {
+            return Some(worker);
+        }
         self.workers
             .iter()
             .filter(|(_, worker)| worker.state == State::Idle && (any || worker.key != key))
@@ -146,8 +176,22 @@ impl Core {
 
     fn end(&mut self, now: Duration, worker: WorkerId, effects: &mut Vec<Effect>) {
         if let Some(it) = self.workers.get_mut(&worker) {
+            // It was cancelled.
+            if let State::Busy(request) = it.state {
+                self.requests.remove(&request);
+            }
             it.enter(State::Ending, now);
             effects.push(Effect::EndWorker(worker));
+        }
+    }
+
+    pub(super) fn end_stuck_workers(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let stuck = self
+            .cancelled_workers()
+            .filter(|(_, cancelled)| now >= *cancelled + self.limits.cancel_timeout);
+        let stuck: Vec<WorkerId> = stuck.map(|(worker, _)| worker).collect();
+        for worker in stuck {
+            self.end(now, worker, effects);
         }
     }
 

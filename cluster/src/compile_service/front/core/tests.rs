@@ -7,6 +7,8 @@ use super::*;
 const LIMITS: Limits = Limits {
     max_workers: 3,
     start_delay: Duration::from_millis(300),
+    abandon_delay: Duration::from_millis(100),
+    cancel_timeout: Duration::from_secs(10),
     worker_idle: Duration::from_secs(60),
     idle: Duration::from_secs(600),
 };
@@ -226,14 +228,58 @@ fn a_second_worker_starts_after_a_delay() {
     assert_eq!(front.done(1), ["1.1 = ok", "w1 <- a/y/2"]);
     assert_eq!(front.ready(2), ["w2 <- a/z/3"]);
     // From its start on, the next one has time again.
-    front.request(4, "a", "z");
+    front.request(4, "a", "u");
     assert!(front.at_ms(4299).is_empty());
     assert_eq!(front.at_ms(4300), ["start w3 a"]);
     front.ready(3);
     // Three are the limit.
-    front.request(5, "a", "z");
+    front.request(5, "a", "v");
     assert!(front.at_ms(30_000).is_empty());
-    assert_eq!(front.done(2), ["1.3 = ok", "w2 <- a/z/5"]);
+    assert_eq!(front.done(2), ["1.3 = ok", "w2 <- a/v/5"]);
+}
+
+#[test]
+fn a_namespace_waits_for_its_own_compile() {
+    let mut front = Front::new();
+    front.request(1, "a", "x");
+    front.ready(1);
+    assert!(front.request(2, "a", "x").is_empty());
+    assert!(front.at_ms(60_000).is_empty());
+    assert_eq!(front.done(1), ["1.1 = ok", "w1 <- a/x/2"]);
+}
+
+#[test]
+fn a_worker_that_ignores_a_cancel_is_abandoned_and_then_ended() {
+    let mut front = Front::new();
+    front.request(1, "a", "x");
+    front.ready(1);
+    front.at_ms(1000);
+    assert_eq!(
+        front.message(ClientMessage::Cancel { id: 1 }),
+        ["w1 <- cancel a/x/1"]
+    );
+    assert!(front.request(2, "a", "x").is_empty());
+    assert_eq!(front.at_ms(1100), ["start w2 a"]);
+    assert_eq!(front.ready(2), ["w2 <- a/x/2"]);
+    assert_eq!(front.at_ms(11_000), ["end w1"]);
+    assert_eq!(front.done(2), ["1.2 = ok"]);
+    assert!(front.dies(1).is_empty());
+    assert_eq!(front.request(3, "a", "x"), ["w2 <- a/x/3"]);
+}
+
+#[test]
+fn an_abandoned_worker_makes_room() {
+    let mut front = Front::with(Limits {
+        max_workers: 1,
+        ..LIMITS
+    });
+    front.request(1, "a", "x");
+    front.ready(1);
+    front.message(ClientMessage::Cancel { id: 1 });
+    assert!(front.request(2, "a", "x").is_empty());
+    assert_eq!(front.at_ms(100), ["end w1"]);
+    assert_eq!(front.dies(1), ["start w2 a"]);
+    assert_eq!(front.ready(2), ["w2 <- a/x/2"]);
 }
 
 #[test]
