@@ -556,8 +556,13 @@ impl Lineages {
             environment: environment.clone(),
             folder: self.shared.folder.clone(),
         };
+        let began = Instant::now();
         let report = match self.shared.compiler.ask(Ask::Compile(task), ticket) {
-            Ok(Answer::Compiled(fresh)) => return Ok(*fresh),
+            Ok(Answer::Compiled(fresh)) => {
+                let milliseconds = began.elapsed().as_millis();
+                tracing::info!(lineage, milliseconds, "compiled a snippet");
+                return Ok(*fresh);
+            }
             Ok(other) => return Err(unexpected(&other)),
             Err(Refused::Failure(failure)) => return Err(failure),
             Err(Refused::Report(report)) => report,

@@ -259,7 +259,6 @@ impl Workshop {
     }
 
     fn compile(&mut self, task: &Task) -> Result<Fresh, Refused> {
-        let began = std::time::Instant::now();
         let source = super::normalised(&task.cell.source);
         let base = match self.state(&task.lineage) {
             Ok(base) => base,
@@ -314,11 +313,6 @@ impl Workshop {
                 wrapper::forget(artifact);
             }
         }
-        tracing::info!(
-            lineage = task.lineage,
-            milliseconds = began.elapsed().as_millis(),
-            "compiled a snippet"
-        );
         Ok(Fresh {
             record,
             made,
