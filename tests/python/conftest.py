@@ -16,6 +16,7 @@ import pytest
 
 from chorus_client import Kernel
 from engines import Flag
+from workers import stop_workers
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -62,10 +63,10 @@ def jupyter_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             folder.mkdir(parents=True, exist_ok=True)
             patch.setenv(name, str(folder))
         yield home
-        program = os.environ.get("CHORUS", ROOT / "target" / "release" / "chorus")
-        if Path(program).exists():
+        program = Path(os.environ.get("CHORUS", ROOT / "target" / "release" / "chorus"))
+        if program.exists():
             # It would stay for some minutes.
-            subprocess.run([program, "compiler", "stop"], stdout=subprocess.DEVNULL, timeout=60)
+            stop_workers(program)
 
 
 @pytest.fixture(scope="session")

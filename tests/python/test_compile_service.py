@@ -19,6 +19,7 @@ from jupyter_client.session import Session
 
 from engines import until
 from live import plain
+from workers import WARM, stop_workers, workers_log
 
 PATIENCE = 120
 KEY = "a key of this test"
@@ -90,16 +91,6 @@ class Service:
         self.process.stdin.close()
         self.process.wait(PATIENCE)
         self.process.stdout.close()
-
-
-def stop_workers(chorus: Path, **environment: str) -> None:
-    """Ends the compile service with its workers."""
-    subprocess.run([chorus, "compiler", "stop"], check=True, timeout=PATIENCE, env={**os.environ, **environment})
-
-
-def workers_log() -> str:
-    """What the compile service and its workers have logged since its last start."""
-    return "".join(log.read_text() for log in Path(os.environ["XDG_RUNTIME_DIR"]).glob("chorus/compiler-*.log"))
 
 
 @pytest.fixture(scope="module")
@@ -284,11 +275,11 @@ def test_a_new_process_compiles_nothing_again(chorus: Path, service: Service, st
 
 def test_a_request_does_not_wait_for_the_warm_up(start: Callable[..., Service], tmp_path: Path) -> None:
     service = start(tmp_path / "fresh")
-    warm = workers_log().count("the compiler is warm")
+    warm = workers_log().count(WARM)
     service.compile("1 + 1")
-    assert workers_log().count("the compiler is warm") == warm
+    assert workers_log().count(WARM) == warm
     # And it is no reason to leave that.
-    until(lambda: workers_log().count("the compiler is warm") > warm, within=PATIENCE, otherwise=workers_log)
+    until(lambda: workers_log().count(WARM) > warm, within=PATIENCE, otherwise=workers_log)
     began = time.perf_counter()
     service.compile("let x = 1;")
     print(f"a fresh snippet, warm: {(time.perf_counter() - began) * 1000:.0f} ms")

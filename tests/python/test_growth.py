@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from chorus_client import Kernel
 from engines import results, started
-from live import plain
+from live import family, plain
+from workers import workers_with
 
 # More than is shown without a search.
 FILLER = "\n".join(f"fn filler{n}(x: u64) -> u64 {{ x + {n} }}" for n in range(60))
@@ -97,22 +98,26 @@ def test_completion_of_names_that_a_cell_does_not_reach(fresh_kernel: Kernel) ->
 
 
 @pytest.mark.parametrize("cells", [60])
-def test_a_cell_leaves_little_behind(fresh_kernel: Kernel, cells: int) -> None:
-    """A file and the maps of its library, no descriptor."""
+def test_a_cell_leaves_little_behind(start_kernel: Callable[..., Kernel], tmp_path: Path, cells: int) -> None:
+    """A file and the maps of its library, no descriptor; neither at the kernel nor at its compile worker."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    kernel = start_kernel(env={"TMPDIR": str(temporary)})
 
     def left() -> tuple[int, int, int]:
-        processes = [psutil.Process(fresh_kernel.pid), *psutil.Process(fresh_kernel.pid).children(recursive=True)]
-        folder = next(Path(p.environ()["EVCXR_TMPDIR"]) for p in processes if "EVCXR_TMPDIR" in p.environ())
-        files = sum(1 for path in folder.rglob("*") if path.is_file())
+        workers = workers_with(temporary)
+        assert workers
+        processes = [*family(kernel.pid), *workers]
+        files = sum(1 for path in temporary.rglob("*") if path.is_file())
         descriptors = sum(p.num_fds() for p in processes)
         maps = max(len(Path(f"/proc/{p.pid}/maps").read_text().splitlines()) for p in processes)
         return files, descriptors, maps
 
     for i in range(10):
-        fresh_kernel.run(f"let v{i} = vec![{i}];\nfn g{i}() -> usize {{ {i} }}").expect_ok()
+        kernel.run(f"let v{i} = vec![{i}];\nfn g{i}() -> usize {{ {i} }}").expect_ok()
     before = left()
     for i in range(10, 10 + cells):
-        fresh_kernel.run(f"let v{i} = vec![{i}];\nfn g{i}() -> usize {{ {i} }}").expect_ok()
+        kernel.run(f"let v{i} = vec![{i}];\nfn g{i}() -> usize {{ {i} }}").expect_ok()
     files, descriptors, maps = (now - then for now, then in zip(left(), before, strict=True))
     assert files <= 2 * cells + 5
     assert descriptors <= 5

@@ -21,6 +21,7 @@ from jupyter_client.session import Session
 from chorus_client import Kernel
 from engines import seen_by_others, until
 from live import Live, alive_after, family
+from workers import WARM, stop_workers, workers_log
 
 
 @pytest.fixture
@@ -62,19 +63,22 @@ def test_kernel_info_within_300_ms_of_the_start(chorus: Path, jupyter_home: Path
     assert statistics.median(times[1:]) < 0.3, times
 
 
-def warm_kernel(start_kernel: Callable[..., Kernel]) -> Kernel:
-    """A kernel that has done beside what the first cell would otherwise wait for."""
-    kernel = start_kernel(env={"CHORUS_LOG": "info"})
-    until(lambda: "the compiler is warm" in kernel.log(), within=60, otherwise=kernel.log)
+def warm_kernel(start_kernel: Callable[..., Kernel], folder: Path) -> Kernel:
+    """A kernel whose compiler has done beside what the first cell would otherwise wait for. With `folder` it has a worker of its own."""
+    warm = workers_log().count(WARM)
+    kernel = start_kernel(env={"CHORUS_LOG": "info", "TMPDIR": str(folder)})
+    until(lambda: workers_log().count(WARM) > warm, within=60, otherwise=workers_log)
     return kernel
 
 
 @pytest.mark.alone
-def test_a_first_let_in_an_idle_kernel_is_no_slower_than_a_later_one(start_kernel: Callable[..., Kernel]) -> None:
+def test_a_first_let_in_an_idle_kernel_is_no_slower_than_a_later_one(start_kernel: Callable[..., Kernel], tmp_path: Path) -> None:
     # A quarter of a second is what noise on two shared cores may add; a cold evaluator adds 1.8 s, each time.
     excess = []
     for attempt in range(3):
-        live = Live(warm_kernel(start_kernel))
+        folder = tmp_path / f"temporary-{attempt}"
+        folder.mkdir()
+        live = Live(warm_kernel(start_kernel, folder))
         first = live.run(f"let first_{attempt} = vec![1, 2, 3];").seconds
         later = statistics.median(live.run(f"let later_{attempt}_{n} = vec![{n}, 2, 3];").seconds for n in range(5))
         excess.append((first - later, first, later))
@@ -104,12 +108,13 @@ def test_kill_9_of_the_kernel_leaves_no_process(start_kernel: Callable[..., Kern
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_everything(start_kernel: Callable[..., Kernel], temp: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_everything(chorus: Path, start_kernel: Callable[..., Kernel], temp: Path, number: signal.Signals) -> None:
     kernel = start_kernel(env={"TMPDIR": str(temp)})
     kernel.run("1").expect_ok()
     processes = spawn_all_kinds(kernel)
     kernel.signal(number)
     assert not alive_after(processes, within=10)
+    stop_workers(chorus)
     assert not list(temp.iterdir()), "a polite end leaves no folder"
 
 
@@ -132,13 +137,14 @@ def test_an_interrupt_signal_interrupts_the_cell(fresh_kernel: Kernel) -> None:
     assert cell.done(timeout=10).reply["status"] == "error"
 
 
-def test_shutdown_leaves_neither_processes_nor_folders(start_kernel: Callable[..., Kernel], temp: Path) -> None:
+def test_shutdown_leaves_neither_processes_nor_folders(chorus: Path, start_kernel: Callable[..., Kernel], temp: Path) -> None:
     kernel = start_kernel(env={"TMPDIR": str(temp)})
     kernel.run("let x = 1; x").expect_ok()
     processes = family(kernel.pid)
     live = Live(kernel)
     assert live.send("shutdown_request", {"restart": False}, channel="control").until_reply() == {"status": "ok", "restart": False}
     assert not alive_after(processes, within=10)
+    stop_workers(chorus)
     assert not list(temp.iterdir())
 
 
@@ -257,8 +263,7 @@ def test_ipc_works_as_tcp_does(chorus: Path, jupyter_home: Path, ipc_folder: Pat
 
 
 def test_many_cells_leave_no_descriptors_zombies_or_memory(start_kernel: Callable[..., Kernel]) -> None:
-    # What was compiled in another session is loaded before the compiler is open.
-    kernel = warm_kernel(start_kernel)
+    kernel = start_kernel()
     live = Live(kernel)
     for n in range(20):
         live.run(f"{n} + 1")
@@ -280,9 +285,9 @@ def test_many_cells_leave_no_descriptors_zombies_or_memory(start_kernel: Callabl
 
 
 @pytest.mark.alone
-def test_a_cell_that_waits_costs_no_processor_time(start_kernel: Callable[..., Kernel]) -> None:
+def test_a_cell_that_waits_costs_no_processor_time(start_kernel: Callable[..., Kernel], temp: Path) -> None:
     """The kernel waits for events; it never turns in circles, neither after output nor after a display."""
-    kernel = warm_kernel(start_kernel)
+    kernel = warm_kernel(start_kernel, temp)
     live = Live(kernel)
     shows = 'println!("EVCXR_BEGIN_CONTENT text/html\\n<b>x</b>\\nEVCXR_END_CONTENT");'
     for before in ("", 'println!("text");', 'print!("no newline");', shows, f'eprintln!("text"); {shows}'):

@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// How long the end of evcxr's thread is waited for. Should it take longer, the next session removes what it leaves.
-const END_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the end of evcxr's thread is waited for. The service, which ends this process soon after it has closed the pipe, leaves time to remove the folder, too.
+const END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What a worker is opened with. It has the environment of its clients, so it is not for a log.
 #[derive(Serialize, Deserialize)]
@@ -109,7 +109,7 @@ impl Drop for Worker {
         self.thread = None;
         // evcxr may be in the middle of a compile that nobody waits for.
         compiler::stop_compiles();
-        // It says nothing, and its channel closes when the thread has ended. A folder that it still writes to can't be removed.
+        // It says nothing, and its channel closes when the thread has ended.
         let _ = self.ended.recv_timeout(END_TIMEOUT);
     }
 }
