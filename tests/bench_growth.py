@@ -9,6 +9,7 @@ and memory maps are told along the way. Not part of tests/run, for the reasons o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import statistics
 import sys
@@ -16,7 +17,7 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench_latency import Contender, Failed, Kernel, add_programs, contenders
+from bench_latency import Contender, Failed, Kernel, add_programs, contenders, processes_of
 
 EXAMPLES = """examples:
   tests/bench_growth.py                         both kernels with 0, 50, 150 and 400 definitions
@@ -89,27 +90,16 @@ def grown(contender: Contender, folder: Path, size: int, rounds: int, px: bool) 
     return session
 
 
-def processes(root: int) -> list[int]:
-    """The process `root` and all below it."""
-    found = [root]
-    for process in found:
-        for task in Path(f"/proc/{process}/task").iterdir():
-            found += map(int, (task / "children").read_text().split())
-    return found
-
-
 def resources(kernel: Kernel) -> dict[str, int]:
-    """Sums over the kernel's processes; maps of the one that has most."""
+    """Sums over the processes of the kernel's user; maps of the one that has most."""
     total = {"MB": 0, "descriptors": 0, "maps": 0}
-    for process in processes(kernel.process.pid):
+    for process in processes_of(kernel.home):
         proc = Path(f"/proc/{process}")
-        try:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             pss = [line for line in (proc / "smaps_rollup").read_text().splitlines() if line.startswith("Pss:")]
             total["MB"] += int(pss[0].split()[1]) // 1024
             total["descriptors"] += len(list((proc / "fd").iterdir()))
             total["maps"] = max(total["maps"], (proc / "maps").read_text().count("\n"))
-        except (FileNotFoundError, ProcessLookupError):
-            continue
     return total
 
 

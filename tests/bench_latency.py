@@ -9,9 +9,11 @@ evcxr_jupyter 0.22.0 (`cargo install --locked evcxr_jupyter --version 0.22.0`) a
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -87,18 +89,15 @@ class Contender:
 
 
 class Kernel:
-    """A fresh kernel process and a client. `cache`: the user's folder for caches, if it is not to be one of its own."""
+    """A fresh kernel process and a client. `home`: the folder of the user, if it is not to be one of its own."""
 
-    def __init__(self, contender: Contender, folder: Path, cache: Path | None = None):
+    def __init__(self, contender: Contender, folder: Path, home: Path | None = None):
         folder.mkdir()
+        self.home, self.owns_home = home or folder / "home", home is None
         file = folder / "connection.json"
         write_connection_file(str(file), key=os.urandom(16).hex().encode(), kernel_name=contender.name)
         self.log = folder / "log"
-        environment = os.environ | {f"XDG_{kind}_HOME": str(folder / kind.lower()) for kind in ("DATA", "CONFIG", "CACHE")}
-        if cache:
-            environment["XDG_CACHE_HOME"] = str(cache)
-        (folder / "tmp").mkdir()
-        environment["TMPDIR"] = str(folder / "tmp")
+        environment = os.environ | environment_of(self.home)
         self.started = time.monotonic()
         with self.log.open("wb") as log:
             self.process = subprocess.Popen([a.format(connection_file=file) for a in contender.argv], stdin=subprocess.DEVNULL,
@@ -152,6 +151,39 @@ class Kernel:
             self.process.wait()
         finally:
             self.client.stop_channels()
+            if self.owns_home:
+                stop_workers(self.home)
+
+
+def environment_of(home: Path) -> dict[str, str]:
+    """The environment of a user whose folder this is, which is made."""
+    folders = {f"XDG_{kind}_HOME": home / kind.lower() for kind in ("DATA", "CONFIG", "CACHE")} | {
+        "XDG_RUNTIME_DIR": home / "run", "TMPDIR": home / "tmp"}
+    for path in folders.values():
+        path.mkdir(parents=True, exist_ok=True)
+    return {name: str(path) for name, path in folders.items()}
+
+
+def processes_of(home: Path) -> list[int]:
+    """The processes of this user."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if process.name.isdigit() and f"XDG_CACHE_HOME={home / 'cache'}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
+
+
+def stop_workers(home: Path) -> None:
+    """Ends what of this user's outlives kernels, and waits for it: Chorus's compile service."""
+    for process in processes_of(home):
+        with contextlib.suppress(OSError):
+            os.kill(process, signal.SIGTERM)
+    deadline = time.monotonic() + 20
+    while processes_of(home):
+        if time.monotonic() > deadline:
+            raise Failed(f"processes of {home} do not end")
+        time.sleep(0.02)
 
 
 def text_of(shown: list[dict]) -> str:

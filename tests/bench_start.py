@@ -5,7 +5,9 @@ Each round measures, of each kernel:
 
   first           from the kernel's start to the result of `1 + 1`, with an empty cache
   first, warm     the same with the cache of the kernel before
-  let             from the start to the end of a `let` whose type is to be inferred, with the warm cache
+  let             from the start to the end of a `let` whose type is to be inferred, with that cache
+  first, service  as `first`, of a cell that is not in the cache, while the compile service of the kernel before runs (Chorus only)
+  let, service    as `let`, in the same way
   run all         from the start to the end of a notebook of ten cells, with an empty cache
   run all again   the same in a new kernel, with the cache that the first one has left
   %px             after a first cell: a new snippet on a cluster that is started for it (Chorus only)
@@ -32,7 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench_growth import checked, resources
-from bench_latency import CELLS, Contender, Failed, Kernel, add_programs, contenders
+from bench_latency import CELLS, Contender, Failed, Kernel, add_programs, contenders, stop_workers
 
 EXAMPLES = """examples:
   tests/bench_start.py                          three rounds of both kernels
@@ -60,30 +62,36 @@ class Bench:
     seconds: dict[str, float] = field(default_factory=dict)
 
     @contextmanager
-    def kernel(self, cache: Path) -> Iterator[Kernel]:
+    def kernel(self, home: Path, keeps_service: bool = False) -> Iterator[Kernel]:
+        """A kernel of a user. What outlives it ends with it, unless `keeps_service` says otherwise."""
         self.kernels += 1
-        kernel = Kernel(self.contender, self.folder / str(self.kernels), cache)
+        kernel = Kernel(self.contender, self.folder / str(self.kernels), home)
         try:
             yield kernel
         finally:
             kernel.end()
+            if not keeps_service:
+                stop_workers(home)
 
     @property
     def is_ours(self) -> bool:
         return self.contender.name == "chorus"
 
-    def from_start(self, name: str, cache: Path, cells: list[str]) -> None:
-        with self.kernel(cache) as kernel:
+    def from_start(self, name: str, home: Path, cells: list[str], keeps_service: bool = False) -> None:
+        with self.kernel(home, keeps_service) as kernel:
             for code in cells:
                 checked(kernel, self.contender.name, code)
             self.seconds[name] = time.monotonic() - kernel.started
 
 
 def first(bench: Bench) -> None:
-    cache = bench.folder / "first"
-    bench.from_start("first", cache, ["1 + 1"])
-    bench.from_start("first, warm", cache, ["1 + 1"])
-    bench.from_start("let", cache, [LET])
+    home = bench.folder / "first"
+    bench.from_start("first", home, ["1 + 1"])
+    bench.from_start("first, warm", home, ["1 + 1"])
+    bench.from_start("let", home, [LET], keeps_service=bench.is_ours)
+    if bench.is_ours:
+        bench.from_start("first, service", home, ["1 + 2"], keeps_service=True)
+        bench.from_start("let, service", home, [LET.replace("lengths", "others")])
 
 
 def run_all(bench: Bench) -> None:
@@ -126,16 +134,18 @@ def interrupt(bench: Bench) -> None:
 
 def memory(bench: Bench) -> None:
     open_kernels = []
+    home = bench.folder / "memory"
     try:
         for number in range(5):
-            kernel = Kernel(bench.contender, bench.folder / f"memory-{number}", bench.folder / "memory")
+            kernel = Kernel(bench.contender, bench.folder / f"memory-{number}", home)
             open_kernels.append(kernel)
-            checked(kernel, bench.contender.name, LET)
+            checked(kernel, bench.contender.name, LET.replace("lengths", f"lengths_{number}"))
             if number in (0, 4):
-                bench.seconds[f"memory of {number + 1}, MB"] = sum(resources(kernel)["MB"] for kernel in open_kernels)
+                bench.seconds[f"memory of {number + 1}, MB"] = resources(kernel)["MB"]
     finally:
         for kernel in open_kernels:
             kernel.end()
+        stop_workers(home)
 
 
 JOBS: dict[str, Callable[[Bench], None]] = {"first": first, "all": run_all, "px": px, "interrupt": interrupt, "memory": memory}
