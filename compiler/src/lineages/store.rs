@@ -15,10 +15,9 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-/// What was used by anybody this recently stays: an engine may be about to load it.
+/// What was used by anybody this recently stays.
 const IN_USE: Duration = Duration::from_secs(600);
 /// How long the way to a state is kept after it was last gone.
 const STATES_KEPT: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -134,9 +133,6 @@ pub(crate) struct Store {
     identity: String,
     /// In bytes.
     limit: u64,
-    /// Artifacts that this process has handed out, which others load by path.
-    #[serde(skip)]
-    handed_out: Arc<Mutex<HashSet<String>>>,
 }
 
 impl Store {
@@ -149,7 +145,6 @@ impl Store {
             folder,
             identity: identity.into(),
             limit,
-            handed_out: Arc::default(),
         })
     }
 
@@ -203,8 +198,6 @@ impl Store {
             && record.source == source
             && record.owner == owner
             && record.inputs.hold(variables);
-        self.handed_out().extend(record.artifact.clone());
-        // Whether the artifact is there is seen after it is marked, so that it is not removed in between.
         let mut artifact = record.artifact.iter();
         (same && artifact.all(|name| touch(&self.artifact(name)).is_ok())).then(|| {
             let next = record.next.all();
@@ -224,7 +217,6 @@ impl Store {
     pub(crate) fn keep_artifact(&self, file: &Path) -> io::Result<String> {
         let bytes = fs::read(file)?;
         let name = hex::encode(Sha256::digest(&bytes));
-        self.handed_out().insert(name.clone());
         let path = self.artifact(&name);
         if touch(&path).is_err() {
             write(&path, &bytes)?;
@@ -300,14 +292,8 @@ impl Store {
         cells
     }
 
-    fn handed_out(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
-        self.handed_out
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Brings the store under its limit: what was not used for the longest time goes first, but never what this process has handed
-    /// out, or anybody used in the last minutes. One process at a time does it.
+    /// Brings the store under its limit: what was not used for the longest time goes first, but never what anybody used in the last minutes: he may be
+    /// about to link it into his own folder. One process at a time does it.
     pub(crate) fn sweep(&self) -> io::Result<Swept> {
         let lock = File::create(self.folder.join("lock"))?;
         if lock.try_lock().is_err() {
@@ -332,17 +318,13 @@ impl Store {
             removed: 0,
         };
         files.sort_by_key(|(_, used, _)| *used);
-        let handed_out = self.handed_out();
         for (path, used, size) in files {
             if swept.left <= self.limit || age(used) < IN_USE {
                 break;
             }
-            let name = path.file_stem().unwrap_or_default().to_string_lossy();
-            if !handed_out.contains(&*name) {
-                remove(&path);
-                swept.left -= size;
-                swept.removed += 1;
-            }
+            remove(&path);
+            swept.left -= size;
+            swept.removed += 1;
         }
         Ok(swept)
     }
@@ -442,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_used_goes_and_what_was_handed_out_stays() {
+    fn the_least_used_goes() {
         let folder = tempfile::tempdir().unwrap();
         let first = store(folder.path(), "", 3000);
         let records: Vec<Record> = ["a", "b", "c"]
@@ -454,17 +436,11 @@ mod tests {
             let file = File::open(path(&records[file])).unwrap();
             file.set_modified(long_ago - age * IN_USE).unwrap();
         }
-        assert_eq!(
-            first.sweep().unwrap().removed,
-            0,
-            "it has handed all of them out"
-        );
-        let other = store(folder.path(), "", 3000);
-        let swept = other.sweep().unwrap();
+        let swept = first.sweep().unwrap();
         let there: Vec<bool> = records.iter().map(|record| path(record).exists()).collect();
         assert_eq!((swept.removed, there), (1, vec![false, true, true]));
         // The use of a record counts.
-        assert!(other.record(ROOT, "c", Owner::Engine, &NONE).is_some());
+        assert!(first.record(ROOT, "c", Owner::Engine, &NONE).is_some());
         let third = store(folder.path(), "", 0);
         third.sweep().unwrap();
         assert!(!path(&records[1]).exists());
