@@ -258,17 +258,29 @@ pub(crate) fn statements(cell: &str) -> Vec<Statement> {
     statements
 }
 
-/// A line that evcxr takes as a command of its own, `:name args`, or as one for the shell, `!command`.
+/// A line that is a command of evcxr's, `:name args`, or one for the shell, `!command`. A path may begin with `::`.
 pub(crate) fn is_command(line: &str) -> bool {
-    line.starts_with('!') || line.trim_start_matches(' ').starts_with(':')
+    let words = line.trim_start_matches([' ', '\t']);
+    line.starts_with('!') || words.starts_with(':') && !words.starts_with("::")
 }
 
 /// The commands of a cell: the words after the colon, with the rest of the line.
 pub(crate) fn commands(cell: &str) -> impl Iterator<Item = (&str, &str)> {
-    cell[..code_start(cell)].lines().filter_map(|line| {
-        let command = line.trim_start_matches(' ').strip_prefix(':')?;
-        Some(command.split_once(' ').unwrap_or((command, "")))
-    })
+    head(cell)
+        .filter(|line| line.is_command)
+        .filter_map(|line| {
+            let words = line
+                .text
+                .trim_start_matches([' ', '\t'])
+                .strip_prefix(':')?;
+            let words = words.trim_end_matches(['\n', '\r']);
+            Some(words.split_once(' ').unwrap_or((words, "")))
+        })
+}
+
+/// Whether a cell has commands.
+pub(crate) fn has_commands(cell: &str) -> bool {
+    head(cell).any(|line| line.is_command)
 }
 
 /// Whether a cell's commands add dependencies.
@@ -276,15 +288,47 @@ pub(crate) fn adds_dependencies(cell: &str) -> bool {
     commands(cell).any(|(command, _)| command == "dep")
 }
 
-/// Where the Rust begins: after commands, blank lines and comment lines at the top, but for an item's documentation.
+/// A line before the Rust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HeadLine<'a> {
+    /// With its end.
+    pub(crate) text: &'a str,
+    /// Otherwise it is blank, or of a comment.
+    pub(crate) is_command: bool,
+}
+
+/// The lines before the Rust: commands, blank lines, and comments but for an item's documentation.
+pub(crate) fn head(cell: &str) -> impl Iterator<Item = HeadLine<'_>> {
+    let text = &cell[..code_start(cell)];
+    let (mut at, mut comment_end) = (0, 0);
+    text.split_inclusive('\n').map(move |line| {
+        if at >= comment_end
+            && let Some(length) = block_comment(&text[at..])
+        {
+            comment_end = at + length;
+        }
+        let is_command = at >= comment_end && is_command(line);
+        at += line.len();
+        HeadLine {
+            text: line,
+            is_command,
+        }
+    })
+}
+
+/// Where the Rust begins.
 pub(crate) fn code_start(cell: &str) -> usize {
     let mut start = 0;
-    for line in cell.split_inclusive('\n') {
-        let bare = line.trim_end_matches(['\n', '\r']);
-        if !is_command(bare) && !bare.starts_with("//") && !bare.trim().is_empty() {
-            break;
+    while let Some(line) = cell[start..].split_inclusive('\n').next() {
+        let text = line.trim();
+        let is_head = is_command(line) || text.starts_with("//") || text.is_empty();
+        match is_head
+            .then_some(line.len())
+            .or_else(|| block_comment(&cell[start..]))
+        {
+            Some(length) => start += length,
+            None => break,
         }
-        start += line.len();
     }
     if begins_item(&cell[start..]) {
         let head = cell[..start].trim_end_matches('\n');
@@ -295,6 +339,32 @@ pub(crate) fn code_start(cell: &str) -> usize {
         }
     }
     start
+}
+
+/// The bytes of the lines of a block comment that a text begins with; `None` if it is documentation, or something follows it in its last line.
+fn block_comment(text: &str) -> Option<usize> {
+    let at = text.len() - text.trim_start().len();
+    let inner = text[at..].strip_prefix("/*")?;
+    if inner.starts_with('!') || inner.starts_with('*') && !inner.starts_with("*/") {
+        return None;
+    }
+    let (mut from, mut depth) = (at + 2, 1);
+    while depth > 0 {
+        let rest = &text[from..];
+        let next = rest.find(['/', '*'])?;
+        let step = match rest.get(next..next + 2) {
+            Some("/*") => 1,
+            Some("*/") => -1,
+            _ => 0,
+        };
+        depth += step;
+        from += next + if step == 0 { 1 } else { 2 };
+    }
+    let line = text[from..]
+        .split_inclusive('\n')
+        .next()
+        .unwrap_or_default();
+    line.trim().is_empty().then_some(from + line.len())
 }
 
 /// Whether code begins with an item, or an attribute.
@@ -334,6 +404,40 @@ pub fn without_commands(cell: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_the_rust_begins() {
+        for (head, code) in [
+            ("", "1 + 1"),
+            (":vars\n", "x"),
+            ("  // a comment\n:vars\n", "x"),
+            ("\t// a comment\n\t:vars\n", "x"),
+            ("/* one */\n:vars\n", "x"),
+            ("/* one\n/* two */ :dep three\n*/ \n:vars\n\n", "x"),
+            ("/**/\n", "x"),
+            ("", "/* one */ x"),
+            ("", "/** of f */\nfn f() {}"),
+            ("", "/* not closed\n:vars"),
+            ("", "::std::mem::drop(1)"),
+            (":vars\n", "::std::mem::drop(1)"),
+            ("!ls\n", "x\n:vars"),
+            ("// é\n/* é * / é */\n", "é"),
+        ] {
+            assert_eq!(
+                code_start(&format!("{head}{code}")),
+                head.len(),
+                "{head}{code}"
+            );
+        }
+    }
+
+    #[test]
+    fn commands_stand_before_the_rust_and_outside_of_comments() {
+        let cell = "// :a\n:dep b = \"1\"\n/*\n:c\n*/\n  :d\n!e\n\nx\n:f";
+        let found: Vec<_> = commands(cell).collect();
+        assert_eq!(found, [("dep", "b = \"1\""), ("d", "")]);
+        assert!(has_commands(cell) && !has_commands("/*\n:c\n*/\n1"));
+    }
 
     #[test]
     fn whose_types_have_to_be_inferred() {

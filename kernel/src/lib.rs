@@ -1,6 +1,6 @@
 //! The Jupyter kernel: serves Jupyter's channels, evaluates cells, keeps history.
 //!
-//! - [`server`]: sockets in, requests to their queues;
+//! - [`server`]: sockets in, requests to their queues; `parent`: whose end ends the kernel;
 //! - `shell`, `control`: a queue each, one request after another; `kernel` frames them with busy and idle;
 //! - `cells`: a cell with its magics; `engines`: the cluster that they reach;
 //! - `carrier`: what programs in cells do on engines, by the crate `chorus`;
@@ -22,6 +22,7 @@ mod history;
 mod info;
 mod kernel;
 mod outlet;
+mod parent;
 mod server;
 mod shell;
 mod translate;

@@ -7,6 +7,7 @@ use crate::evaluator::Evaluator;
 use crate::history::History;
 use crate::kernel::{Kernel, lock};
 use crate::outlet::{CONTROL, IOPUB, Outlet, SHELL, STDIN};
+use crate::parent;
 use crate::shell;
 use anyhow::Context;
 use protocol::message::iopub::{ExecutionState, IopubWelcome};
@@ -65,6 +66,7 @@ pub(crate) async fn serve(
     let mut end = kernel.end.subscribe();
     tokio::select! {
         () = route(Arc::clone(&kernel), session, received) => {}
+        () = parent::ended() => {}
         outcome = signals(&kernel) => outcome.context("failed to watch for signals")?,
         // The sender lives in `kernel`.
         _ = end.wait_for(|end| *end) => {}

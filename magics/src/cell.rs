@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 /// Says whether a statement could begin after this text: nothing is open in it and its last expression is finished. The compiler's
-/// judge of completeness is meant; it is asked only for text that ends in `;` or `}`.
+/// judge of completeness is meant; it is asked only for text that ends in `;` or `}`, or whose last line looks like a command.
 pub type AtBoundary<'a> = &'a dyn Fn(&str) -> bool;
 
 /// A part of a cell.
@@ -235,6 +235,7 @@ fn magic_in(line: &str) -> Option<Found> {
 
 /// Whether a statement could begin after `code`.
 fn may_begin_after(code: &str, at_boundary: AtBoundary<'_>) -> bool {
+    let is_command = |line: &str| line.starts_with([':', '!']) && !line.starts_with("::");
     let last = code
         .lines()
         .rev()
@@ -242,7 +243,8 @@ fn may_begin_after(code: &str, at_boundary: AtBoundary<'_>) -> bool {
         .find(|line| !line.is_empty());
     match last {
         None => true,
-        Some(line) if line.trim_start().starts_with([':', '!']) => true,
+        // It may be a line of a string.
+        Some(line) if is_command(line.trim_start()) => at_boundary(code),
         Some(line) => line.ends_with([';', '}']) && at_boundary(code),
     }
 }

@@ -7,6 +7,7 @@ import os
 import signal
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +16,12 @@ from pathlib import Path
 import psutil
 import pytest
 import zmq
+from jupyter_client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 from jupyter_client.session import Session
 
 from chorus_client import Kernel
+from engines import processes as processes_of
 from engines import seen_by_others, until
 from live import Live, alive_after, family
 from workers import WARM, stop_workers, workers_log
@@ -105,6 +108,41 @@ def test_kill_9_of_the_kernel_leaves_no_process(start_kernel: Callable[..., Kern
         kernel.signal(signal.SIGKILL)
         left = alive_after(processes, within=5)
         assert not left, left
+
+
+SERVER = """
+import os, subprocess, sys, threading
+starter = [sys.executable, "-c", "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"] if sys.argv[1] == "starter" else []
+kernel = subprocess.Popen([*starter, *sys.argv[2:]], env={**os.environ, "JPY_PARENT_PID": str(os.getpid())})
+print(kernel.pid, flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("victim", ["server", "starter"])
+def test_a_kernel_ends_with_those_that_manage_it(chorus: Path, jupyter_home: Path, tmp_path: Path, victim: str) -> None:
+    file, _ = write_connection_file(str(tmp_path / "connection.json"), key=b"k")
+    environment = {**os.environ, "XDG_DATA_HOME": str(tmp_path / "data")}
+    server = subprocess.Popen([sys.executable, "-c", SERVER, victim, chorus, "kernel", "-f", file], stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        started = psutil.Process(int(server.stdout.readline()))
+        client = BlockingKernelClient(connection_file=file)
+        client.load_connection_file()
+        client.start_channels()
+        client.wait_for_ready(timeout=60)
+        reply = client.execute_interactive("%px 1 + 1", timeout=60)
+        assert reply["content"]["status"] == "ok"
+        client.stop_channels()
+        processes = processes_of(tmp_path / "data")
+        kernels = [process for process in processes if "kernel" in seen_by_others(process).split("\0")]
+        assert kernels and len(processes) > 4, "a runtime and a cluster as well"
+        (started if victim == "starter" else server).kill()
+        left = alive_after([p for p in processes if p.pid != server.pid], within=10)
+        assert not left, left
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])

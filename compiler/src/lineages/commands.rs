@@ -5,7 +5,7 @@
 
 use super::local;
 use super::store::Owner;
-use crate::statements::{code_start, is_command};
+use crate::statements::{HeadLine, code_start, head};
 use crate::summary::{Settings, Summary};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -73,15 +73,20 @@ pub fn take_local(cell: &str) -> (Vec<At<Option<Local>>>, String) {
     let end = code_start(cell);
     let (mut taken, mut rest) = (Vec::new(), String::new());
     let mut at = 0;
-    for line in cell[..end].split_inclusive('\n') {
+    for HeadLine {
+        text: line,
+        is_command,
+    } in head(cell)
+    {
         let bare = line.trim_end_matches(['\n', '\r']);
         let range = at + bare.len() - bare.trim_start().len()..at + bare.trim_end().len();
         at += line.len();
-        let words = bare.trim_start_matches(' ');
+        let words = bare.trim_start_matches([' ', '\t']);
         let local = match words
             .strip_prefix(':')
             .map(|words| words.split_once(' ').unwrap_or((words, "")))
         {
+            _ if !is_command => None,
             _ if bare.starts_with('!') => Some(Some(Local::Shell(bare[1..].to_owned()))),
             Some(("env", arguments)) => Some(arguments.trim().split_once('=').map(
                 |(name, value)| Local::Environment {
@@ -290,10 +295,15 @@ pub(crate) fn interpret(
     // What is left of each line, and which of them are changes.
     let (mut lines, mut changed) = (Vec::new(), Vec::new());
     let mut at = 0;
-    for line in source[..end].split_inclusive('\n') {
+    for HeadLine {
+        text: line,
+        is_command,
+    } in head(source)
+    {
         let bare = line.trim_end_matches(['\n', '\r']);
-        if !is_command(bare) {
-            lines.push(line.to_owned());
+        if !is_command {
+            // evcxr takes no command after some kinds of comments.
+            lines.push(line[bare.len()..].to_owned());
             at += line.len();
             continue;
         }
@@ -332,7 +342,7 @@ pub(crate) fn interpret(
             }
             Read::Setting(shown) => {
                 said = Some(text(shown));
-                kept = line.to_owned();
+                kept = line.trim_start().to_owned();
             }
         }
         orders.said.extend(said);
@@ -393,7 +403,7 @@ impl Reading<'_> {
                 true => Err("commands of the shell run where the notebook runs, without `%px`; on engines use `std::process::Command`".to_owned()),
             };
         }
-        let line = line.trim_start_matches([' ', ':']);
+        let line = line.trim_start_matches([' ', '\t', ':']);
         let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
         let arguments = arguments.trim();
         let mut table = COMMANDS.iter();
@@ -549,9 +559,16 @@ impl Reading<'_> {
             self.dependencies.insert(name.clone(), "local".to_owned());
             return Ok(Read::Change(Change::LocalDependency(name), None));
         }
-        let (name, config) = (name.to_owned(), local::absolute(config, self.folder));
+        let (config, said) = match local::with_todays_keys(config) {
+            Some(config) => (
+                config,
+                Some("cargo's name for `default_features` is `default-features` now, which was taken.".to_owned()),
+            ),
+            None => (config.to_owned(), None),
+        };
+        let (name, config) = (name.to_owned(), local::absolute(&config, self.folder));
         self.dependencies.insert(name.clone(), config.clone());
-        Ok(Read::Change(Change::Dependency { name, config }, None))
+        Ok(Read::Change(Change::Dependency { name, config }, said))
     }
 
     fn show_dependencies(&self) -> Read {

@@ -56,6 +56,21 @@ pub(super) fn command(name: &str, config: &str) -> String {
     }
 }
 
+/// A configuration that has a key which cargo takes no more, with the one that has taken its place.
+pub(super) fn with_todays_keys(config: &str) -> Option<String> {
+    const OLD: &str = "default_features";
+    let parsed: toml::Table = format!("it = {config}").parse().ok()?;
+    let it = parsed.get("it")?.as_table()?;
+    if !it.contains_key(OLD) || it.contains_key("default-features") {
+        return None;
+    }
+    let is_key = |at: usize| config[at + OLD.len()..].trim_start().starts_with('=');
+    let mut found = config.match_indices(OLD);
+    let (at, _) = found.find(|(at, _)| is_key(*at))?;
+    let (before, after) = (&config[..at], &config[at + OLD.len()..]);
+    Some(format!("{before}default-features{after}"))
+}
+
 /// A dependency's configuration as it was written.
 pub(super) fn shown(config: &str) -> &str {
     config.split(FILES).next().unwrap_or_default()

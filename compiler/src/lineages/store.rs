@@ -6,7 +6,7 @@
 
 use crate::inputs::Inputs;
 use crate::sources::{Cell, Label};
-use crate::statements::{code_start, is_command};
+use crate::statements::has_commands;
 use crate::summary::{Found, ROOT, Variable};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -78,7 +78,7 @@ pub enum Owner {
 impl Owner {
     /// Whose a snippet is to the store: without commands it is the same for all.
     pub(crate) fn of(self, source: &str) -> Owner {
-        match source[..code_start(source)].lines().any(is_command) {
+        match has_commands(source) {
             true => self,
             false => Owner::Engine,
         }

@@ -162,16 +162,14 @@ impl Running<'_> {
         }
     }
 
-    /// `name?` and `?name` ask for help.
+    /// `name?`, `name??` and `?name` ask for help. `name?` is Rust for a value; so is a `?` behind a field or a method.
     async fn question(&self) -> Result<Option<MimeBundle>, ErrorInfo> {
         let text = self.content.code.trim();
-        let Some(name) = text
-            .strip_suffix('?')
-            .map(|name| name.trim_end_matches('?'))
-            .or_else(|| text.strip_prefix('?'))
-        else {
+        let asks = text.starts_with('?') || text.ends_with("??");
+        let name = text.trim_matches('?');
+        if !asks && (!text.ends_with('?') || name.contains('.')) {
             return Ok(None);
-        };
+        }
         let is_name = !name.is_empty()
             && name
                 .chars()
@@ -179,7 +177,11 @@ impl Running<'_> {
         if !is_name {
             return Ok(None);
         }
+        if !asks && self.kernel.evaluator.variables().await.contains_key(name) {
+            return Ok(None);
+        }
         match inspect::describe(self.kernel, name, name.len()).await {
+            Some(bundle) if !asks && is_value(&bundle) => Ok(None),
             Some(bundle) => {
                 if !self.content.silent {
                     self.kernel.outlet.publish(
@@ -230,6 +232,19 @@ impl Running<'_> {
         }
         values
     }
+}
+
+/// Whether help is about a constant or a static, to judge by its first lines: the module's name, and the item as it is declared.
+fn is_value(help: &MimeBundle) -> bool {
+    let text = help.get("text/plain").and_then(Value::as_str);
+    let lines = text.unwrap_or_default().lines();
+    let mut declared = lines.filter(|line| !line.is_empty()).take(2);
+    declared.any(|line| {
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        ["const ", "static "]
+            .iter()
+            .any(|word| line.starts_with(word) && !line.starts_with("const fn"))
+    })
 }
 
 /// Whether a cell says `:quit`, which ends evcxr's own process.

@@ -56,6 +56,14 @@ fn a_magic_stands_where_a_statement_could() {
         ),
         (":dep x\n%who\n", &["1: :dep x\n", "2: <%who|>"]),
         ("let s = \";\n%who\n\";", &["1: let s = \";\n%who\n\";"]),
+        (
+            "let s = \"\n:vars\n%who\n\"; s",
+            &["1: let s = \"\n:vars\n%who\n\"; s"],
+        ),
+        (
+            "let s = \"\n!ls\n%%px\n\"; s",
+            &["1: let s = \"\n!ls\n%%px\n\"; s"],
+        ),
         ("%%px -t 0\n1\n%who", &["1: <<%%px|-t 0|2:1\n%who>>"]),
         ("%%px", &["1: <<%%px||1:>>"]),
         ("a;\n%%px\n1", &["1: a;\n", "2: <<%%px||3:1>>"]),
