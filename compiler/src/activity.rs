@@ -25,6 +25,8 @@ struct State {
     is_warm: bool,
     /// Whether it has none to read yet.
     has_hidden_std: bool,
+    /// Whether evcxr was brought to other dependencies.
+    has_moved: bool,
     /// What the build that was seen last consists of.
     build: Option<Build>,
 }
@@ -78,6 +80,16 @@ impl Activity {
     /// What is compiled now changes the dependencies.
     pub(crate) fn note_dependencies(&self) {
         self.state().phase = Some(Phase::Dependencies);
+    }
+
+    /// evcxr is brought from one namespace's dependencies to another's.
+    pub(crate) fn note_move(&self) {
+        self.state().has_moved = true;
+    }
+
+    /// Whether that was so since this was asked last.
+    pub(crate) fn take_move(&self) -> bool {
+        std::mem::take(&mut self.state().has_moved)
     }
 
     /// rust-analyzer has been asked for types.

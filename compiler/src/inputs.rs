@@ -178,7 +178,8 @@ impl Inputs {
 
 /// The environment variables that configure cargo.
 pub(crate) fn cargo_environment() -> BTreeMap<String, String> {
-    std::env::vars()
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .filter(|(name, _)| decides_for_cargo(name))
         .collect()
 }

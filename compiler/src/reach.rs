@@ -185,7 +185,9 @@ impl<'a> Reach<'a> {
             .parts
             .first()
             .is_some_and(|part| part.part.text.starts_with("//"));
-        if starts_with_comment || variables.clone().next().is_some() {
+        // It would take a path that begins with a colon for a command.
+        let starts_with_path = snippet[start..].trim_start().starts_with("::");
+        if starts_with_comment || starts_with_path || variables.clone().next().is_some() {
             text.push_str(MARKERS);
         }
         for Candidate { part, .. } in &self.parts {

@@ -230,6 +230,59 @@ def test_an_interrupted_build_is_gone_at_once(service: Service, kernel_name: str
         live.settle()
 
 
+def test_a_service_that_does_not_answer_is_told(service: Service, start: Callable[..., Live]) -> None:
+    kernel = start()
+    kernel.run(f"let kept = {fresh()}u64;")
+    front = service.front
+    front.suspend()
+    try:
+        cell = kernel.run(f"{fresh()}u64 % 1", timeout=60)
+        assert cell.reply["ename"] == "no compiler"
+        assert f"kill -9 {front.pid}" in cell.reply["evalue"]
+    finally:
+        front.resume()
+    assert kernel.run(f"kept % 1 + {fresh()}u64 % 1", timeout=60).text == "0"
+
+
+def test_namespaces_that_take_turns_are_quick(service: Service, kernel_name: str, tmp_path: Path) -> None:
+    """A notebook with a dependency, and its engines without."""
+    with started(kernel_name, tmp_path / "kernel", 2, env=service.environment) as kernel:
+        live = Live(kernel)
+        live.run(':dep itoa = "1"\nitoa::Buffer::new().format(1u8).len()', timeout=180)
+        for _ in range(2):
+            live.run(f"%px {fresh()}u64 % 1")
+            live.run(f"{fresh()}u64 % 1")
+        assert len(service.workers) == 2
+        seconds = [live.run(f"{magic}{fresh()}u64 % 1").seconds for _ in range(3) for magic in ("", "%px ")]
+        assert max(seconds) < 1.5, seconds
+
+
+def test_a_long_build_of_an_engine_keeps_no_other_waiting(service: Service, kernel_name: str, tmp_path: Path, flag: Flag) -> None:
+    slow = tmp_path / "slow-one"
+    write_crate(slow, build=flag.wait())
+    with started(kernel_name, tmp_path / "kernel", 2, env=service.environment) as kernel:
+        kernel.run(f'%%px --targets 0 --noblock\n:dep slow-one = {{ path = "{slow}" }}\nslow_one::number()').expect_ok()
+        until(lambda: bool(service.builds), within=60)
+        assert results(kernel.run(f"%px --targets 1 {fresh()}u64 % 1", timeout=60)) == {1: "0"}
+        flag.raise_()
+
+
+def test_completions_start_no_second_worker(service: Service, start: Callable[..., Live], tmp_path: Path, flag: Flag) -> None:
+    slow = tmp_path / "slow-one"
+    write_crate(slow, build=flag.wait())
+    busy, other = start(), start()
+    other.run(f"let v = vec![{fresh()}u64];")
+    request = busy.submit(f':dep slow-one = {{ path = "{slow}" }}\nslow_one::number()')
+    until(lambda: bool(service.builds), within=60)
+    # Nothing is known in time, but the words of the cell.
+    reply = other.ask("complete_request", {"code": "let vector = 1; vec", "cursor_pos": 19}, timeout=60).reply
+    assert "vector" in reply["matches"]
+    time.sleep(4)
+    assert len(service.workers) == 1
+    flag.raise_()
+    assert request.done(PATIENCE).reply["status"] == "ok"
+
+
 def test_two_kernels_start_it_at_the_same_moment(service: Service, start: Callable[..., Live]) -> None:
     kernels = [start() for _ in range(3)]
     cells = [kernel.submit(f"{fresh()}u64 % 1") for kernel in kernels]

@@ -12,18 +12,20 @@ use super::{Aftermath, Artifact, Compiler, Diagnostic, Ended, Request, Trouble};
 use crate::compile_service::worker::Cancel;
 use crate::connection::Libraries;
 
-/// How often who waits is told what the compiler does.
+/// The interval between two reports of the compiler's activity.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
-type Open = Box<dyn FnOnce() -> Result<Box<dyn Compiler>, String> + Send>;
+type Open = Box<dyn Fn() -> Result<Box<dyn Compiler>, String> + Send + Sync>;
 
-/// See the module. Clones share the compiler.
+/// A compiler of this process. Clones share it.
 #[derive(Clone)]
 pub struct DirectCompiler(Arc<Shared>);
 
 struct Shared {
-    open: Mutex<Option<Open>>,
-    compiler: OnceLock<Result<Box<dyn Compiler>, String>>,
+    open: Open,
+    /// Held while it is opened.
+    opening: Mutex<()>,
+    compiler: OnceLock<Box<dyn Compiler>>,
 }
 
 impl fmt::Debug for DirectCompiler {
@@ -35,10 +37,14 @@ impl fmt::Debug for DirectCompiler {
 }
 
 impl DirectCompiler {
-    /// A compiler that `open` makes when something is asked for the first time, on a thread where it may block, within a tokio runtime.
-    pub fn new(open: impl FnOnce() -> Result<Box<dyn Compiler>, String> + Send + 'static) -> Self {
+    /// A compiler that `open` makes when something is asked for the first time, and again after it failed, on a thread where it may block, within a tokio
+    /// runtime.
+    pub fn new(
+        open: impl Fn() -> Result<Box<dyn Compiler>, String> + Send + Sync + 'static,
+    ) -> Self {
         Self(Arc::new(Shared {
-            open: Mutex::new(Some(Box::new(open))),
+            open: Box::new(open),
+            opening: Mutex::default(),
             compiler: OnceLock::new(),
         }))
     }
@@ -96,10 +102,7 @@ impl DirectCompiler {
     pub async fn activity(&self) -> Option<String> {
         let shared = Arc::clone(&self.0);
         // It may read many small files.
-        let activity = spawn_blocking(move || match shared.compiler.get() {
-            Some(Ok(compiler)) => compiler.activity(),
-            _ => None,
-        });
+        let activity = spawn_blocking(move || shared.compiler.get()?.activity());
         activity.await.ok().flatten()
     }
 
@@ -110,11 +113,10 @@ impl DirectCompiler {
         let (shared, cancelled) = (Arc::clone(&self.0), Cancel::default());
         let mut cancel = CancelOnDrop(Some(cancelled.clone()));
         let answered = spawn_blocking(move || {
-            let compiler = shared.compiler.get_or_init(|| shared.open());
-            let compiler = compiler.as_ref().map_err(|reason| {
+            let compiler = shared.open().map_err(|reason| {
                 Trouble::Gone(format!("the compiler could not be opened: {reason}"))
             })?;
-            catch_unwind(AssertUnwindSafe(|| question(&**compiler, &cancelled)))
+            catch_unwind(AssertUnwindSafe(|| question(compiler, &cancelled)))
                 .unwrap_or_else(|_| Err(Trouble::Diagnostics(vec![beyond_the_compiler()])))
         });
         let answered = answered.await;
@@ -124,14 +126,14 @@ impl DirectCompiler {
 }
 
 impl Shared {
-    fn open(&self) -> Result<Box<dyn Compiler>, String> {
-        let open = self.open.lock();
-        let open = open.unwrap_or_else(PoisonError::into_inner).take();
-        let opened = open.map_or_else(
-            || Err("an earlier attempt failed".to_owned()),
-            |open| open(),
-        );
-        opened.inspect_err(|reason| tracing::error!(reason, "failed to open the compiler"))
+    fn open(&self) -> Result<&dyn Compiler, String> {
+        let _opening = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(compiler) = self.compiler.get() {
+            return Ok(&**compiler);
+        }
+        let opened = (self.open)()
+            .inspect_err(|reason| tracing::error!(reason, "failed to open the compiler"))?;
+        Ok(&**self.compiler.get_or_init(|| opened))
     }
 }
 

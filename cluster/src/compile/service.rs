@@ -32,7 +32,7 @@ pub struct Arguments {
 /// When the socket cannot be opened.
 pub fn main(
     arguments: Arguments,
-    open: impl FnOnce() -> Result<Box<dyn Compiler>, String> + Send + 'static,
+    open: impl Fn() -> Result<Box<dyn Compiler>, String> + Send + Sync + 'static,
 ) -> Result<(), Error> {
     process::run(arguments.tied, |stop, announce| async move {
         let file = EngineFile::read(&arguments.file)?;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::frame::{FrameError, encode};
 use super::link::Link;
@@ -20,6 +20,10 @@ use super::{Address, Request, RequestError, ServiceConfig, ServiceError};
 
 /// How long a service may take to answer for its status.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a service is asked whether it is there, while requests are in flight.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// How long a service may say nothing then: its process never waits for a worker.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a service may take to end: its workers have a second before they are killed.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -53,7 +57,7 @@ impl Client {
     /// runtime, which the connection's task stays in.
     ///
     /// # Errors
-    /// When there is no folder for its socket, or it does not start within 10 s. Callers can compile in their own process then.
+    /// When there is no folder for its socket, or it does not start within 10 s.
     pub async fn open(config: ServiceConfig) -> Result<Self, ServiceError> {
         let address = Address::find(&config.id)?;
         Self::open_at(address, config).await
@@ -71,6 +75,7 @@ impl Client {
             config,
             link: Some(link),
             in_flight: BTreeMap::new(),
+            heard: Instant::now(),
         };
         tokio::spawn(task.run(received));
         Ok(Self {
@@ -112,6 +117,7 @@ fn request_frame(id: u64, request: &Request) -> Result<Vec<u8>, FrameError> {
         id,
         key: request.key.clone(),
         affinity: request.affinity.clone(),
+        is_minor: request.is_minor,
         payload: to_raw_value(&request.payload)?,
     })
 }
@@ -197,12 +203,17 @@ struct Task {
     /// `None` after it broke while nothing was in flight.
     link: Option<Link>,
     in_flight: BTreeMap<u64, InFlight>,
+    /// When the service has said something, or been asked for the first time after a pause.
+    heard: Instant,
 }
 
 impl Task {
     async fn run(mut self, mut commands: mpsc::UnboundedReceiver<Command>) {
+        let mut ping = interval(PING_INTERVAL);
+        ping.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = ping.tick(), if !self.in_flight.is_empty() => self.ping().await,
                 command = commands.recv() => match command {
                     Some(command) => self.on_command(command).await,
                     None => return,
@@ -234,6 +245,9 @@ impl Task {
                     },
                 };
                 link.send_frame(frame.clone());
+                if self.in_flight.is_empty() {
+                    self.heard = Instant::now();
+                }
                 let request = InFlight {
                     frame,
                     reply,
@@ -263,7 +277,17 @@ impl Task {
         }
     }
 
+    async fn ping(&mut self) {
+        if self.heard.elapsed() > SILENCE_TIMEOUT {
+            tracing::warn!("the compile service does not answer");
+            self.on_break().await;
+        } else if let Some(link) = &self.link {
+            link.send(&ClientMessage::Ping);
+        }
+    }
+
     fn on_message(&mut self, message: ServiceMessage) {
+        self.heard = Instant::now();
         match message {
             ServiceMessage::Reply { id, result } => {
                 // One that was cancelled may have been answered before.
@@ -278,7 +302,7 @@ impl Task {
                     }
                 }
             }
-            ServiceMessage::Welcome | ServiceMessage::Status(_) => {}
+            ServiceMessage::Welcome | ServiceMessage::Pong | ServiceMessage::Status(_) => {}
         }
     }
 
@@ -306,6 +330,7 @@ impl Task {
                 }
                 self.in_flight = repeated;
                 self.link = Some(link);
+                self.heard = Instant::now();
             }
             Err(error) => {
                 for request in repeated.into_values() {

@@ -12,6 +12,7 @@ pub(super) enum ClientMessage {
         id: u64,
         key: String,
         affinity: String,
+        is_minor: bool,
         payload: Box<RawValue>,
     },
     /// The client no longer wants the answer. There is none.
@@ -22,6 +23,8 @@ pub(super) enum ClientMessage {
     Activity {
         id: u64,
     },
+    /// Asks for a [`ServiceMessage::Pong`].
+    Ping,
     Status,
     /// The service ends; the connection closes when it has.
     Stop,
@@ -41,6 +44,7 @@ pub(super) enum ServiceMessage {
         id: u64,
         activity: Option<String>,
     },
+    Pong,
     Status(Status),
 }
 
@@ -72,6 +76,8 @@ pub(super) enum WorkerReply {
     Reply {
         id: u64,
         result: Result<Box<RawValue>, String>,
+        /// See [`super::worker::Handler::has_moved`].
+        has_moved: bool,
     },
     Activity {
         id: u64,

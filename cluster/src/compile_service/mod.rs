@@ -58,6 +58,8 @@ pub struct Request {
     pub key: String,
     /// The namespace. The worker that served it last is preferred.
     pub affinity: String,
+    /// Whether it may wait for a worker that there is, rather than have another one started.
+    pub is_minor: bool,
     /// What the worker's handler is given.
     pub payload: Value,
 }

@@ -29,6 +29,12 @@ pub trait Handler {
     /// Handles a request. A panic ends the process; the front then repeats the request once on another worker.
     fn handle(&mut self, payload: Value, cancel: &Cancel) -> Value;
 
+    /// Whether the last request needed another state than the one before it, which took its time. Namespaces that take turns so are given workers of
+    /// their own.
+    fn has_moved(&self) -> bool {
+        false
+    }
+
     /// Says what is being done while a request is handled. Asked for once, before the first request.
     fn activity(&self) -> Activity {
         Arc::new(|| None)
@@ -159,7 +165,11 @@ pub fn serve<H: Handler>(open: impl FnOnce(&str) -> Result<H, String>) -> Result
             Err(error) => Err(error.to_string()),
         };
         lock(&shared.running).remove(&job.id);
-        shared.write(&WorkerReply::Reply { id: job.id, result });
+        shared.write(&WorkerReply::Reply {
+            id: job.id,
+            result,
+            has_moved: handler.has_moved(),
+        });
     }
     drop(handler);
     drop(working);
@@ -235,6 +245,7 @@ impl WorkerState {
             WorkerReply::Reply { id, .. } => encode(&WorkerReply::Reply {
                 id: *id,
                 result: Err(error.to_string()),
+                has_moved: false,
             }),
             _ => Err(error),
         });

@@ -86,7 +86,7 @@ impl Config {
 pub fn main(
     arguments: Arguments,
     runtime: process::Command,
-    open: impl FnOnce() -> Result<Box<dyn Compiler>, String> + Send + 'static,
+    open: impl Fn() -> Result<Box<dyn Compiler>, String> + Send + Sync + 'static,
 ) -> Result<(), Error> {
     crate::process::run(arguments.tied, |stop, announce| async move {
         let mut config = Config::new(arguments.file, runtime, DirectCompiler::new(open));

@@ -104,6 +104,7 @@ fn request(key: &str, affinity: &str, payload: Value) -> Request {
     Request {
         key: key.to_owned(),
         affinity: affinity.to_owned(),
+        is_minor: false,
         payload,
     }
 }

@@ -173,6 +173,10 @@ impl Evcxr {
 
     /// Brings evcxr to a state.
     pub(super) fn bring(&mut self, bench: &mut Bench, wanted: &Basis) -> Result<(), Trouble> {
+        // rust-analyzer reads everything again.
+        if self.present.dependencies != wanted.dependencies {
+            bench.activity.note_move();
+        }
         if self.present.has_more_than(wanted) || self.present.is_configured_beyond(wanted) {
             self.clear(bench, self.present.is_configured_beyond(wanted))?;
         }

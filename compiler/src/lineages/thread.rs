@@ -87,6 +87,11 @@ impl Thread {
             })?;
         Ok(Thread { jobs, told })
     }
+
+    /// Whether evcxr had to be brought to other dependencies since this was asked last, which takes seconds.
+    pub fn has_moved(&self) -> bool {
+        self.told.activity.take_move()
+    }
 }
 
 impl Compiler for Thread {

@@ -25,10 +25,10 @@ pub(super) struct CompilerArgs {
 
 #[derive(Debug, Subcommand)]
 enum CompilerRole {
-    /// Say what compiles for this user, and what it does
+    /// Say whether the compile service runs, and what its workers do
     #[command(after_help = "Example:\n  chorus compiler status")]
     Status,
-    /// End it; the next cell that is new starts another
+    /// End the compile service; the next cell that is new starts another
     #[command(after_help = "Example:\n  chorus compiler stop")]
     Stop,
     #[command(hide = true)]
@@ -81,8 +81,13 @@ async fn status() -> anyhow::Result<()> {
     let own = compiling::id(&std::env::current_exe()?);
     let mut runs = false;
     for address in Address::all() {
-        let Some(status) = compile_service::status(&address).await? else {
-            continue;
+        let status = match compile_service::status(&address).await {
+            Ok(Some(status)) => status,
+            Ok(None) => continue,
+            Err(error) => {
+                eprintln!("chorus: {}", error.chain());
+                continue;
+            }
         };
         runs = true;
         let whose = match address.id() == own {
@@ -93,7 +98,7 @@ async fn status() -> anyhow::Result<()> {
             "{whose} runs in process {} since {:.0}.\n  Clients: {}\n  Requests that wait: {}\n  Log: {}",
             status.pid,
             status.started,
-            // This one is not meant.
+            // Without this one.
             status.connections.saturating_sub(1),
             status.queued,
             address.log().display(),

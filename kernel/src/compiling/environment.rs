@@ -7,30 +7,43 @@ use std::ffi::OsString;
 /// Variables that no build depends on, in most cases.
 const PERSONAL: &[&str] = &[
     "_",
+    "COLORTERM",
     "COLUMNS",
+    "DISPLAY",
+    "GPG_TTY",
     "INVOCATION_ID",
     "JOURNAL_STREAM",
     "LINES",
     "OLDPWD",
     "PWD",
+    "SHELL_SESSION_ID",
     "SHLVL",
-    "SSH_CLIENT",
-    "SSH_CONNECTION",
-    "SSH_TTY",
-    "TERM",
+    "STY",
+    "VIRTUAL_ENV_PROMPT",
+    "WAYLAND_DISPLAY",
     "WINDOWID",
+    "XAUTHORITY",
     "XDG_DATA_HOME",
     "XDG_RUNTIME_DIR",
     "XDG_STATE_HOME",
     chorus::wire::CARRIER,
+    super::service::IDLE,
 ];
-/// What such variables begin with: Jupyter's servers and gateways, tests of notebooks, terminals, desktop sessions.
+/// What such variables begin with: batch systems, desktop sessions, Jupyter's servers and gateways, terminals, tests of notebooks.
 const PERSONAL_PREFIXES: &[&str] = &[
+    "DBUS_",
+    "GNOME_TERMINAL_",
     "JPY_",
     "JUPYTERHUB_",
+    "JUPYTER_SERVER_",
     "KERNEL_",
+    "KITTY_",
+    "KONSOLE_",
     "PYTEST_",
-    "TERM_",
+    "SLURM_",
+    "SSH_",
+    "TERM",
+    "TMUX",
     "VSCODE_",
     "XDG_SESSION_",
 ];
@@ -98,7 +111,7 @@ mod tests {
             "RUSTFLAGS",
             "CARGO_HOME",
             "MY_SETTING",
-            "TERMINFO",
+            "XDG_CACHE_HOME",
         ] {
             assert!(!is_personal(name), "{name}");
         }

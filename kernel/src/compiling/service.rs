@@ -35,7 +35,8 @@ pub(crate) fn id(executable: &Path) -> String {
 pub(crate) struct ServiceCompiler {
     runtime: Handle,
     client: OnceCell<Client>,
-    executable: PathBuf,
+    /// The service's, from before the program's file could be replaced.
+    id: String,
     /// What a worker has to be opened with.
     key: String,
     /// A folder of this session's, which also tells it from others.
@@ -66,7 +67,7 @@ impl ServiceCompiler {
         Ok(Self {
             runtime,
             client: OnceCell::new(),
-            executable,
+            id: id(&executable),
             key,
             session,
             compile: Mutex::default(),
@@ -80,8 +81,9 @@ impl ServiceCompiler {
 
     async fn open(&self) -> Result<Client, ServiceError> {
         let config = |idle: Duration| ServiceConfig {
-            id: id(&self.executable),
-            program: self.executable.clone(),
+            id: self.id.clone(),
+            // The same version of the program, even if its file was replaced since.
+            program: "/proc/self/exe".into(),
             arguments: ["compiler", "serve", "--idle", &idle.as_secs().to_string()]
                 .map(Into::into)
                 .into(),
@@ -105,6 +107,7 @@ impl ServiceCompiler {
         let request = Request {
             key: self.key.clone(),
             affinity: self.session.to_string_lossy().into_owned(),
+            is_minor: !is_compile,
             payload,
         };
         let pending = self.client().await?.submit(&request);
@@ -115,9 +118,11 @@ impl ServiceCompiler {
     }
 }
 
-/// How long the user's service stays without a connection.
+/// Says how long the user's service stays without a connection, in seconds.
+pub(super) const IDLE: &str = "CHORUS_COMPILER_IDLE";
+
 fn idle() -> Duration {
-    let seconds = std::env::var("CHORUS_COMPILER_IDLE").ok();
+    let seconds = std::env::var(IDLE).ok();
     let seconds = seconds.and_then(|seconds| seconds.parse().ok());
     seconds.map_or(DEFAULT_IDLE, Duration::from_secs)
 }

@@ -1,6 +1,7 @@
 //! The program as a compile worker: evcxr on a thread, asked by the compile service.
 
 use super::{environment, options};
+use anyhow::Context;
 use cluster::compile_service::worker::{self, Activity, Cancel, Handler};
 use compiler::Ticket;
 use compiler::folder::Folder;
@@ -51,9 +52,15 @@ impl Worker {
         unsafe { environment::replace(&environment) };
         log();
         if let Some(folder) = folder {
-            std::env::set_current_dir(folder)?;
+            let failed = || {
+                format!(
+                    "failed to enter {}, where evcxr is configured",
+                    folder.display()
+                )
+            };
+            std::env::set_current_dir(&folder).with_context(failed)?;
         }
-        let folder = Folder::create()?;
+        let folder = Folder::create().context("failed to make a temporary folder")?;
         for (name, value) in folder.environment() {
             // SAFETY: no other thread has been started.
             unsafe { std::env::set_var(name, value) };
@@ -96,6 +103,12 @@ impl Handler for Worker {
             // The client says that it does not understand this.
             Value::String(error.to_string())
         })
+    }
+
+    fn has_moved(&self) -> bool {
+        self.thread
+            .as_ref()
+            .is_some_and(|thread| thread.has_moved())
     }
 
     fn activity(&self) -> Activity {

@@ -59,7 +59,7 @@ fn compiler(state: &State) -> Option<String> {
     let compiler = state.compiler?;
     Some(match compiler.is_alive() {
         true => format!("compiler: runs (process {})", compiler.pid),
-        false => "compiler: has ended, so engines run only what was compiled before; `%cluster restart` starts it anew".to_owned(),
+        false => "compiler: has ended; engines ask the compile service themselves".to_owned(),
     })
 }
 

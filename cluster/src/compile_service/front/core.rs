@@ -3,12 +3,14 @@
 //! Requests wait in one queue, oldest first. A worker serves one key, one request at a time.
 //!
 //! - A request goes to an idle worker of its key: the one that served its affinity last, else the one that was busy last.
-//! - A worker is started for a request when its key has none, and when all of the key's are busy for [`Limits::start_delay`]. A request waits
-//!   longer for a worker that is busy for the same affinity, and only [`Limits::abandon_delay`] for one whose request was cancelled.
+//! - A worker is started for a request when its key has none, and, unless it is a minor one, when all of the key's are busy for
+//!   [`Limits::start_delay`], or one whose request was cancelled for [`Limits::abandon_delay`].
+//! - A worker that had to move from one state to another for its last affinity is spared another move: while there is room, another worker is
+//!   started for another affinity.
 //!   At [`Limits::max_workers`], an idle or abandoned worker is ended to make room.
 //! - A worker that has not come back [`Limits::cancel_timeout`] after its request was cancelled is ended.
 //! - A request whose worker died is repeated once, on a worker that is started for it.
-//! - Extra idle workers end after [`Limits::worker_idle`], the front after [`Limits::idle`] without connections.
+//! - Extra idle workers (a key has others, or it is of no client, but others are) end after [`Limits::worker_idle`], the front after [`Limits::idle`] without connections.
 
 mod dispatch;
 
@@ -102,6 +104,7 @@ struct Request {
     cancelled: Option<Duration>,
     key: String,
     affinity: String,
+    is_minor: bool,
     payload: Box<RawValue>,
     came: Duration,
     /// Its worker died once.
@@ -118,6 +121,8 @@ struct Worker {
     since: Duration,
     ready: Option<Duration>,
     served: u64,
+    /// When it last had to move.
+    moved: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,7 +160,8 @@ pub(super) struct WorkerSummary {
 #[derive(Debug)]
 pub(super) struct Core {
     limits: Limits,
-    connections: BTreeSet<ConnectionId>,
+    /// Each with the keys that it has used.
+    connections: BTreeMap<ConnectionId, BTreeSet<String>>,
     /// All that wait or run.
     requests: BTreeMap<RequestId, Request>,
     /// Those that wait.
@@ -176,7 +182,7 @@ impl Core {
         limits.max_workers = limits.max_workers.max(1);
         Self {
             limits,
-            connections: BTreeSet::new(),
+            connections: BTreeMap::new(),
             requests: BTreeMap::new(),
             queue: VecDeque::new(),
             workers: BTreeMap::new(),
@@ -197,11 +203,11 @@ impl Core {
         self.last_event = now;
         match event {
             Event::Connected(connection) => {
-                self.connections.insert(connection);
+                self.connections.insert(connection, BTreeSet::new());
             }
             Event::Received(connection, message) => {
                 // One that was closed may have sent more before.
-                if self.connections.contains(&connection) {
+                if self.connections.contains_key(&connection) {
                     self.on_message(now, connection, message, &mut effects);
                 }
             }
@@ -219,8 +225,8 @@ impl Core {
             self.exit(&mut effects);
         }
         if !self.has_exited {
-            self.dispatch(now, &mut effects);
             self.end_stuck_workers(now, &mut effects);
+            self.dispatch(now, &mut effects);
             self.end_extra_workers(now, &mut effects);
         }
         effects
@@ -305,6 +311,7 @@ impl Core {
                 id,
                 key,
                 affinity,
+                is_minor,
                 payload,
             } => {
                 if self.find(connection, id).is_some() {
@@ -312,6 +319,11 @@ impl Core {
                     effects.push(Effect::Close(connection));
                     self.disconnect(now, connection, effects);
                     return;
+                }
+                if let Some(keys) = self.connections.get_mut(&connection)
+                    && !keys.contains(&key)
+                {
+                    keys.insert(key.clone());
                 }
                 let request = RequestId(self.new_id());
                 self.queue.push_back(request);
@@ -322,6 +334,7 @@ impl Core {
                         cancelled: None,
                         key,
                         affinity,
+                        is_minor,
                         payload,
                         came: now,
                         repeated: false,
@@ -335,6 +348,7 @@ impl Core {
                 }
             }
             ClientMessage::Activity { id } => self.ask_activity(connection, id, effects),
+            ClientMessage::Ping => effects.push(Effect::Send(connection, ServiceMessage::Pong)),
             ClientMessage::Status => effects.push(Effect::SendStatus(connection)),
             ClientMessage::Stop => self.exit(effects),
         }
@@ -369,7 +383,7 @@ impl Core {
     }
 
     fn disconnect(&mut self, now: Duration, connection: ConnectionId, effects: &mut Vec<Effect>) {
-        if !self.connections.remove(&connection) {
+        if self.connections.remove(&connection).is_none() {
             return;
         }
         let left: Vec<RequestId> = self
@@ -436,8 +450,15 @@ impl Core {
                 it.ready = Some(now);
                 self.failed_starts.remove(&it.key);
             }
-            WorkerReply::Reply { id, result } if it.state == State::Busy(RequestId(id)) => {
+            WorkerReply::Reply {
+                id,
+                result,
+                has_moved,
+            } if it.state == State::Busy(RequestId(id)) => {
                 it.enter(State::Idle, now);
+                if has_moved {
+                    it.moved = Some(now);
+                }
                 it.served += 1;
                 let request = self.requests.remove(&RequestId(id));
                 if let Some(client) = request.and_then(|request| request.client) {

@@ -26,7 +26,7 @@ pub const DEFAULT_IDLE: Duration = Duration::from_secs(600);
 const START_DELAY: Duration = Duration::from_secs(3);
 const ABANDON_DELAY: Duration = Duration::from_millis(300);
 const CANCEL_TIMEOUT: Duration = Duration::from_secs(10);
-const WORKER_IDLE: Duration = Duration::from_secs(20);
+const WORKER_IDLE: Duration = Duration::from_secs(60);
 
 /// What the service is told on its command line.
 #[derive(Clone, Debug)]

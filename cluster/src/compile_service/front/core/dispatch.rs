@@ -6,6 +6,13 @@ use std::time::Duration;
 use super::{Core, Effect, Request, RequestId, START_ATTEMPTS, State, Worker, WorkerId};
 use crate::compile_service::message::WorkerRequest;
 
+/// How long a worker's move is remembered.
+const MOVE_MEMORY: Duration = Duration::from_secs(60);
+
+fn is_own(worker: &Worker, request: &Request) -> bool {
+    worker.affinity.as_deref() == Some(request.affinity.as_str())
+}
+
 impl Core {
     /// Gives requests to workers, oldest first, and starts workers for those that want one.
     pub(super) fn dispatch(&mut self, now: Duration, effects: &mut Vec<Effect>) {
@@ -62,11 +69,22 @@ impl Core {
             .iter()
             .filter(|(_, worker)| worker.key == request.key && worker.state == State::Idle)
             .filter(|(_, worker)| !request.repeated || worker.served == 0)
-            .max_by_key(|(id, worker)| {
-                let is_same = worker.affinity.as_deref() == Some(request.affinity.as_str());
-                (is_same, worker.since, **id)
-            })
+            .filter(|(_, worker)| !self.is_spared(worker, request))
+            .max_by_key(|(id, worker)| (is_own(worker, request), worker.since, **id))
             .map(|(id, _)| *id)
+    }
+
+    /// Whether another worker is to be started for a request, since this one had to move a while ago, and would have to move back later.
+    fn is_spared(&self, worker: &Worker, request: &Request) -> bool {
+        let moved = worker
+            .moved
+            .is_some_and(|moved| self.last_event < moved + MOVE_MEMORY);
+        moved
+            && !is_own(worker, request)
+            && !request.is_minor
+            && (self.workers.len() < self.limits.max_workers
+                || self.count_starting(&request.key) > 0)
+            && !self.failed_starts.contains_key(&request.key)
     }
 
     fn assign(
@@ -81,7 +99,9 @@ impl Core {
             return;
         };
         it.enter(State::Busy(id), now);
-        it.affinity = Some(request.affinity.clone());
+        if !request.is_minor {
+            it.affinity = Some(request.affinity.clone());
+        }
         let message = WorkerRequest::Request {
             id: id.0,
             payload: request.payload.clone(),
@@ -96,7 +116,11 @@ impl Core {
                 .get(key)
                 .is_some_and(|it| *it >= START_ATTEMPTS)
         };
-        if request.repeated || self.count_starting(&request.key) > 0 || gave_up(&request.key) {
+        if request.repeated
+            || request.is_minor
+            || self.count_starting(&request.key) > 0
+            || gave_up(&request.key)
+        {
             return None;
         }
         // A worker that has just started gets the same time as one that was there.
@@ -106,24 +130,24 @@ impl Core {
             .max()?;
         let abandoned = self
             .cancelled_workers()
-            .filter(|(id, _)| self.workers.get(id).is_some_and(|it| it.key == request.key))
+            .filter(|(id, _)| {
+                let worker = self.workers.get(id);
+                worker.is_some_and(|it| it.key == request.key)
+            })
             .map(|(_, cancelled)| cancelled)
             .min();
-        if let Some(cancelled) = abandoned {
-            return Some(request.came.max(cancelled) + self.limits.abandon_delay);
-        }
-        // A namespace waits for what is compiled for itself.
-        let is_own = |worker: &Worker| {
-            matches!(worker.state, State::Busy(_))
-                && worker.affinity.as_deref() == Some(request.affinity.as_str())
-        };
-        (!self.of_key(&request.key).any(is_own))
-            .then(|| request.came.max(ready) + self.limits.start_delay)
+        Some(match abandoned {
+            Some(cancelled) => request.came.max(cancelled) + self.limits.abandon_delay,
+            None => request.came.max(ready) + self.limits.start_delay,
+        })
     }
 
     fn wants_worker(&self, request: &Request, now: Duration) -> bool {
         request.repeated
             || !self.has_live(&request.key)
+            || self
+                .of_key(&request.key)
+                .any(|worker| worker.state == State::Idle && self.is_spared(worker, request))
             || self
                 .patience_ends(request)
                 .is_some_and(|patience| now >= patience)
@@ -169,6 +193,7 @@ impl Core {
                 since: now,
                 ready: None,
                 served: 0,
+                moved: None,
             },
         );
         effects.push(Effect::StartWorker { worker, key });
@@ -195,12 +220,16 @@ impl Core {
         }
     }
 
-    /// Idle workers that are not their key's last.
+    /// Idle workers that are not their key's last, or whose key no client has used, while clients have used others.
     pub(super) fn extra_idle_workers(&self) -> impl Iterator<Item = (WorkerId, &Worker)> {
+        let is_used = |key: &String| self.connections.values().any(|keys| keys.contains(key));
+        let any_used = self.connections.values().any(|keys| !keys.is_empty());
         self.workers
             .iter()
             .filter(|(_, worker)| worker.state == State::Idle)
-            .filter(|(_, worker)| self.of_key(&worker.key).count() > 1)
+            .filter(move |(_, worker)| {
+                self.of_key(&worker.key).count() > 1 || any_used && !is_used(&worker.key)
+            })
             .map(|(id, worker)| (*id, worker))
     }
 

@@ -103,6 +103,7 @@ impl Front {
             id,
             key: key.to_owned(),
             affinity: affinity.to_owned(),
+            is_minor: affinity.starts_with("minor"),
             payload,
         };
         self.event(Event::Received(ConnectionId(connection), message))
@@ -122,10 +123,15 @@ impl Front {
 
     /// A worker answers what it was given last.
     fn done(&mut self, number: usize) -> Vec<String> {
+        self.answers(number, false)
+    }
+
+    fn answers(&mut self, number: usize, has_moved: bool) -> Vec<String> {
         let worker = self.worker(number);
         let reply = WorkerReply::Reply {
             id: self.given[&worker],
             result: Ok(to_raw_value("ok").unwrap()),
+            has_moved,
         };
         self.event(Event::FromWorker(worker, reply))
     }
@@ -177,7 +183,7 @@ impl Core {
         assert_eq!(seen.len(), self.requests.len(), "no request is lost");
         for request in self.requests.values() {
             if let Some((connection, _)) = request.client {
-                assert!(self.connections.contains(&connection));
+                assert!(self.connections.contains_key(&connection));
             }
         }
         if self.has_exited {
@@ -239,13 +245,61 @@ fn a_second_worker_starts_after_a_delay() {
 }
 
 #[test]
-fn a_namespace_waits_for_its_own_compile() {
+fn a_minor_request_starts_no_second_worker() {
     let mut front = Front::new();
     front.request(1, "a", "x");
     front.ready(1);
-    assert!(front.request(2, "a", "x").is_empty());
+    assert!(front.request(2, "a", "minor").is_empty());
     assert!(front.at_ms(60_000).is_empty());
-    assert_eq!(front.done(1), ["1.1 = ok", "w1 <- a/x/2"]);
+    assert_eq!(front.done(1), ["1.1 = ok", "w1 <- a/minor/2"]);
+    front.message(ClientMessage::Cancel { id: 2 });
+    assert!(front.request(3, "a", "minor").is_empty());
+    assert_eq!(
+        front.at_ms(70_000),
+        ["end w1", "start w2 a"],
+        "but the first"
+    );
+}
+
+#[test]
+fn namespaces_that_take_turns_at_a_cost_get_workers_of_their_own() {
+    let mut front = Front::new();
+    front.request(1, "a", "x");
+    front.ready(1);
+    front.done(1);
+    assert_eq!(front.request(2, "a", "y"), ["w1 <- a/y/2"]);
+    front.answers(1, true);
+    // What is asked beside starts nothing, and the one that it had moved for stays where it is.
+    assert_eq!(front.request(3, "a", "minor"), ["w1 <- a/minor/3"]);
+    front.done(1);
+    assert_eq!(front.request(4, "a", "x"), ["start w2 a"]);
+    assert_eq!(front.ready(2), ["w2 <- a/x/4"]);
+    front.answers(2, true);
+    for id in 5..9 {
+        let (affinity, worker) = [("y", 1), ("x", 2)][id as usize % 2];
+        front.request(id, "a", affinity);
+        front.done(worker);
+    }
+    // The move is forgotten, and one of them has been idle for long.
+    assert_eq!(front.at_ms(61_000).len(), 1);
+    assert!(front.request(9, "a", "z")[0].ends_with("<- a/z/9"));
+}
+
+#[test]
+fn a_worker_that_no_client_can_use_ends() {
+    let mut front = Front::new();
+    front.event(Event::Connected(ConnectionId(2)));
+    front.request_of(2, 1, "b", "y");
+    front.ready(1);
+    front.done(1);
+    front.event(Event::Disconnected(ConnectionId(2)));
+    // It may be of use to the next client, while nobody has shown to need another.
+    assert!(front.at_ms(300_000).is_empty());
+    assert_eq!(front.request(1, "a", "x"), ["start w2 a", "end w1"]);
+    front.dies(1);
+    front.ready(2);
+    front.done(2);
+    assert!(front.at_ms(900_000).is_empty(), "its client is still there");
 }
 
 #[test]
