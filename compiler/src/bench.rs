@@ -265,6 +265,18 @@ impl Bench {
         Ok(Toolchain { rustc, support })
     }
 
+    /// Compiles the support library again, if somebody has removed it.
+    pub(crate) fn keep_support(&self) {
+        if self.plan.support.is_dir() {
+            return;
+        }
+        let source = std::fs::read_to_string(&self.plan.support_source);
+        let made = source.map(|source| support::ensure(&self.plan.rustc, &source));
+        if !matches!(made, Ok(Ok(_))) {
+            tracing::warn!(?made, "there is no support library");
+        }
+    }
+
     /// Compiles with another toolchain from now on.
     pub(crate) fn use_toolchain(&mut self, toolchain: Toolchain) {
         let Toolchain { rustc, support } = toolchain;

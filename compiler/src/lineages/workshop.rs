@@ -267,6 +267,7 @@ impl Workshop {
             Err(failure) => return Err(failure.into()),
         };
         self.compiles += 1;
+        self.bench.keep_support();
         let outcome = self.go(task, &base, Way::New)?;
         let states = [&outcome.completed, &outcome.early, &outcome.undone];
         let next: Next = states.map(|state| self.lineage(state)).into();
