@@ -133,7 +133,7 @@ impl Rustc {
         })
     }
 
-    /// As a cluster's processes open it.
+    /// For [`compile::main`] and [`engine::main`].
     fn open_boxed() -> Result<Box<dyn Compiler>, String> {
         Ok(Box::new(Self::open()?))
     }

@@ -1,4 +1,4 @@
-//! A cluster: the controller, its engines, the service that compiles for them, what starts them, and their profiles.
+//! A cluster: the controller, its engines, the compiler that they share, what starts them, and their profiles.
 //!
 //! The wire protocol is ipyparallel's (9.x): its clients drive this controller, its engines register here, and engines made
 //! here register with its `ipcontroller`. Source: <https://ipyparallel.readthedocs.io/en/stable/reference/messages.html>.
@@ -13,7 +13,7 @@
 //! - [`connection`]: the connection files. [`query`]: one question to a running controller.
 //! - [`output`] and [`failure`]: what a snippet shows, and what to say when it fails.
 //!
-//! This crate knows no evcxr: whoever wires it gives the compile service its compiler.
+//! This crate knows no evcxr: the program gives a cluster's compiler what compiles.
 
 pub mod compile;
 pub mod compile_service;

@@ -361,7 +361,7 @@ impl Bench {
         work: impl FnOnce() -> Result<EvalOutputs, E>,
     ) -> Result<Option<Kept>, Trouble> {
         // cargo would not compile a source that it finds unchanged.
-        for file in [&self.plan.product, &self.generated] {
+        for file in [&self.plan.product, &self.generated, &self.plan.reports()] {
             match std::fs::remove_file(file) {
                 Err(error) if error.kind() != ErrorKind::NotFound => {
                     return Err(Trouble::Evcxr(error.into()));
@@ -477,6 +477,13 @@ impl Bench {
                 tracing::warn!(?trouble, "evcxr will find it out again");
             }
         }
+    }
+
+    /// What rustc has reported of the last text that did not compile, for all of evcxr's attempts.
+    pub(crate) fn reports(&self) -> Vec<serde_json::Value> {
+        let reports = std::fs::read_to_string(self.plan.reports()).unwrap_or_default();
+        let reports = reports.lines().map(serde_json::from_str);
+        reports.filter_map(Result::ok).collect()
     }
 
     /// The source that evcxr generated last.

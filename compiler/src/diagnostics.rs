@@ -62,6 +62,34 @@ impl From<&CompilationError> for Reported {
 }
 
 impl Reported {
+    /// The errors that evcxr reports, given rustc's reports. Where an error's own places are all in what evcxr has generated, as around a cell's last
+    /// expression, evcxr passes on one of its notes instead.
+    pub(crate) fn all(errors: &[CompilationError], reports: &[Value]) -> Vec<Reported> {
+        let mut taken = HashSet::new();
+        let errors = errors.iter().map(Reported::from);
+        let whole = |mut error: Reported| {
+            let is_note = matches!(error.json["level"].as_str(), Some("note" | "help"));
+            let has_it = |report: &Value| {
+                let children = report["children"].as_array();
+                children.is_some_and(|children| children.contains(&error.json))
+            };
+            // The last of evcxr's attempts is what it reports of.
+            let mut found = reports.iter().enumerate().rev();
+            let found = found.find(|(at, report)| !taken.contains(at) && has_it(report));
+            if is_note
+                && let Some((at, report)) = found
+                && let Some(message) = report["message"].as_str()
+                && !is_internal(message)
+            {
+                taken.insert(at);
+                error.message = message.to_owned();
+                error.json = report.clone();
+            }
+            error
+        };
+        errors.map(whole).collect()
+    }
+
     fn code(&self) -> Option<&str> {
         self.json["code"]["code"].as_str()
     }

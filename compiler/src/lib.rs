@@ -11,6 +11,7 @@ pub mod crates;
 mod diagnostics;
 mod facts;
 pub mod folder;
+mod implementations;
 mod inputs;
 mod layouts;
 pub mod lineages;

@@ -329,7 +329,7 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(summary: &'a Summary, statements: &[Statement]) -> Search<'a> {
         let mut replaced = HashSet::new();
-        let mut changed = HashSet::new();
+        let mut changed: HashSet<String> = summary.reimplemented.iter().cloned().collect();
         let mut local = HashSet::new();
         for statement in statements {
             match statement.definition() {

@@ -4,6 +4,7 @@
 //! and whichever process computed it. A snippet that changes none of these leaves the lineage as it is.
 
 use crate::facts::Facts;
+use crate::implementations;
 use crate::statements::{Definition, Statement};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -28,6 +29,9 @@ pub(crate) struct Summary {
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) settings: Settings,
     pub(crate) found: Found,
+    /// During a compile: what is implemented anew, whose users are to be checked.
+    #[serde(skip)]
+    pub(crate) reimplemented: BTreeSet<String>,
 }
 
 /// An item, import or attribute, as evcxr keeps it.
@@ -174,8 +178,42 @@ impl Summary {
         self.variables.iter().map(kind).collect()
     }
 
+    /// Gives up the implementations that a snippet with these statements puts others in the place of.
+    pub(crate) fn give_up_implementations(&mut self, statements: &[Statement]) {
+        let new = implementations::New::among(statements);
+        let left_of = |part: &Part| match part.kind {
+            PartKind::Unnamed => new.left_of(&part.text),
+            _ => None,
+        };
+        let changed = |text: String| {
+            let facts = Facts::of_items(&text);
+            (!text.is_empty()).then(|| Part::new(text, PartKind::Unnamed, facts))
+        };
+        for parts in self.definitions.values_mut() {
+            for at in (0..parts.len()).rev() {
+                if let Some(text) = left_of(&parts[at]) {
+                    self.reimplemented
+                        .extend(parts[at].facts.implements.iter().cloned());
+                    parts.splice(at..=at, changed(text));
+                }
+            }
+        }
+        let others: Vec<(Part, String)> = self
+            .others
+            .iter()
+            .filter_map(|part| Some((part.clone(), left_of(part)?)))
+            .collect();
+        for (part, text) in others {
+            self.reimplemented
+                .extend(part.facts.implements.iter().cloned());
+            self.others.remove(&part);
+            self.others.extend(changed(text));
+        }
+    }
+
     /// Takes in what a snippet with these statements defined, and the variables (name to type) that there are now.
     pub(crate) fn apply(&mut self, statements: &[Statement], kinds: BTreeMap<String, String>) {
+        self.reimplemented.clear();
         let bound: BTreeMap<String, bool> =
             statements.iter().flat_map(Statement::bindings).collect();
         let old = std::mem::take(&mut self.variables);

@@ -76,6 +76,11 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    /// Where rustc's reports of compiles that failed are, a line of JSON each.
+    pub(crate) fn reports(&self) -> PathBuf {
+        self.product.with_extension("reports")
+    }
+
     pub(crate) fn write(&self, path: &Path) -> io::Result<()> {
         fs::write(path, serde_json::to_vec(self)?)
     }
@@ -231,8 +236,14 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         return Ok(Some(ExitCode::FAILURE));
     }
     let mut stderr = io::stderr().lock();
+    let mut reports = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(plan.reports())?;
     for line in String::from_utf8_lossy(&output.stderr).lines() {
-        writeln!(stderr, "{}", rewritten.relocate(line))?;
+        let line = rewritten.relocate(line);
+        writeln!(stderr, "{line}")?;
+        writeln!(reports, "{line}")?;
     }
     Ok(Some(match output.status.code() {
         Some(code) => ExitCode::from(code.clamp(1, 255) as u8),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 import pytest
 
 from chorus_client import Kernel, Result
+from engines import started
 from live import error_text, plain
 
 # What a user must not see in an error: the files and names that the kernel wraps around his cell.
@@ -205,3 +207,43 @@ def test_deep_recursion_within_reason_works(kernel: Kernel) -> None:
 def test_unknown_magics_and_commands_are_errors(kernel: Kernel) -> None:
     assert "%checkpoint" in error_text(fails(kernel, "%checkpiont status").error), "the nearest one is named"
     assert ":no_such_command" in error_text(fails(kernel, ":no_such_command").error)
+
+
+DEFINED = """
+fn ff(x: i32) -> i32 { x * 2 }
+fn copied<T: Copy>(x: T) -> T { x }
+struct S; impl S { fn m(&self, x: i32) -> i32 { x } }
+struct P { a: i32 }
+"""
+
+
+@pytest.mark.parametrize("engines", ["", "%%px\n"])
+@pytest.mark.parametrize("cell, message, shown", [
+    ('ff("x")', "[E0308] mismatched types", 'ff("x")'),
+    ("ff(1, 2)", "[E0061] this function takes 1 argument but 2 arguments were supplied", "ff(1, 2)"),
+    ("ff()", "[E0061] this function takes 1 argument but 0 arguments were supplied", "ff()"),
+    ('S.m("x")', "[E0308] mismatched types", 'S.m("x")'),
+    ('ff(ff("x")) + 1', "[E0308] mismatched types", 'ff(ff("x")) + 1'),
+    ('let a = 1;\nff(\n    "x",\n)', "[E0308] mismatched types", '"x",'),
+    ("copied(String::new())", "[E0277] the trait bound `String: Copy` is not satisfied", "copied(String::new())"),
+    ('P { a: "x" }.a', "[E0308] mismatched types", 'P { a: "x" }.a'),
+    ('vec!["a"].into_iter().map(ff).count()', "[E0631] type mismatch in function arguments", ".map(ff)"),
+])
+def test_an_error_in_the_last_expression_is_told_itself(told: tuple[Kernel, Kernel], engines: str, cell: str, message: str, shown: str) -> None:
+    """And not only where the function that it calls is defined."""
+    kernel = told[bool(engines)]
+    result = kernel.run(engines + cell, timeout=60)
+    assert result.status == "error"
+    text = plain(error_text(result.error))
+    assert message in text or message.split("] ")[1] in text, text
+    assert shown in text, text
+    assert not INTERNALS.search(text), text
+
+
+@pytest.fixture(scope="module")
+def told(module_kernel: Kernel, kernel_name: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Kernel, Kernel]]:
+    """A notebook, and one with an engine, that have these definitions."""
+    module_kernel.run(DEFINED, timeout=120).expect_ok()
+    with started(kernel_name, tmp_path_factory.mktemp("engine"), 1) as kernel:
+        kernel.run("%%px\n" + DEFINED, timeout=120).expect_ok()
+        yield module_kernel, kernel

@@ -83,3 +83,23 @@ def test_a_key_that_cargo_has_renamed(fresh_kernel: Kernel) -> None:
     result = fresh_kernel.run(':dep itoa = { version = "1", default_features = false }\nitoa::Buffer::new().format(7u8).len()', timeout=180).expect_ok()
     assert result.text.strip() == "1"
     assert any("default-features" in text for text in shown(result))
+
+
+def test_an_impl_that_is_run_again_takes_the_place_of_the_earlier_one(fresh_kernel: Kernel) -> None:
+    def run(code: str) -> str:
+        return (fresh_kernel.run(code, timeout=120).expect_ok().text or "").strip()
+
+    run("#[derive(Clone)]\nstruct A { x: i32 }\nimpl A { fn twice(&self) -> i32 { 2 }\n    fn thrice(&self) -> i32 { 3 } }\nlet a = A { x: 1 };")
+    run("impl std::fmt::Display for A { fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result { write!(f, \"first\") } }")
+    assert run("(a.twice(), a.thrice(), a.to_string())") == '(2, 3, "first")'
+    run("impl A { fn twice(&self) -> i32 { 2 * self.x + 18 } }")
+    assert run("(a.twice(), a.thrice(), a.to_string())") == '(20, 3, "first")'
+    run("use std::fmt;\nimpl fmt::Display for A { fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result { write!(f, \"second\") } }")
+    assert run("(a.twice(), a.thrice(), a.to_string())") == '(20, 3, "second")'
+    run("impl A { fn more(&self) -> i32 { 4 } }")
+    assert run("(a.clone().more(), a.thrice())") == "(4, 3)"
+    # A signature that others use is still told at once.
+    run("fn user(a: &A) -> i32 { a.more() }")
+    failed = fresh_kernel.run("impl A { fn more(&self, by: i32) -> i32 { by } }")
+    assert "E0061" in said(failed) or "this method takes 1 argument" in said(failed)
+    assert run("a.more() + user(&a)") == "8"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Callable
 
@@ -135,9 +136,10 @@ def test_a_first_snippet_without_inference_reads_no_standard_library(fresh_kerne
     live.settle()
 
 
-def test_the_first_cell_of_a_kernel(start_kernel: Callable[..., Kernel]) -> None:
-    live = Live(start_kernel())
-    request = live.submit("let words = vec![String::new()]; words.len()")
+def test_the_first_cell_of_a_kernel(start_kernel: Callable[..., Kernel], tmp_path: Path) -> None:
+    # With temporary files of its own it has a compile worker of its own, which has to start.
+    live = Live(start_kernel(env={"TMPDIR": str(tmp_path)}))
+    request = live.submit(f"let words = vec![String::new()]; words.len() // {time.time_ns()}")
     request.done(timeout=120)
     assert set(lines(request)) <= {
         "starting the compiler",

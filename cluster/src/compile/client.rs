@@ -1,4 +1,4 @@
-//! The engines' side of the compile service: ask, and wait for the answer, but not for a service that has gone.
+//! An engine's connection to its cluster's compiler. A question is not left waiting for a process that has ended.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub enum Trouble {
     Gone(String),
 }
 
-/// A connection to the service. Clones share it; it closes with the last of them.
+/// A connection to the cluster's compiler. Clones share it; it closes with the last of them.
 #[derive(Clone, Debug)]
 pub struct Client {
     orders: mpsc::UnboundedSender<Order>,

@@ -1,4 +1,4 @@
-//! Compiling for engines: what is asked and answered, the service that answers, and the engines' side of it.
+//! A cluster's compiler: what engines ask it, the process that answers, and the engines' side of it. What compiles behind it is a [`Compiler`].
 //!
 //! The messages are the Jupyter protocol's, signed with the cluster's key: `compile_request`, `aftermath_request`, `libraries_request`
 //! and `known_request`, each with a reply; and `cancel_request`, which has none. Engines and the service see the same files.
@@ -113,7 +113,7 @@ pub trait Compiler: Send + Sync {
     fn libraries(&self) -> Result<Libraries, String>;
 
     /// Compiles a snippet. The same request gives the same artifact, at best without compiling again. A lineage that is not known
-    /// (any more, or because another process made it) is an error, except [`Lineage::root`]. Once cancelled it returns soon, with whatever.
+    /// (any more, or because another process made it) is an error, except [`Lineage::root`]. After a cancel it returns soon; its answer is not used.
     ///
     /// # Errors
     /// Why it does not compile.

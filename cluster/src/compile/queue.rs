@@ -62,7 +62,7 @@ impl<W> Queue<W> {
         }
     }
 
-    /// Those of whom this is true don't wait any more. Says which runs nobody waits for.
+    /// Removes the waiters for which `is_gone` holds. Returns the runs that nobody waits for.
     pub(super) fn withdraw(&mut self, is_gone: impl Fn(&W) -> bool) -> Vec<RunId> {
         let mut unwanted = Vec::new();
         self.jobs.retain(|_, (run, waiting)| {

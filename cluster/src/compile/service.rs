@@ -26,7 +26,7 @@ pub struct Arguments {
     pub tied: bool,
 }
 
-/// Runs the service until it is told to end; for a `main`. `open` makes the compiler, as [`DirectCompiler::new`] says; requests wait meanwhile.
+/// Runs the cluster's compiler until it is told to end; for a `main`. `open` makes the compiler, as [`DirectCompiler::new`] says; requests wait meanwhile.
 ///
 /// # Errors
 /// When the socket cannot be opened.

@@ -32,7 +32,10 @@ pub(super) async fn connect(address: &Address) -> Result<Option<Link>, ServiceEr
         Err(error)
             if matches!(
                 error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    // The listener's process was killed before it accepted.
+                    | io::ErrorKind::ConnectionReset
             ) =>
         {
             return Ok(None);

@@ -55,7 +55,7 @@ pub struct Config {
     pub runtime: process::Command,
     /// Compiles where the connection file names no compiler, or that has ended.
     pub compiler: DirectCompiler,
-    /// What runtimes load; by default what the connection file says, or else the compile service.
+    /// What runtimes load; by default what the connection file says, or else its compiler.
     pub libraries: Option<Libraries>,
     /// Resident memory in bytes above which no checkpoint is made.
     pub checkpoint_limit: u64,

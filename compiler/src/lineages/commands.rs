@@ -302,8 +302,9 @@ pub(crate) fn interpret(
     {
         let bare = line.trim_end_matches(['\n', '\r']);
         if !is_command {
-            // evcxr takes no command after some kinds of comments.
-            lines.push(line[bare.len()..].to_owned());
+            // evcxr takes no command after other kinds of comments.
+            let is_known = line.starts_with("//");
+            lines.push(if is_known { line } else { &line[bare.len()..] }.to_owned());
             at += line.len();
             continue;
         }
@@ -342,7 +343,9 @@ pub(crate) fn interpret(
             }
             Read::Setting(shown) => {
                 said = Some(text(shown));
-                kept = line.trim_start().to_owned();
+                // Nor one after a tab.
+                let has_tab = line.trim_start_matches(' ').starts_with('\t');
+                kept = if has_tab { line.trim_start() } else { line }.to_owned();
             }
         }
         orders.said.extend(said);

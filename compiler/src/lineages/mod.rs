@@ -193,7 +193,7 @@ pub enum Failure {
     Refused(String),
     /// evcxr or rust-analyzer panicked.
     Panicked(String),
-    /// Whoever has evcxr can't be asked.
+    /// The compiler can't be asked.
     Unavailable(String),
     /// Nobody here has ever heard of this lineage.
     UnknownLineage(String),
@@ -388,7 +388,7 @@ impl Lineages {
         }
     }
 
-    /// Has a compiler started, so that the first who needs one doesn't wait for that.
+    /// Has the compiler start, so that the first question doesn't wait for that.
     ///
     /// # Errors
     /// When there is none to be had.

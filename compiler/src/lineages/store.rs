@@ -292,8 +292,8 @@ impl Store {
         cells
     }
 
-    /// Brings the store under its limit: what was not used for the longest time goes first, but never what anybody used in the last minutes: he may be
-    /// about to link it into his own folder. One process at a time does it.
+    /// Brings the store under its limit: what was not used for the longest time goes first, but never what was used in the last minutes: a client may be
+    /// about to link it into its own folder. One process at a time does it.
     pub(crate) fn sweep(&self) -> io::Result<Swept> {
         let lock = File::create(self.folder.join("lock"))?;
         if lock.try_lock().is_err() {

@@ -10,7 +10,7 @@ use super::{Base, Failure};
 use crate::activity::Phase;
 use crate::bench::{Bench, NotCompiled, OpenError, Settings, Toolchain, Trouble};
 use crate::crates::{Dependencies, mentioned};
-use crate::diagnostics::{self, Report};
+use crate::diagnostics::{self, Report, Reported};
 use crate::inputs::Inputs;
 use crate::layouts::Layouts;
 use crate::reach::Added;
@@ -476,6 +476,7 @@ impl Workshop {
         let mut summary = base.summary.clone();
         summary.variables.retain(|name, _| !lost.contains(name));
         let before = summary.variables.clone();
+        summary.give_up_implementations(&found);
         local::note(&orders.changes, &mut summary);
         summary.settings.clone_from(&orders.settings);
         let mut crates = base.crates.clone();
@@ -675,7 +676,7 @@ impl Workshop {
         let failure = match trouble {
             Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
                 return Refused::Report(Report {
-                    errors: errors.iter().map(Into::into).collect(),
+                    errors: Reported::all(&errors, &self.bench.reports()),
                     generated: self.bench.generated(),
                     added,
                 });

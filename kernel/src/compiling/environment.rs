@@ -87,11 +87,11 @@ pub(super) fn personal_names() -> impl Iterator<Item = OsString> {
 pub(super) unsafe fn replace(environment: &BTreeMap<String, String>) {
     let present: Vec<_> = std::env::vars_os().map(|(name, _)| name).collect();
     for name in present {
-        // SAFETY: the caller says so.
+        // SAFETY: as this function asks of its caller.
         unsafe { std::env::remove_var(name) };
     }
     for (name, value) in environment {
-        // SAFETY: the caller says so.
+        // SAFETY: as this function asks of its caller.
         unsafe { std::env::set_var(name, value) };
     }
 }

@@ -19,9 +19,9 @@ use tokio::time::timeout;
 
 use crate::kernel::lock;
 
-/// How long a service of one session's own stays without a connection.
+/// A private service's time without connections, after which it ends.
 const PRIVATE_IDLE: Duration = Duration::from_secs(5);
-/// How long the answer to a question about the activity is waited for.
+/// The limit for an answer about the activity.
 const ACTIVITY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The id of this program's service: each version of it has its own.
@@ -139,7 +139,7 @@ impl Compiler for ServiceCompiler {
         let answered = self.runtime.block_on(async {
             tokio::select! {
                 answered = self.request(payload, is_compile) => answered.map_err(|error| unavailable(error.chain())),
-                // Whoever gave up sees no answer.
+                // Nobody sees this answer.
                 () = given_up.notified() => Err(unavailable("interrupted".to_owned())),
             }
         });

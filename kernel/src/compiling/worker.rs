@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-/// How long the end of evcxr's thread is waited for. The service, which ends this process soon after it has closed the pipe, leaves time to remove the folder, too.
+/// The limit for the end of evcxr's thread. The service ends this process soon after it has closed the pipe, and the folder has to be removed before.
 const END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What a worker is opened with. It has the environment of its clients, so it is not for a log.

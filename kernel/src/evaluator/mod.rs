@@ -484,12 +484,12 @@ async fn open(shared: Arc<Shared>, executable: PathBuf, folder: PathBuf) {
         tracing::error!("{message}");
     }
     shared.ready.send_replace(Some(lineages.clone()));
-    // Whoever opens a notebook will need a compiler soon, unless all of its cells come from the store.
+    // A new notebook needs a compiler soon, unless all of its cells come from the store.
     tokio::time::sleep(UNTIL_WARM_UP).await;
     if shared.submissions.load(Ordering::Relaxed) == 0
         && let Ok(lineages) = lineages
     {
-        // Its failure is told to whoever asks next.
+        // The next question tells a failure.
         let _ = blocking(move || lineages.warm_up()).await;
     }
 }
