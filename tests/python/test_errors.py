@@ -211,7 +211,7 @@ def test_unknown_magics_and_commands_are_errors(kernel: Kernel) -> None:
 
 DEFINED = """
 fn ff(x: i32) -> i32 { x * 2 }
-fn copied<T: Copy>(x: T) -> T { x }
+fn only_copies<T: Copy>(x: T) -> T { x }
 struct S; impl S { fn m(&self, x: i32) -> i32 { x } }
 struct P { a: i32 }
 """
@@ -225,7 +225,7 @@ struct P { a: i32 }
     ('S.m("x")', "[E0308] mismatched types", 'S.m("x")'),
     ('ff(ff("x")) + 1', "[E0308] mismatched types", 'ff(ff("x")) + 1'),
     ('let a = 1;\nff(\n    "x",\n)', "[E0308] mismatched types", '"x",'),
-    ("copied(String::new())", "[E0277] the trait bound `String: Copy` is not satisfied", "copied(String::new())"),
+    ("only_copies(String::new())", "[E0277] the trait bound `String: Copy` is not satisfied", "only_copies(String::new())"),
     ('P { a: "x" }.a', "[E0308] mismatched types", 'P { a: "x" }.a'),
     ('vec!["a"].into_iter().map(ff).count()', "[E0631] type mismatch in function arguments", ".map(ff)"),
 ])

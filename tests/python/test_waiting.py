@@ -109,9 +109,10 @@ def test_an_error_takes_the_line_away(fresh_kernel: Kernel, tmp_path: Path, flag
     live.settle()
 
 
-def test_a_first_cell_without_inference_reads_no_standard_library(start_kernel: Callable[..., Kernel]) -> None:
-    live = Live(start_kernel())
-    code = 'let n: usize = 2; let text = "a b"; let mut all: Vec<String> = Vec::new();\nall.push(text.to_owned());\nall.len() + n'
+def test_a_first_cell_without_inference_reads_no_standard_library(start_kernel: Callable[..., Kernel], tmp_path: Path) -> None:
+    # With temporary files of its own it has a compile worker of its own, which has to start.
+    live = Live(start_kernel(env={"TMPDIR": str(tmp_path)}))
+    code = f'// {time.time_ns()}\n' + 'let n: usize = 2; let text = "a b"; let mut all: Vec<String> = Vec::new();\nall.push(text.to_owned());\nall.len() + n'
     first = live.submit(code)
     assert first.done(timeout=120).text == "3"
     assert not {"reading the standard library", "inferring types"} & set(lines(first))
