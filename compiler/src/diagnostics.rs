@@ -410,7 +410,9 @@ fn notes<'a>(error: &Reported, context: &Context<'a>) -> Vec<Note<'a>> {
             _ => continue,
         };
         let text = readable(child["message"].as_str().unwrap_or_default());
-        let span = &child["spans"][0];
+        let spans = child["spans"].as_array().unwrap_or(&none);
+        let primary = spans.iter().find(|span| span["is_primary"] == true);
+        let span = primary.or(spans.first()).unwrap_or(&Value::Null);
         let replacement = span["suggested_replacement"].as_str();
         notes.push(match (resolve(span, context), replacement) {
             // Nobody can follow a suggestion for what a magic wrote.
