@@ -64,12 +64,7 @@ impl Facts {
             .filter_map(ast::Trait::cast)
             .filter_map(|item| item.assoc_item_list())
         {
-            let names = list.assoc_items().filter_map(|item| match item {
-                ast::AssocItem::Const(item) => item.name(),
-                ast::AssocItem::Fn(item) => item.name(),
-                ast::AssocItem::TypeAlias(item) => item.name(),
-                ast::AssocItem::MacroCall(_) => None,
-            });
+            let names = list.assoc_items().filter_map(|item| associated(&item));
             facts
                 .trait_items
                 .extend(names.map(|name| bare(name.text()).to_owned()));
@@ -81,6 +76,16 @@ impl Facts {
     pub(crate) fn of_items(text: &str) -> Facts {
         let parsed = ra_ap_syntax::SourceFile::parse(text, crate::statements::EDITION);
         Facts::of(&parsed.syntax_node())
+    }
+}
+
+/// The name of a trait's or an implementation's item.
+pub(crate) fn associated(item: &ast::AssocItem) -> Option<ast::Name> {
+    match item {
+        ast::AssocItem::Const(item) => item.name(),
+        ast::AssocItem::Fn(item) => item.name(),
+        ast::AssocItem::TypeAlias(item) => item.name(),
+        ast::AssocItem::MacroCall(_) => None,
     }
 }
 

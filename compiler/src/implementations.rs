@@ -2,9 +2,10 @@
 //!
 //! rustc refuses two implementations of one trait for one type (E0119), and two items of one name for it (E0592).
 
+use crate::facts::associated;
 use crate::statements::{EDITION, Statement};
 use ra_ap_syntax::SourceFile;
-use ra_ap_syntax::ast::{self, AstNode, HasModuleItem, HasName};
+use ra_ap_syntax::ast::{self, AstNode, HasModuleItem};
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -30,17 +31,11 @@ impl Implementation {
             let text = node.syntax().text().to_string();
             text.split_whitespace().collect::<String>()
         };
-        let name = |item: &ast::AssocItem| match item {
-            ast::AssocItem::Const(item) => item.name(),
-            ast::AssocItem::Fn(item) => item.name(),
-            ast::AssocItem::TypeAlias(item) => item.name(),
-            ast::AssocItem::MacroCall(_) => None,
-        };
         let list = it.assoc_item_list();
         let found = list.iter().flat_map(ast::AssocItemList::assoc_items);
         let found = found.filter_map(|item| {
             let range = item.syntax().text_range();
-            let name = name(&item)?.text().to_string();
+            let name = associated(&item)?.text().to_string();
             Some((name, range.start().into()..range.end().into()))
         });
         Some(Implementation {

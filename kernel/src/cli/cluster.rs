@@ -186,25 +186,21 @@ pub(super) fn engine(arguments: EngineArgs) -> anyhow::Result<()> {
 
 /// `chorus cluster`.
 pub(super) fn cluster(role: ClusterRole) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start")?
-        .block_on(async {
-            match role {
-                ClusterRole::Start(arguments) => start(arguments).await,
-                ClusterRole::Stop(name) => {
-                    let profile = Profile::named(&name.profile.profile)?;
-                    launcher::stop(&profile, &name.cluster_id).await?;
-                    println!("The cluster {} has ended.", title(&name));
-                    Ok(())
-                }
-                ClusterRole::List => list(),
-                ClusterRole::Status(name) => status(&name).await,
-                ClusterRole::Clean(name) => clean(&name).await,
-                ClusterRole::Engines(role) => engines(role).await,
+    super::block_on(async {
+        match role {
+            ClusterRole::Start(arguments) => start(arguments).await,
+            ClusterRole::Stop(name) => {
+                let profile = Profile::named(&name.profile.profile)?;
+                launcher::stop(&profile, &name.cluster_id).await?;
+                println!("The cluster {} has ended.", title(&name));
+                Ok(())
             }
-        })
+            ClusterRole::List => list(),
+            ClusterRole::Status(name) => status(&name).await,
+            ClusterRole::Clean(name) => clean(&name).await,
+            ClusterRole::Engines(role) => engines(role).await,
+        }
+    })
 }
 
 /// A cluster's name for people.
@@ -321,7 +317,7 @@ async fn serve_starter(started: Result<launcher::Cluster, cluster::Error>) -> an
     Ok(cluster.stop().await?)
 }
 
-fn table(header: &[&str]) -> Table {
+pub(super) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_header(header);
     table

@@ -1,12 +1,12 @@
 //! `chorus compiler`: the user's compile service and its workers, and the compiler of a cluster.
 
-use super::log;
+use super::cluster::table;
+use super::{block_on, log};
 use crate::compiling;
 use anyhow::Context;
 use clap::{Args, Subcommand};
 use cluster::compile;
 use cluster::compile_service::{self, Address, WorkerState, front};
-use comfy_table::{Table, presets};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -68,14 +68,6 @@ pub(super) fn compiler(arguments: CompilerArgs) -> anyhow::Result<()> {
     }
 }
 
-fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("failed to start")?
-        .block_on(work)
-}
-
 /// Says how the services of this user are, those of other versions of this program included.
 async fn status() -> anyhow::Result<()> {
     let own = compiling::id(&std::env::current_exe()?);
@@ -107,9 +99,7 @@ async fn status() -> anyhow::Result<()> {
             println!("It has no workers. The next cell that is new starts one.\n");
             continue;
         }
-        let mut table = Table::new();
-        table.load_preset(presets::NOTHING);
-        table.set_header(["WORKER", "STATE", "FOR", "MEMORY", "ANSWERED"]);
+        let mut table = table(&["WORKER", "STATE", "FOR", "MEMORY", "ANSWERED"]);
         for worker in status.workers {
             table.add_row([
                 worker

@@ -229,6 +229,15 @@ fn run(role: Role) -> anyhow::Result<()> {
     }
 }
 
+/// Runs what needs no more than this thread.
+fn block_on(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start")?
+        .block_on(work)
+}
+
 /// Warnings go to stderr, a line each; `CHORUS_LOG` asks for more, as in `CHORUS_LOG=debug`.
 fn log() {
     // A level alone is meant for what is ours: rust-analyzer logs every query.
