@@ -75,21 +75,6 @@ impl Statement {
             })
     }
 
-    /// The name that it defines, if values can depend on how it is defined: a type's layout, a trait's table of methods, a
-    /// constant's part in either.
-    pub(crate) fn layout_name(&self) -> Option<String> {
-        let name = match ast::Item::cast(self.node.clone())? {
-            ast::Item::Struct(item) => item.name(),
-            ast::Item::Enum(item) => item.name(),
-            ast::Item::Union(item) => item.name(),
-            ast::Item::TypeAlias(item) => item.name(),
-            ast::Item::Trait(item) => item.name(),
-            ast::Item::Const(item) => item.name(),
-            _ => None,
-        };
-        Some(name?.text().to_string())
-    }
-
     /// What it adds to the definitions that later cells see.
     pub(crate) fn definition(&self) -> Definition {
         let name = |named: Option<ast::Name>| {
@@ -102,16 +87,10 @@ impl Statement {
         }
         match ast::Item::cast(self.node.clone()) {
             None => Definition::None,
-            Some(ast::Item::Use(item)) => {
-                let mut found = Vec::new();
-                match item.use_tree() {
-                    Some(tree) => {
-                        imports(&tree, &[], &mut found);
-                        Definition::Imports(found)
-                    }
-                    None => Definition::Unnamed,
-                }
-            }
+            Some(ast::Item::Use(item)) => match item.use_tree() {
+                Some(_) => Definition::Imports(imports_of(&item)),
+                None => Definition::Unnamed,
+            },
             Some(ast::Item::ExternCrate(_)) => Definition::Attribute,
             Some(ast::Item::Const(item)) => name(item.name()),
             Some(ast::Item::Enum(item)) => name(item.name()),
@@ -138,6 +117,11 @@ impl Statement {
     /// Whether it is a `use` declaration.
     pub(crate) fn is_import(&self) -> bool {
         ast::Use::can_cast(self.node.kind())
+    }
+
+    /// Its syntax.
+    pub(crate) fn node(&self) -> &SyntaxNode {
+        &self.node
     }
 
     /// What it mentions.
@@ -185,6 +169,15 @@ pub(crate) struct Import {
     pub(crate) name: Option<String>,
     /// The declaration of this import alone, as evcxr keeps it.
     pub(crate) code: String,
+}
+
+/// What a `use` declaration brings in.
+pub(crate) fn imports_of(item: &ast::Use) -> Vec<Import> {
+    let mut found = Vec::new();
+    if let Some(tree) = item.use_tree() {
+        imports(&tree, &[], &mut found);
+    }
+    found
 }
 
 /// Takes a `use` tree apart. `outer` are the segments around it.
@@ -493,7 +486,6 @@ mod tests {
             ]
         );
         assert_eq!(found[0].variables(), ["a", "b", "d"]);
-        assert_eq!(found[1].layout_name().as_deref(), Some("S"));
         assert!(found[2].is_expression());
         assert_eq!(commands(cell).collect::<Vec<_>>(), [("dep", "itoa")]);
     }

@@ -25,6 +25,8 @@ pub(crate) struct Summary {
     pub(crate) others: BTreeSet<Part>,
     /// Crates by name, with what Cargo.toml says of each.
     pub(crate) dependencies: BTreeMap<String, String>,
+    /// What the user's own crates were compiled to when the variables were stored, by name.
+    pub(crate) local_crates: BTreeMap<String, String>,
     /// Environment variables of the build.
     pub(crate) environment: BTreeMap<String, String>,
     pub(crate) settings: Settings,

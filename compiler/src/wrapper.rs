@@ -73,6 +73,8 @@ pub(crate) struct Plan {
     pub(crate) support_source: PathBuf,
     /// The crates that `rustc` may be told of, once they are there.
     pub(crate) crates: Option<Externs>,
+    /// Whether the namespace has crates that may change without their names changing.
+    pub(crate) has_local: bool,
 }
 
 impl Plan {
@@ -96,6 +98,8 @@ pub(crate) struct Kept {
     pub(crate) artifact: PathBuf,
     /// What its compile read; `None` if that can't be told, so that it can't be used again.
     pub(crate) inputs: Option<Inputs>,
+    /// What the user's own crates were compiled to, by name; see [`local_crates`].
+    pub(crate) local: BTreeMap<String, String>,
 }
 
 impl Kept {
@@ -229,6 +233,10 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         let kept = Kept {
             artifact: record.with_extension(format!("{unique}.so")),
             inputs,
+            local: match plan.has_local {
+                true => local_crates(arguments)?,
+                false => BTreeMap::new(),
+            },
         };
         fs::rename(&product, &kept.artifact)?;
         kept.write(&plan.product)?;
@@ -366,6 +374,36 @@ fn key(rustc: &OsStr, arguments: &[OsString], source: &str) -> String {
     }
     hash.update(source);
     format!("{}.json", hex::encode(hash.finalize()))
+}
+
+/// The hashes of the crates among these arguments that come from a folder of the user's, by name.
+fn local_crates(arguments: &[OsString]) -> io::Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    let externs = arguments
+        .windows(2)
+        .filter(|pair| pair[0] == "--extern")
+        .filter_map(|pair| pair[1].to_str()?.split_once('='));
+    for (name, file) in externs {
+        let library = Path::new(file);
+        let sources = library.file_stem().and_then(|stem| {
+            let stem = stem.to_str()?;
+            let dep_info = format!("{}.d", stem.strip_prefix("lib").unwrap_or(stem));
+            fs::read_to_string(library.with_file_name(dep_info)).ok()
+        });
+        let is_published = sources.is_none_or(|sources| {
+            // Where cargo puts what it downloads.
+            ["/registry/src/", "/git/checkouts/"]
+                .iter()
+                .any(|folder| sources.contains(folder))
+        });
+        if !is_published {
+            found.insert(
+                name.to_owned(),
+                hex::encode(Sha256::digest(fs::read(library)?)),
+            );
+        }
+    }
+    Ok(found)
 }
 
 /// What follows a flag.

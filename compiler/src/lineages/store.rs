@@ -124,6 +124,7 @@ pub(crate) struct Step {
     pub(crate) folder: PathBuf,
     pub(crate) variables: BTreeMap<String, Variable>,
     pub(crate) found: Found,
+    pub(crate) local_crates: BTreeMap<String, String>,
 }
 
 /// A handle; clones share it.
@@ -462,6 +463,7 @@ mod tests {
                 folder: PathBuf::new(),
                 variables: BTreeMap::new(),
                 found: Found::default(),
+                local_crates: BTreeMap::new(),
             };
             store.keep_step(&step).unwrap();
         };
@@ -504,6 +506,7 @@ mod tests {
             folder: PathBuf::new(),
             variables: BTreeMap::new(),
             found: Found::default(),
+            local_crates: BTreeMap::new(),
         };
         store.keep_step(&step).unwrap();
         store.sweep_at(SystemTime::now() + STATES_KEPT / 2).unwrap();

@@ -8,7 +8,7 @@ use super::recent::Recent;
 use super::store::{self, Next, Owner, Record, Store};
 use super::{Base, Failure};
 use crate::activity::Phase;
-use crate::bench::{Bench, NotCompiled, OpenError, Settings, Toolchain, Trouble};
+use crate::bench::{Bench, NotCompiled, OpenError, Product, Settings, Toolchain, Trouble};
 use crate::crates::{Dependencies, mentioned};
 use crate::diagnostics::{self, Report, Reported};
 use crate::inputs::Inputs;
@@ -18,8 +18,8 @@ use crate::sources::{Cell, newlines};
 use crate::statements::{Statement, code_start, is_command, statements, without_commands};
 use crate::summary::{Found, ROOT, Summary, Variable};
 use crate::support::Support;
-use crate::wrapper::{self, Effort};
-use std::collections::BTreeMap;
+use crate::wrapper::{self, Effort, Kept};
+use std::collections::{BTreeMap, HashSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -340,6 +340,7 @@ impl Workshop {
                 folder: task.folder.clone(),
                 variables: state.summary.variables.clone(),
                 found: state.summary.found,
+                local_crates: state.summary.local_crates.clone(),
             };
             self.keep(|store| store.keep_step(&step));
         }
@@ -472,10 +473,10 @@ impl Workshop {
             }
         }
         let layouts = base.layouts.after(&found);
-        let lost = base.layouts.lost(&layouts, &base.summary.kinds());
+        let mut lost = base.layouts.lost(&layouts, &base.summary.kinds());
         let mut summary = base.summary.clone();
         summary.variables.retain(|name, _| !lost.contains(name));
-        let before = summary.variables.clone();
+        let mut before = summary.variables.clone();
         summary.give_up_implementations(&found);
         local::note(&orders.changes, &mut summary);
         summary.settings.clone_from(&orders.settings);
@@ -492,7 +493,8 @@ impl Workshop {
         self.bench.plan.cache = self.cache.join(local::part(&summary));
         self.bench.plan.display = summary.settings.format == "{:?}" && !summary.settings.types;
         self.bench.plan.catches = summary.settings.preserve_vars_on_panic;
-        let mut early = before.clone();
+        self.bench.plan.has_local = local::has_local(&summary);
+        let mut early = None;
         match way {
             Way::New => {
                 let basis = base.basis().given(&task.environment);
@@ -518,14 +520,32 @@ impl Workshop {
                         self.show_std();
                     }
                     let context = &mut self.evcxr.context;
-                    let product = self
-                        .bench
-                        .compile(&summary, code, &found, &ours, |text| context.execute(text));
+                    let mut evaluate = |text: &str| context.execute(text);
+                    let bench = &mut self.bench;
+                    let mut product = bench.compile(&summary, code, &found, &ours, &mut evaluate);
+                    if let Ok(Product {
+                        kept: Some(kept), ..
+                    }) = &product
+                    {
+                        let changed = changed_crates(&summary, kept);
+                        let outdated = layouts.made_of(&changed, &summary.kinds());
+                        if !outdated.is_empty() {
+                            summary.variables.retain(|name, _| !outdated.contains(name));
+                            before.clone_from(&summary.variables);
+                            lost.extend(outdated);
+                            product = bench.compile(&summary, code, &found, &ours, &mut evaluate);
+                        }
+                    }
                     let product = product
                         .map_err(|NotCompiled { trouble, added }| self.failed(added, trouble))?;
-                    early.retain(|name, variable| {
-                        product.after.early.get(name) == Some(&variable.kind)
-                    });
+                    let stays = |(name, variable): &(&String, &Variable)| {
+                        product.after.early.get(*name) == Some(&variable.kind)
+                    };
+                    let left = before.iter().filter(stays);
+                    early = Some(
+                        left.map(|(name, variable)| (name.clone(), variable.clone()))
+                            .collect(),
+                    );
                     summary.apply(&found, product.after.completed);
                     if product.kept.is_none() {
                         // evcxr has had nothing to compile, and so is there already.
@@ -534,6 +554,7 @@ impl Workshop {
                     }
                     if let Some(kept) = product.kept {
                         outcome.inputs = kept.inputs;
+                        summary.local_crates.extend(kept.local);
                         if found.iter().any(Statement::runs) {
                             summary.found = summary.found.and(Found::within(&product.source));
                             outcome.artifact = Some(kept.artifact);
@@ -546,6 +567,7 @@ impl Workshop {
                 summary.apply(&found, BTreeMap::new());
                 summary.variables.clone_from(&step.variables);
                 summary.found = step.found;
+                summary.local_crates.clone_from(&step.local_crates);
             }
         }
         let introduced: Vec<String> = found.iter().flat_map(Statement::variables).collect();
@@ -559,7 +581,7 @@ impl Workshop {
         // Most snippets lead to the same state however they end.
         let other =
             |variables: BTreeMap<String, Variable>| Rc::new(state.with_variables(variables));
-        outcome.early = other(early);
+        outcome.early = other(early.unwrap_or_else(|| before.clone()));
         outcome.undone = other(if other_toolchain {
             BTreeMap::new()
         } else {
@@ -687,6 +709,15 @@ impl Workshop {
         };
         failure.into()
     }
+}
+
+/// The user's own crates that are others than those that the variables were made with.
+fn changed_crates<'a>(summary: &'a Summary, kept: &Kept) -> HashSet<&'a str> {
+    let known = summary.local_crates.iter();
+    known
+        .filter(|(name, hash)| kept.local.get(*name).is_some_and(|now| now != *hash))
+        .map(|(name, _)| name.as_str())
+        .collect()
 }
 
 /// Those of a snippet's commands that change something, on their lines, and `ours`.
