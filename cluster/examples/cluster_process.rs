@@ -252,6 +252,7 @@ impl Compiler for Rustc {
             shown: serde_json::Map::new(),
             ends_in_expression: is_expression,
             lost: Vec::new(),
+            notes: Vec::new(),
             reads: false,
         };
         compiled.insert(request.clone(), artifact.clone());

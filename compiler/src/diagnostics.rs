@@ -90,6 +90,11 @@ impl Reported {
         errors.map(whole).collect()
     }
 
+    /// Adds what a person can do.
+    pub(crate) fn add_hint(&mut self, hint: String) {
+        self.hint = Some(hint);
+    }
+
     fn code(&self) -> Option<&str> {
         self.json["code"]["code"].as_str()
     }
@@ -441,6 +446,9 @@ fn notes<'a>(error: &Reported, context: &Context<'a>) -> Vec<Note<'a>> {
         });
     }
     let hint = match error.code() {
+        Some("E0596") if error.message.contains("behind a `&` reference") => Some(
+            "a variable that another one borrows from is kept as it is: `let mut name = name.clone();` makes one that can be changed",
+        ),
         Some("E0384" | "E0596") => {
             Some("a variable of an earlier cell becomes mutable by `let mut name = name;`")
         }

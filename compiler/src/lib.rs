@@ -5,6 +5,7 @@
 //! and the [`wrapper`] that cargo takes for rustc. This is the only crate that depends on evcxr.
 
 mod activity;
+mod amendments;
 mod bench;
 mod completeness;
 pub mod crates;

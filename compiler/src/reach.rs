@@ -14,18 +14,27 @@ use crate::sources::newlines;
 use crate::statements::{Definition, Statement, code_start};
 use crate::summary::{Part, PartKind, Summary, Variable};
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 /// The functions that markers call, so that rust-analyzer can check the types. The wrapper replaces the calls by loads from the
 /// variable store.
-const MARKERS: &str =
-    "fn chorus_carried<T>() -> T { loop {} }\nfn chorus_rebound<T>() -> T { loop {} }\n";
+const MARKERS: &str = "fn chorus_carried<T>() -> T { loop {} }\nfn chorus_rebound<T>() -> T { loop {} }\n\
+    fn chorus_carried_leaked<T>() -> T { loop {} }\nfn chorus_rebound_leaked<T>() -> T { loop {} }\n";
 
 /// Marks the declaration of a variable that goes back into the store, even after a panic.
 pub(crate) const CARRIED: &str = " = chorus_carried();";
 
 /// Marks the declaration of a variable that the snippet shadows at its top level.
 pub(crate) const REBOUND: &str = " = chorus_rebound();";
+
+/// Marks, like [`CARRIED`], one that is leaked and declared as a reference to what there is.
+pub(crate) const CARRIED_LEAKED: &str = " = chorus_carried_leaked();";
+
+/// Marks, like [`REBOUND`], one that is leaked.
+pub(crate) const REBOUND_LEAKED: &str = " = chorus_rebound_leaked();";
+
+/// How the declared type of a leaked variable begins.
+pub(crate) const LEAKED: &str = "&'static ";
 
 /// Size in bytes up to which all items are included. They cost less than compiling a wrong cell twice.
 const SMALL: usize = 1000;
@@ -36,6 +45,7 @@ pub(crate) struct Reach<'a> {
     parts: Vec<Candidate<'a>>,
     variables: BTreeMap<&'a str, &'a Variable>,
     rebound: HashSet<String>,
+    leaked: &'a BTreeSet<String>,
     /// The variables that are left out.
     hidden: Vec<&'a str>,
     /// Whether it has all items.
@@ -102,6 +112,7 @@ impl<'a> Reach<'a> {
                 .collect(),
             variables,
             rebound: rebound(statements),
+            leaked: &summary.leaked,
             hidden,
             all_items,
             everything,
@@ -119,6 +130,7 @@ impl<'a> Reach<'a> {
                 .map(|(name, variable)| (name.as_str(), variable))
                 .collect(),
             rebound: rebound(statements),
+            leaked: &summary.leaked,
             hidden: Vec::new(),
             all_items: true,
             everything: true,
@@ -197,11 +209,17 @@ impl<'a> Reach<'a> {
         for (name, Variable { kind, mutable }) in variables {
             let mutability = if *mutable { "mut " } else { "" };
             let kind = kind.split_whitespace().collect::<Vec<_>>().join(" ");
-            let marker = match self.rebound.contains(*name) {
-                true => REBOUND,
-                false => CARRIED,
+            let is_leaked = self.leaked.contains(*name);
+            let marker = match (self.rebound.contains(*name), is_leaked) {
+                (true, false) => REBOUND,
+                (false, false) => CARRIED,
+                (true, true) => REBOUND_LEAKED,
+                (false, true) => CARRIED_LEAKED,
             };
-            text.push_str(&format!("let {mutability}{name}: {kind}{marker}\n"));
+            let reference = if is_leaked { LEAKED } else { "" };
+            text.push_str(&format!(
+                "let {mutability}{name}: {reference}{kind}{marker}\n"
+            ));
         }
         let added = Added {
             first,

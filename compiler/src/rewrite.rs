@@ -8,10 +8,11 @@
 //!
 //! The shapes matched here are those of evcxr 0.22.0; Cargo.lock and the `=` in Cargo.toml pin it.
 
-use crate::reach::{CARRIED, REBOUND};
+use crate::amendments::with_paths;
+use crate::reach::{CARRIED, CARRIED_LEAKED, LEAKED, REBOUND, REBOUND_LEAKED};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 /// The crate that takes the place of evcxr's own runtime module.
@@ -75,13 +76,22 @@ struct Moved {
     columns: Range<usize>,
 }
 
-/// Rewrites evcxr's generated `source`; `None` when it isn't the source of something to run. With `display`, every `Debug` value gets
-/// an `evcxr_display` method, so that evcxr's first try at showing a last expression compiles. Not with `:fmt` or `:types`, which act
-/// on evcxr's second try only.
-///
-/// The `macros` can be used before the lines that define them, since evcxr puts items in no order.
-pub(crate) fn rewrite(source: &str, display: bool, macros: &[Macro]) -> Option<Rewritten> {
-    let source = &importing(source, macros);
+/// How a source is to be rewritten.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Style<'a> {
+    /// Whether every `Debug` value gets an `evcxr_display` method, so that evcxr's first try at showing a last expression compiles. Not with
+    /// `:fmt` or `:types`, which act on evcxr's second try only.
+    pub(crate) display: bool,
+    /// They can be used before the lines that define them, since evcxr puts items in no order.
+    pub(crate) macros: &'a [Macro],
+    /// The paths of traits that have none in the types of variables.
+    pub(crate) traits: &'a BTreeMap<String, String>,
+}
+
+/// Rewrites evcxr's generated `source`; `None` when it isn't the source of something to run.
+pub(crate) fn rewrite(source: &str, style: &Style<'_>) -> Option<Rewritten> {
+    let display = style.display;
+    let source = &importing(source, style.macros);
     let lines: Vec<&str> = source.split('\n').collect();
     let entry = lines
         .iter()
@@ -162,6 +172,8 @@ pub(crate) fn rewrite(source: &str, display: bool, macros: &[Macro]) -> Option<R
         } else if variable(line).is_some() {
         } else if put_name(line).is_some_and(|name| carried.contains(name)) {
             puts.push((index + 1, line));
+        } else if !style.traits.is_empty() && put_name(line).is_some() {
+            out.push_str(&with_paths(line, style.traits));
         } else if Some(index) == return_line {
             let mut column = 1;
             for (from_line, put) in &puts {
@@ -208,12 +220,16 @@ fn push_loads(out: &mut String, variables: &[Variable<'_>]) {
         name,
         kind,
         mutability,
+        is_leaked,
         ..
     } in variables
     {
-        out.push_str(&format!(
-            " let {mutability}{name} = evcxr_variable_store.take_variable::<{kind}>(stringify!({name}));"
-        ));
+        let load = format!("evcxr_variable_store.take_variable::<{kind}>(stringify!({name}))");
+        let load = match is_leaked {
+            true => format!("&*::std::boxed::Box::leak(::std::boxed::Box::new({load}))"),
+            false => load,
+        };
+        out.push_str(&format!(" let {mutability}{name} = {load};"));
     }
 }
 
@@ -283,24 +299,37 @@ struct Variable<'a> {
     kind: &'a str,
     mutability: &'a str,
     is_carried: bool,
+    /// Whether its type is a reference's to what the store has, which is leaked.
+    is_leaked: bool,
 }
 
 fn variable(line: &str) -> Option<Variable<'_>> {
     let rest = line.strip_prefix("let ")?;
-    let (declared, is_carried) = match rest.strip_suffix(CARRIED) {
-        Some(declared) => (declared, true),
-        None => (rest.strip_suffix(REBOUND)?, false),
-    };
+    let (declared, is_carried, is_leaked) = [
+        (CARRIED, true, false),
+        (REBOUND, false, false),
+        (CARRIED_LEAKED, true, true),
+        (REBOUND_LEAKED, false, true),
+    ]
+    .into_iter()
+    .find_map(|(marker, is_carried, is_leaked)| {
+        Some((rest.strip_suffix(marker)?, is_carried, is_leaked))
+    })?;
     let (mutability, declared) = match declared.strip_prefix("mut ") {
         Some(declared) => ("mut ", declared),
         None => ("", declared),
     };
     let (name, kind) = declared.split_once(": ")?;
+    let kind = match is_leaked {
+        true => kind.strip_prefix(LEAKED)?,
+        false => kind,
+    };
     Some(Variable {
         name,
         kind,
         mutability,
         is_carried,
+        is_leaked,
     })
 }
 

@@ -16,6 +16,8 @@ const BEFORE: &str = "fn f(){";
 pub(crate) struct Statement {
     /// Where it stands in the cell, in bytes, with the white space after it.
     pub(crate) range: Range<usize>,
+    /// Where it begins, in bytes.
+    pub(crate) start: usize,
     node: SyntaxNode,
 }
 
@@ -122,6 +124,11 @@ impl Statement {
     /// Its syntax.
     pub(crate) fn node(&self) -> &SyntaxNode {
         &self.node
+    }
+
+    /// Where its text ends, in bytes.
+    pub(crate) fn end(&self) -> usize {
+        self.start + usize::from(self.node.text_range().len())
     }
 
     /// What it mentions.
@@ -244,6 +251,7 @@ pub(crate) fn statements(cell: &str) -> Vec<Statement> {
         }
         statements.push(Statement {
             range: start + from..start + to,
+            start: start + (usize::from(node.text_range().start()) - BEFORE.len()).min(code.len()),
             node,
         });
         from = to;

@@ -34,6 +34,9 @@ pub(crate) struct Summary {
     /// During a compile: what is implemented anew, whose users are to be checked.
     #[serde(skip)]
     pub(crate) reimplemented: BTreeSet<String>,
+    /// During a compile: the variables that are leaked when they are loaded.
+    #[serde(skip)]
+    pub(crate) leaked: BTreeSet<String>,
 }
 
 /// An item, import or attribute, as evcxr keeps it.
@@ -216,6 +219,7 @@ impl Summary {
     /// Takes in what a snippet with these statements defined, and the variables (name to type) that there are now.
     pub(crate) fn apply(&mut self, statements: &[Statement], kinds: BTreeMap<String, String>) {
         self.reimplemented.clear();
+        self.leaked.clear();
         let bound: BTreeMap<String, bool> =
             statements.iter().flat_map(Statement::bindings).collect();
         let old = std::mem::take(&mut self.variables);

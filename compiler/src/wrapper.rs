@@ -61,6 +61,8 @@ pub(crate) struct Plan {
     pub(crate) decisive: bool,
     /// The macros that the snippet and what it reaches define.
     pub(crate) macros: Vec<Macro>,
+    /// The paths of traits that types of variables are written with.
+    pub(crate) traits: BTreeMap<String, String>,
     /// Where [`Effort::Compile`] names the shared object that it has made.
     pub(crate) product: PathBuf,
     /// Where compiled snippets are kept.
@@ -78,6 +80,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
+    fn style(&self) -> rewrite::Style<'_> {
+        rewrite::Style {
+            display: self.display,
+            macros: &self.macros,
+            traits: &self.traits,
+        }
+    }
+
     /// Where rustc's reports of compiles that failed are, a line of JSON each.
     pub(crate) fn reports(&self) -> PathBuf {
         self.product.with_extension("reports")
@@ -173,7 +183,7 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
         let arguments = with_crates(arguments, &source, externs);
         return dry_run(rustc, &arguments, &call).map(Some);
     }
-    let Some(rewritten) = rewrite::rewrite(&source, plan.display, &plan.macros) else {
+    let Some(rewritten) = rewrite::rewrite(&source, &plan.style()) else {
         return Ok(None);
     };
     let support = if Path::new(rustc) == plan.rustc {

@@ -41,6 +41,7 @@ pub(crate) fn artifact(made: Made) -> Artifact {
         shown: shown.collect(),
         ends_in_expression: made.ends_in_expression,
         lost: made.lost,
+        notes: made.notes,
         reads: made.reads,
     }
 }

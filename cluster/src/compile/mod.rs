@@ -49,6 +49,9 @@ pub struct Artifact {
     /// Variables whose types it redefined, so that their values are gone.
     #[serde(default)]
     pub lost: Vec<String>,
+    /// What a person is told of how it was compiled, a line each.
+    #[serde(default)]
+    pub notes: Vec<String>,
     /// Whether its compile read what may change (files, the environment), so that it has to be asked for each time.
     #[serde(default)]
     pub reads: bool,

@@ -246,6 +246,9 @@ impl Executor {
                 let note = failure::redefined(config.subject, &artifact.lost);
                 evaluation.output.note(now, note);
             }
+            for note in &artifact.notes {
+                evaluation.output.note(now, format!("{note}\n"));
+            }
         }
         self.send_output();
         self.run_load(now, 0, now);

@@ -4,6 +4,7 @@
 //! is found there without evcxr, by any process. Everything else goes to whoever has evcxr ([`Compiler`]): a thread ([`thread`]), of this process or of
 //! another. There ([`workshop`]) the states are that were needed last; others are restored from the snippets that led to them.
 
+mod amending;
 mod analysis;
 mod answers;
 mod ask;
@@ -156,6 +157,8 @@ pub struct Made {
     pub ends_in_expression: bool,
     /// Variables that are given up, since the snippet defines anew what their values are made of.
     pub lost: Vec<String>,
+    /// What a person is told of how it was compiled, a line each.
+    pub notes: Vec<String>,
     /// Whether the runtime has to begin anew before it.
     pub restarts: bool,
     /// For another toolchain the runtime has to begin anew with this.
@@ -311,6 +314,7 @@ impl Lineages {
             shown: record.shown,
             ends_in_expression: record.ends_in_expression,
             lost: record.lost,
+            notes: record.notes,
             restarts: record.restarts,
             support,
             reads: record.reads,

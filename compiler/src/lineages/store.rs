@@ -38,6 +38,9 @@ pub(crate) struct Record {
     pub(crate) ends_in_expression: bool,
     #[serde(default)]
     pub(crate) lost: Vec<String>,
+    /// What a person is told of how it was compiled.
+    #[serde(default)]
+    pub(crate) notes: Vec<String>,
     /// Whether the runtime has to begin anew before it.
     #[serde(default)]
     pub(crate) restarts: bool,
@@ -59,6 +62,7 @@ impl Record {
             shown: BTreeMap::new(),
             ends_in_expression: false,
             lost: Vec::new(),
+            notes: Vec::new(),
             restarts: false,
             reads: false,
             inputs: Inputs::default(),

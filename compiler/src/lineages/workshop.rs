@@ -1,5 +1,6 @@
 //! evcxr and the states in memory: compiles what the store doesn't have, and completes code.
 
+use super::amending::{Compiled, NotAmended};
 use super::ask::{Answer, Ask, Fresh, Refused, Task, Text};
 use super::commands::{self, Orders, Refusal, Reset, Said};
 use super::context::{Basis, Evcxr};
@@ -10,7 +11,7 @@ use super::{Base, Failure};
 use crate::activity::Phase;
 use crate::bench::{Bench, NotCompiled, OpenError, Product, Settings, Toolchain, Trouble};
 use crate::crates::{Dependencies, mentioned};
-use crate::diagnostics::{self, Report, Reported};
+use crate::diagnostics;
 use crate::inputs::Inputs;
 use crate::layouts::Layouts;
 use crate::reach::Added;
@@ -91,6 +92,7 @@ struct Outcome {
     source: String,
     shown: BTreeMap<String, String>,
     lost: Vec<String>,
+    notes: Vec<String>,
     ends_in_expression: bool,
     /// Whether it leads there every time: what a local crate is may have changed the next time.
     lasting: bool,
@@ -110,6 +112,7 @@ impl Outcome {
             source: String::new(),
             shown: BTreeMap::new(),
             lost: Vec::new(),
+            notes: Vec::new(),
             ends_in_expression: false,
             lasting: true,
             restarts: false,
@@ -284,6 +287,7 @@ impl Workshop {
             shown: outcome.shown,
             ends_in_expression: outcome.ends_in_expression,
             lost: outcome.lost,
+            notes: outcome.notes,
             restarts: outcome.restarts,
             reads: !outcome.inputs.as_ref().is_some_and(Inputs::is_empty)
                 || local::has_local(&base.summary)
@@ -461,7 +465,7 @@ impl Workshop {
                 Rc::new(state)
             }
         };
-        let found = statements(&orders.code);
+        let mut found = statements(&orders.code);
         let mut outcome = Outcome::to(Rc::clone(&base));
         outcome.restarts = orders.reset.is_some();
         outcome.ends_in_expression = found.last().is_some_and(Statement::is_expression);
@@ -516,16 +520,14 @@ impl Workshop {
                         true => &without_commands(&orders.code),
                         false => &orders.code,
                     };
-                    if self.bench.lacks_std(&found) {
-                        self.show_std();
-                    }
-                    let context = &mut self.evcxr.context;
-                    let mut evaluate = |text: &str| context.execute(text);
-                    let bench = &mut self.bench;
-                    let mut product = bench.compile(&summary, code, &found, &ours, &mut evaluate);
-                    if let Ok(Product {
-                        kept: Some(kept), ..
-                    }) = &product
+                    let mut compiled = self.compile_amended(&mut summary, code, &ours);
+                    if let Ok(Compiled {
+                        product:
+                            Product {
+                                kept: Some(kept), ..
+                            },
+                        ..
+                    }) = &compiled
                     {
                         let changed = changed_crates(&summary, kept);
                         let outdated = layouts.made_of(&changed, &summary.kinds());
@@ -533,11 +535,16 @@ impl Workshop {
                             summary.variables.retain(|name, _| !outdated.contains(name));
                             before.clone_from(&summary.variables);
                             lost.extend(outdated);
-                            product = bench.compile(&summary, code, &found, &ours, &mut evaluate);
+                            compiled = self.compile_amended(&mut summary, code, &ours);
                         }
                     }
-                    let product = product
-                        .map_err(|NotCompiled { trouble, added }| self.failed(added, trouble))?;
+                    let Compiled {
+                        product,
+                        statements,
+                        amendments,
+                    } = compiled.map_err(NotAmended::refused)?;
+                    found = statements;
+                    outcome.notes = amendments.notes(&product.after.completed);
                     let stays = |(name, variable): &(&String, &Variable)| {
                         product.after.early.get(*name) == Some(&variable.kind)
                     };
@@ -695,19 +702,13 @@ impl Workshop {
     }
 
     fn failed(&self, added: Added, trouble: Trouble) -> Refused {
-        let failure = match trouble {
-            Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
-                return Refused::Report(Report {
-                    errors: Reported::all(&errors, &self.bench.reports()),
-                    generated: self.bench.generated(),
-                    added,
-                });
-            }
-            Trouble::Evcxr(error) => Failure::Refused(error.to_string()),
-            Trouble::Refused(message) => Failure::Refused(message),
-            Trouble::Panicked(message) => Failure::Panicked(message),
+        let unamended = NotAmended {
+            failure: NotCompiled { trouble, added },
+            reports: self.bench.reports(),
+            generated: self.bench.generated(),
+            hint: None,
         };
-        failure.into()
+        unamended.refused()
     }
 }
 

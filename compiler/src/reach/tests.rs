@@ -173,7 +173,7 @@ fn markers_say_what_becomes_of_variables() {
     );
     let added = preceded.added;
     assert_eq!(
-        [1, 2, 3, 6, 7, 8].map(|line| added.own_line(line)),
+        [1, 2, 3, 8, 9, 10].map(|line| added.own_line(line)),
         [Some(1), Some(2), None, None, Some(3), Some(4)]
     );
     for own in [0, 14, 15, 20] {

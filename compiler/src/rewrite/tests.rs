@@ -2,6 +2,15 @@
 
 use super::*;
 
+fn style(macros: &[Macro]) -> Style<'_> {
+    static NONE: BTreeMap<String, String> = BTreeMap::new();
+    Style {
+        display: false,
+        macros,
+        traits: &NONE,
+    }
+}
+
 const STORE: &str = "mod evcxr_internal_runtime {
 pub struct VariableStore {
 }
@@ -52,7 +61,7 @@ fn line_of(text: &str, start: &str) -> usize {
 #[test]
 fn variables_are_loaded_before_and_carried_ones_stored_after() {
     let source = source("let r#type = 1; let q = it.len();\n");
-    let rewritten = rewrite(&source, false, &[]).unwrap();
+    let rewritten = rewrite(&source, &style(&[])).unwrap();
     let out = &rewritten.source;
     assert_eq!(out.lines().count(), source.lines().count());
     assert!(out.contains("fn chorus_entry("));
@@ -101,7 +110,7 @@ fn variables_are_loaded_before_and_carried_ones_stored_after() {
 #[test]
 fn an_error_at_a_store_that_moved_is_where_evcxr_put_it() {
     let source = source("drop(it);\n");
-    let rewritten = rewrite(&source, false, &[]).unwrap();
+    let rewritten = rewrite(&source, &style(&[])).unwrap();
     let from = line_of(&source, "evcxr_variable_store.put_variable::<Vec") + 1;
     let to = rewritten.source.lines().count() - 1;
     let error = |line: usize, column: usize| {
@@ -121,7 +130,7 @@ fn an_error_at_a_store_that_moved_is_where_evcxr_put_it() {
 #[test]
 fn what_the_user_prints_stays() {
     let user = "    println!(\"EVCXR_PANIC_NOTIFICATION\");\nmod evcxr_internal_runtime {\n}\n";
-    let out = rewrite(&source(user), false, &[]).unwrap();
+    let out = rewrite(&source(user), &style(&[])).unwrap();
     assert!(out.source.contains(user));
     assert_eq!(
         out.source
@@ -144,7 +153,7 @@ fn an_early_return_is_told_by_a_call() {
             }
 ";
     let source = format!("#![allow(dead_code)]\n{conversion}{STORE}{ENTRY_LINES}a()?;\n{TAIL}");
-    let out = rewrite(&source, false, &[]).unwrap().source;
+    let out = rewrite(&source, &style(&[])).unwrap().source;
     assert_eq!(out.lines().count(), source.lines().count());
     assert!(out.contains("::chorus_support::error_returned(&format!(\"{:?}\", error));"));
     assert!(!out.contains("USER_ERROR_OCCURRED"));
@@ -153,7 +162,7 @@ fn an_early_return_is_told_by_a_call() {
 #[test]
 fn source_for_analysis_is_left_alone() {
     assert_eq!(
-        rewrite("fn evcxr_analysis_wrapper() {}\n", false, &[]),
+        rewrite("fn evcxr_analysis_wrapper() {}\n", &style(&[])),
         None
     );
 }
@@ -167,7 +176,7 @@ fn a_macro_is_known_before_its_definition() {
         name: "twice".to_owned(),
         text: text.to_owned(),
     };
-    let out = rewrite(&source, false, std::slice::from_ref(&twice))
+    let out = rewrite(&source, &style(std::slice::from_ref(&twice)))
         .unwrap()
         .source;
     assert!(out.contains("} } pub(crate) use twice; // note\n"));
@@ -175,7 +184,7 @@ fn a_macro_is_known_before_its_definition() {
         text: format!("#[macro_export] {text}"),
         ..twice
     };
-    let out = rewrite(&source, false, &[exported]).unwrap().source;
+    let out = rewrite(&source, &style(&[exported])).unwrap().source;
     assert!(!out.contains("use twice"));
 }
 
@@ -193,7 +202,7 @@ drop(it);
 evcxr_variable_store
 }
 ";
-    let out = rewrite(source, false, &[]).unwrap().source;
+    let out = rewrite(source, &style(&[])).unwrap().source;
     assert_eq!(out.lines().count(), source.lines().count());
     let line = |start| out.lines().nth(line_of(&out, start)).unwrap();
     let header = line("mut evcxr_variable_store");
@@ -207,7 +216,7 @@ evcxr_variable_store
     assert_eq!(line("}))"), "})).is_err() {");
     let without = source.replace("let it: Vec<i32> = chorus_carried();", "");
     assert!(
-        rewrite(&without, false, &[])
+        rewrite(&without, &style(&[]))
             .unwrap()
             .source
             .contains(BARE_CATCH)

@@ -172,6 +172,7 @@ fn compiled(loads: &[&str], lineage: &str) -> Compiled {
         shown: MimeBundle::new(),
         ends_in_expression: true,
         lost: Vec::new(),
+        notes: Vec::new(),
         reads: false,
     })
 }
