@@ -191,11 +191,11 @@ impl Amendments {
                         end,
                         format!(" let {mutable}{name}: {kind} = Box::{new}({name});"),
                     ));
-                    if self.moving.contains_key(&name)
-                        && let Some(start) = statement.closure()
-                    {
-                        inserted.push((statement.start + start, "move ".to_owned()));
-                    }
+                }
+                if self.moving.contains_key(&name)
+                    && let Some(start) = statement.closure()
+                {
+                    inserted.push((statement.start + start, "move ".to_owned()));
                 }
                 let owner = Owner {
                     name,

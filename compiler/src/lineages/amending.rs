@@ -129,12 +129,13 @@ impl Workshop {
                 let Some(name) = amendments::unnamed_variable(message) else {
                     return;
                 };
-                let kind = self.told_type(summary, code, name, name);
+                let amended = amendments.apply(code);
+                let kind = self.told_type(summary, &amended, name, name);
                 let kind = match kind.as_deref().map(amendments::box_for) {
                     Some(Some(kind)) => Some(kind),
                     // Perhaps an iterator.
                     _ => self
-                        .told_type(summary, code, name, &amendments::item_of(name))
+                        .told_type(summary, &amended, name, &amendments::item_of(name))
                         .filter(|item| !item.contains("impl "))
                         .map(|item| format!("Box<dyn Iterator<Item = {item}>>")),
                 };
@@ -179,7 +180,11 @@ impl NotAmended {
         let failure = match trouble {
             Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
                 let mut errors = Reported::all(&errors, &self.reports);
-                if let (Some(first), Some(hint)) = (errors.first_mut(), self.hint) {
+                // rustc's own help says `move`.
+                let is_closure = |error: &Reported| error.json["code"]["code"] == "E0373";
+                if let (Some(first), Some(hint)) = (errors.first_mut(), self.hint)
+                    && !is_closure(first)
+                {
                     first.add_hint(hint);
                 }
                 let generated = self.generated;
