@@ -17,6 +17,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?)
         .join("..")
         .canonicalize()?;
+    // What the runtime defines in libc's place (`runtime/src/child/descriptors.rs`), for the libraries that it loads.
+    for name in ["close", "close_range", "dup2", "dup3"] {
+        println!("cargo::rustc-link-arg-bins=-Wl,--export-dynamic-symbol={name}");
+    }
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let source = root.join("parallel").join("src");
     let lock = root.join("Cargo.lock");

@@ -308,6 +308,13 @@ fn kept(subject: Subject, restored: &Restored) -> String {
             " {count} threads that earlier {noun}s had started are gone."
         )),
     }
+    match restored.closed {
+        0 => {}
+        1 => text.push_str(" A file or connection that was closed meanwhile stays closed."),
+        count => text.push_str(&format!(
+            " {count} files and connections that were closed meanwhile stay closed."
+        )),
+    }
     if restored.tokio_lost {
         text.push_str(&format!(
             " The tokio runtime and its tasks are gone; the next async {noun} makes another."
@@ -396,6 +403,7 @@ mod tests {
             variables: true,
             threads_lost: 1,
             tokio_lost: false,
+            closed: 0,
             why_not: None,
         };
         let died = |restored| Outcome::Died {
@@ -455,6 +463,7 @@ mod tests {
                 variables,
                 threads_lost: 2,
                 tokio_lost: true,
+                closed: 0,
                 why_not: (!variables).then_some(WhyNot::CheckpointOff),
             },
         };

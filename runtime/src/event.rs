@@ -271,6 +271,8 @@ pub struct Restored {
     pub threads_lost: usize,
     /// Whether an async cell's tokio runtime had to be forgotten; the next async cell makes another.
     pub tokio_lost: bool,
+    /// How many files and connections were closed since, which stay closed.
+    pub closed: usize,
     /// Why the variables are lost, when they are.
     pub why_not: Option<WhyNot>,
 }

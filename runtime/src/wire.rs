@@ -213,6 +213,8 @@ pub(crate) enum FromWorker {
         turn: u32,
         threads_lost: u32,
         tokio_lost: bool,
+        /// How many descriptors the snippet or call had closed.
+        closed: u32,
         /// Whether the copy was made for calls, so that no snippet has run since.
         of_calls: bool,
     },

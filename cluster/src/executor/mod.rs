@@ -53,6 +53,7 @@ const NOTHING_LOST: Restored = Restored {
     variables: true,
     threads_lost: 0,
     tokio_lost: false,
+    closed: 0,
     why_not: None,
 };
 

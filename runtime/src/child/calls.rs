@@ -143,6 +143,11 @@ impl Calls {
         Ok(answer)
     }
 
+    /// Has code be loaded again.
+    pub(super) fn forget_code(&mut self) {
+        self.code.clear();
+    }
+
     fn function(&mut self, artifact: &[u8], offset: u64) -> Result<Trampoline, String> {
         let code = match self.code.get(artifact) {
             Some(code) => code,

@@ -1,15 +1,15 @@
 //! The copy of the namespace that waits while a snippet runs, or from the first call of a closure to the next snippet; from both sides.
 //!
 //! The copy holds one end of a socket pair and a descriptor of its parent's process. A byte tells it that it is not needed; the parent's
-//! death makes it the worker. Descriptors that user code has open are open in the copy too: what another process sees as closed
-//! when the last copy closes it (a pipe's end, a lock) shows only when the copy has gone.
+//! death makes it the worker. What the parent closes meanwhile it closes too ([`descriptors`]).
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Mutex;
 
 use libc::pid_t;
 
+use super::descriptors;
 use super::gate::Gate;
 use super::host::{Reporter, Support, lock};
 use super::system::{self, Stat, leave, pidfd, wait_readable};
@@ -31,6 +31,8 @@ pub(super) enum Taken {
     Survivor {
         /// How many threads the parent had besides its main thread when the copy was made.
         threads_lost: u32,
+        /// How many descriptors the parent had closed.
+        closed: u32,
     },
 }
 
@@ -42,6 +44,8 @@ pub(super) struct Family<'a> {
     pub(super) supervisor: pid_t,
     /// Readable when the worker is dead; opened by the worker itself.
     pub(super) worker: Option<&'a OwnedFd>,
+    /// Descriptors of the runtime's own that it may close while a copy waits.
+    pub(super) own: &'a [RawFd],
 }
 
 /// Makes a copy of this process, if it is not larger than `limit` bytes (`None`: not wanted). In the copy this
@@ -74,6 +78,7 @@ pub(super) fn take(
         // Held across the fork, so that no other thread has it in the copy. After stdout's lock: a thread may report while it
         // holds that one, none prints while it reports.
         let _reporter = lock(family.reporter);
+        let _follower = descriptors::hold();
         // Before the fork, so that there is no moment at which a signal hits the copy.
         let signals = Signals::hold();
         // SAFETY: glibc keeps its allocator sound across this; what other threads hold in user code is lost with them, which is
@@ -94,29 +99,36 @@ pub(super) fn take(
     match forked {
         Err(error) => failed(error),
         Ok(0) => {
+            descriptors::forget();
             drop(ours);
             give_up();
-            wait_as_copy(&theirs, family);
+            let closed = wait_as_copy(&theirs, family);
             signals.forget_pending();
             signals.restore();
             Taken::Survivor {
                 threads_lost: stat.threads.saturating_sub(1),
+                closed,
             }
         }
-        Ok(pid) => Taken::Parent(Some(Copy { pid, socket: ours }), CheckpointState::Taken),
+        Ok(pid) => {
+            drop(theirs);
+            descriptors::follow(pid, &ours);
+            Taken::Parent(Some(Copy { pid, socket: ours }), CheckpointState::Taken)
+        }
     }
 }
 
 impl Copy {
     /// Ends the copy. Gives what to wait for, until [`Leaving::reap`].
     pub(super) fn dismiss(self, gate: &Gate) -> Leaving {
+        descriptors::unfollow();
         let pidfd = pidfd(self.pid);
         gate.take_copy();
         // SAFETY: one byte from a living array.
         unsafe {
             libc::send(
                 self.socket.as_raw_fd(),
-                [0_u8].as_ptr().cast(),
+                [descriptors::DISMISSED].as_ptr().cast(),
                 1,
                 libc::MSG_NOSIGNAL,
             )
@@ -152,15 +164,24 @@ impl Leaving {
     }
 }
 
-/// Returns when the parent is dead and this process is the supervisor's child.
-fn wait_as_copy(socket: &OwnedFd, family: &Family<'_>) {
+/// Returns when the parent is dead and this process is the supervisor's child: how many descriptors the parent had closed.
+fn wait_as_copy(socket: &OwnedFd, family: &Family<'_>) -> u32 {
+    let mut closed = 0;
+    let own = [family.own, &[socket.as_raw_fd()]].concat();
     system::set_name(c"chorus-copy");
     likely_victim(false);
     let worker = family.worker.map_or(-1, AsRawFd::as_raw_fd);
     loop {
         let [spoken, dead] = wait_readable([socket.as_raw_fd(), worker], -1);
-        if spoken && was_dismissed(socket) {
-            leave(0);
+        if spoken {
+            match heard(socket) {
+                Some(descriptors::DISMISSED) => leave(0),
+                Some(_) => {
+                    closed += u32::from(descriptors::let_go(socket, &own));
+                    continue;
+                }
+                None => {}
+            }
         }
         if dead {
             break;
@@ -179,19 +200,22 @@ fn wait_as_copy(socket: &OwnedFd, family: &Family<'_>) {
     }
     likely_victim(true);
     system::set_name(c"chorus-worker");
+    closed
 }
 
-fn was_dismissed(socket: &OwnedFd) -> bool {
+/// What the parent says, if anything.
+fn heard(socket: &OwnedFd) -> Option<u8> {
     let mut byte = [0_u8; 1];
     // SAFETY: one byte into a living array.
-    unsafe {
+    let received = unsafe {
         libc::recv(
             socket.as_raw_fd(),
             byte.as_mut_ptr().cast(),
             1,
             libc::MSG_DONTWAIT,
-        ) == 1
-    }
+        )
+    };
+    (received == 1).then_some(byte[0])
 }
 
 /// When memory runs out, the process that fills it shall go, not the copy that can make good the loss.

@@ -3,9 +3,11 @@
 //! The counterpart is `support/lib.rs`; [`INTERFACE`] is raised with every change. Cells share one that is loaded with them; a program whose
 //! closures run in its own executable has one in itself, since its libstd is not the cells'.
 
-use std::ffi::{OsStr, c_void};
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString, c_void};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libloading::os::unix::{Library, RTLD_LOCAL, RTLD_NOW, Symbol};
@@ -45,7 +47,7 @@ pub(super) fn install(channel: Channel) -> &'static Mutex<Reporter> {
 }
 
 /// Takes the reporter, whatever a thread did that held it.
-pub(super) fn lock(reporter: &Mutex<Reporter>) -> MutexGuard<'_, Reporter> {
+pub(super) fn lock<T>(reporter: &Mutex<T>) -> MutexGuard<'_, T> {
     reporter.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -304,8 +306,41 @@ pub(super) fn load_entry(artifact: &OsStr, entry: &str) -> Result<Entry, String>
     unsafe { symbol::<Entry>(&library, &name).map(|entry| *entry) }
 }
 
+/// The shared objects that were loaded, and how often [`load_anew`] had been called by then.
+static LOADED: Mutex<BTreeMap<OsString, u32>> = Mutex::new(BTreeMap::new());
+static ANEW: AtomicU32 = AtomicU32::new(0);
+
+/// Has shared objects that are loaded be loaded again, as others, when they are needed next: their statics, such as a pool, may believe in threads that are gone.
+pub(super) fn load_anew() {
+    ANEW.fetch_add(1, Ordering::Relaxed);
+}
+
+/// What to load for `path`. The dynamic linker knows a file by its inode, so what is to be loaded again is copied.
+fn to_load(path: &OsStr) -> OsString {
+    let anew = ANEW.load(Ordering::Relaxed);
+    let mut loaded = lock(&LOADED);
+    let before = *loaded.entry(path.to_owned()).or_insert(anew);
+    if before == anew {
+        return path.to_owned();
+    }
+    let mut copy = path.to_owned();
+    copy.push(format!(".{}-{anew}.so", std::process::id()));
+    if loaded.contains_key(&copy) {
+        return copy;
+    }
+    // A reader of panics' places looks into it later, so it stays as long as the session's folder.
+    match std::fs::copy(path, &copy) {
+        Ok(_) => {
+            loaded.insert(copy.clone(), anew);
+            copy
+        }
+        Err(_) => path.to_owned(),
+    }
+}
+
 /// Loads a shared object and never unloads it: destructors of thread-local values, variables and vtables point into it.
 pub(super) fn load(path: &OsStr) -> Result<std::mem::ManuallyDrop<Library>, String> {
+    let path = &*to_load(path);
     // SAFETY: its constructors are the user's own code.
     unsafe { Library::open(Some(path), RTLD_NOW | RTLD_LOCAL) }
         .map(std::mem::ManuallyDrop::new)

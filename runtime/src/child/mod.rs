@@ -4,6 +4,7 @@ mod calls;
 mod channel;
 mod checkpoint;
 mod crash;
+mod descriptors;
 mod frames;
 mod gate;
 mod host;

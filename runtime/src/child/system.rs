@@ -18,6 +18,24 @@ pub(super) fn own_pid() -> pid_t {
     unsafe { libc::getpid() }
 }
 
+/// Bounds how long receiving from a socket may take.
+pub(super) fn receive_within(socket: &OwnedFd, limit: Duration) {
+    let limit = libc::timeval {
+        tv_sec: libc::time_t::try_from(limit.as_secs()).unwrap_or(libc::time_t::MAX),
+        tv_usec: limit.subsec_micros().into(),
+    };
+    // SAFETY: pointer and length are those of a living structure of the type that the option takes.
+    unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const limit).cast(),
+            size_of_val(&limit) as libc::socklen_t,
+        );
+    }
+}
+
 /// The CPU's time that this process has taken, in user code and in the system.
 pub(super) fn cpu_times() -> (Duration, Duration) {
     // SAFETY: all zeros are a valid value, and the call writes nothing else.

@@ -1,7 +1,7 @@
 //! The worker: loads snippets and runs them on the main thread, one after the other.
 
 use std::ffi::{OsStr, c_void};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Mutex;
 use std::time::SystemTime;
@@ -222,7 +222,10 @@ impl Worker {
         }
         let (copy, checkpoint) = match self.checkpoint(run.checkpoint, || {}) {
             Taken::Parent(copy, checkpoint) => (copy, checkpoint),
-            Taken::Survivor { threads_lost } => return self.take_over(threads_lost, false),
+            Taken::Survivor {
+                threads_lost,
+                closed,
+            } => return self.take_over(threads_lost, closed, false),
         };
         let mut reporter = lock(self.reporter);
         reporter.begin(run.ticket);
@@ -238,7 +241,10 @@ impl Worker {
     }
 
     fn checkpoint(&self, limit: Option<u64>, give_up: impl FnOnce()) -> Taken {
+        let mut own: Vec<RawFd> = self.leaving.iter().map(Leaving::raw).collect();
+        own.extend(self.own_death.as_ref().map(AsRawFd::as_raw_fd));
         let family = Family {
+            own: &own,
             gate: self.gate,
             reporter: self.reporter,
             supervisor: self.supervisor,
@@ -299,7 +305,10 @@ impl Worker {
                     self.guard = Guard::Made(copy);
                     lock(self.reporter).send(&FromWorker::Guarded { checkpoint });
                 }
-                Taken::Survivor { threads_lost } => return self.take_over(threads_lost, true),
+                Taken::Survivor {
+                    threads_lost,
+                    closed,
+                } => return self.take_over(threads_lost, closed, true),
             }
         }
         lock(self.reporter).begin(ticket);
@@ -377,7 +386,7 @@ impl Worker {
     }
 
     /// In the copy: the worker is dead, be it. `of_calls`: the copy was made for calls.
-    fn take_over(&mut self, threads_lost: u32, of_calls: bool) {
+    fn take_over(&mut self, threads_lost: u32, closed: u32, of_calls: bool) {
         self.pid = system::own_pid();
         self.own_death = system::pidfd(self.pid);
         // The dead worker's children, not ours.
@@ -389,12 +398,18 @@ impl Worker {
             Ok(answers) => stdin::take_over(Channel::new(answers)),
             Err(_) => leave(2),
         }
+        if threads_lost > 0 {
+            // What was loaded believes in them.
+            host::load_anew();
+            self.calls.forget_code();
+        }
         let tokio_lost = self.support.restored();
         lock(self.reporter).send(&FromWorker::TookOver {
             generation: self.generation,
             turn: self.turn,
             threads_lost,
             tokio_lost,
+            closed,
             of_calls,
         });
     }

@@ -334,6 +334,7 @@ impl Core {
                 turn,
                 threads_lost,
                 tokio_lost,
+                closed,
                 of_calls,
             } => {
                 if generation.epoch != self.epoch {
@@ -345,6 +346,7 @@ impl Core {
                     restored: Restored {
                         threads_lost: threads_lost as usize,
                         tokio_lost,
+                        closed: closed as usize,
                         ..NOTHING_LOST
                     },
                     of_calls,

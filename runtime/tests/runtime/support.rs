@@ -304,5 +304,6 @@ pub(crate) const ALL_RESTORED: Restored = Restored {
     variables: true,
     threads_lost: 0,
     tokio_lost: false,
+    closed: 0,
     why_not: None,
 };

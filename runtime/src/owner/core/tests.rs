@@ -65,6 +65,7 @@ fn took_over() -> FromWorker {
         turn: 1,
         threads_lost: 2,
         tokio_lost: true,
+        closed: 0,
         of_calls: false,
     }
 }
@@ -337,6 +338,7 @@ fn call_copy_took_over() -> FromWorker {
         turn: 1,
         threads_lost: 0,
         tokio_lost: false,
+        closed: 0,
         of_calls: true,
     }
 }

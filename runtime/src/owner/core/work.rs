@@ -98,6 +98,7 @@ pub(super) const NOTHING_LOST: Restored = Restored {
     variables: true,
     threads_lost: 0,
     tokio_lost: false,
+    closed: 0,
     why_not: None,
 };
 
@@ -106,6 +107,7 @@ pub(super) fn lost(why_not: WhyNot) -> Restored {
         variables: false,
         threads_lost: 0,
         tokio_lost: false,
+        closed: 0,
         why_not: Some(why_not),
     }
 }
