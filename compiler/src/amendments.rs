@@ -73,7 +73,10 @@ impl Amendments {
             }
         }
         for (owner, borrower) in found {
-            self.leaked.entry(owner).or_insert(borrower);
+            // Otherwise it is borrowed for too long in any Rust.
+            if borrower.is_some() {
+                self.leaked.entry(owner).or_insert(borrower);
+            }
         }
     }
 
@@ -344,7 +347,11 @@ enum Borrow {
 impl Borrow {
     /// `all` are the statements of the snippet.
     fn of(report: &Value, code: &str, all: &[Statement]) -> Option<Borrow> {
-        if code_of(report) == "E0716" {
+        let children = report["children"].as_array().into_iter().flatten();
+        let is_stored = spans(report)
+            .chain(children.flat_map(spans))
+            .any(|span| line(span).contains("put_variable"));
+        if code_of(report) == "E0716" && is_stored {
             let span = spans(report).find(|span| span["is_primary"] == true)?;
             let line = line(span).to_owned();
             let columns = columns(span)?;
@@ -371,7 +378,12 @@ impl Borrow {
                 let (text, columns) = (line(span), columns(span)?);
                 let at = place(code, text, columns)?.start;
                 let statement = all.iter().find(|statement| statement.range.contains(&at))?;
-                statement.variables().into_iter().next()
+                let closure = statement.start + statement.closure()?;
+                statement
+                    .variables()
+                    .into_iter()
+                    .next()
+                    .filter(|_| closure == at)
             }),
             _ => spans(report).find_map(|span| {
                 let text = highlighted(span)?;

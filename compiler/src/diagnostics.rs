@@ -147,6 +147,9 @@ struct Context<'a> {
 }
 
 fn diagnostics(errors: &[Reported], context: &Context<'_>) -> Vec<Diagnostic> {
+    if let Some(foreign) = foreign(context.cell) {
+        return vec![foreign];
+    }
     // What accompanies errors (warnings, where an assertion of a constant was met) is no error, and means nothing without one.
     let is_error = |error: &&Reported| match error.json["level"].as_str() {
         Some(level) => level.starts_with("error"),
@@ -157,8 +160,11 @@ fn diagnostics(errors: &[Reported], context: &Context<'_>) -> Vec<Diagnostic> {
         .iter()
         .filter(|error| !any || is_error(error))
         .map(|error| {
-            let message = error.message.clone();
             let code = error.code().map(str::to_owned);
+            if let Some(unfinished) = unfinished(error, context) {
+                return unfinished;
+            }
+            let message = error.message.clone();
             Diagnostic {
                 rendered: render(error, &message, code.as_deref(), context),
                 code,
@@ -174,6 +180,61 @@ fn diagnostics(errors: &[Reported], context: &Context<'_>) -> Vec<Diagnostic> {
         });
     }
     found
+}
+
+/// What people write who come from Python, and what Rust has for it.
+const FOREIGN: &[(&str, &str)] = &[
+    (
+        "import",
+        "a crate is added by `:dep name = \"version\"`, and what it has is named by `use name::thing;`",
+    ),
+    (
+        "from",
+        "a crate is added by `:dep name = \"version\"`, and what it has is named by `use name::thing;`",
+    ),
+    ("def", "a function is `fn name(x: i32) -> i32 { .. }`"),
+    (
+        "class",
+        "a type is `struct Name { field: i32 }`, its methods are in `impl Name { .. }`",
+    ),
+];
+
+/// The error of a cell that begins as in another language: `import numpy`.
+fn foreign(cell: &Cell) -> Option<Diagnostic> {
+    let code = &cell.source[code_start(&cell.source)..];
+    let mut words = code.split_whitespace();
+    let (first, second) = (words.next()?, words.next()?);
+    let (word, help) = FOREIGN.iter().find(|(word, _)| *word == first)?;
+    second
+        .starts_with(|c: char| c.is_alphabetic() || c == '_')
+        .then_some(())?;
+    let at = code_start(&cell.source) + code.find(first)?;
+    let message = format!("`{word}` is no word of Rust's");
+    let mut diagnostic = of_command(cell, at..at + word.len(), &message);
+    diagnostic.rendered.push_str(&format!("\n  = help: {help}"));
+    Some(diagnostic)
+}
+
+/// An error about what evcxr has put behind a cell that ends in the middle of an expression.
+fn unfinished(error: &Reported, context: &Context<'_>) -> Option<Diagnostic> {
+    const END: &str = "<end of input>";
+    let message = &error.message;
+    let is_one = message.contains(END) || message.ends_with("found `)`");
+    if !is_one || !marks(error, context).is_empty() {
+        return None;
+    }
+    let code = context.cell.source.trim_end();
+    let last = code.chars().next_back()?;
+    let message = match message.contains(END) {
+        true => "expected a name, found the end of the cell".to_owned(),
+        false => message.replace("found `)`", "found the end of the cell"),
+    };
+    let end = code.len();
+    Some(of_command(
+        context.cell,
+        end - last.len_utf8()..end,
+        &message,
+    ))
 }
 
 /// An error in a command of a cell.
@@ -363,11 +424,29 @@ fn compiled<'a>(span: &Value, context: &Context<'a>) -> Option<(&'a Cell, Range<
         if let Some(range) = in_import(generated, start..end, context.cell) {
             return Some((context.cell, range));
         }
+        if let Some(range) = by_text(span, context.cell) {
+            return Some((context.cell, range));
+        }
     }
     match &span["expansion"]["span"] {
         Value::Null => None,
         outer => compiled(outer, context),
     }
+}
+
+/// Where the cell has a line that a span is in, if only one has its text. evcxr has tried several sources, and reports may be of any.
+fn by_text(span: &Value, cell: &Cell) -> Option<Range<usize>> {
+    let lines = span["text"].as_array()?;
+    lines.iter().find_map(|line| {
+        let text = line["text"].as_str()?;
+        let column = |key: &str| usize::try_from(line[key].as_u64()?).ok();
+        let mut found = cell.source.match_indices(text).map(|(at, _)| at);
+        let at = found
+            .next()
+            .filter(|_| !text.trim().is_empty() && found.next().is_none())?;
+        let within = |column| offset(text, 1, column);
+        Some(at + within(column("highlight_start")?)?..at + within(column("highlight_end")?)?)
+    })
 }
 
 /// evcxr takes `use` declarations apart: the name that rustc points at, where the cell has it.

@@ -33,6 +33,7 @@ pub(crate) const CHECKED_LINE: &str = "if !vars_ok {return evcxr_variable_store;
 /// Without a store.
 const BARE_LINE: &str = "evcxr_variable_store: *mut u8) -> *mut u8 {";
 const BARE_CATCH: &str = "if std::panic::catch_unwind(||{";
+const CATCH: &str = "match std::panic::catch_unwind(";
 const BARE_CATCH_END: &str = "}).is_err() {";
 const STORE_LINES: &str = "mut evcxr_variable_store: *mut evcxr_internal_runtime::VariableStore) \
     -> *mut evcxr_internal_runtime::VariableStore { \
@@ -159,7 +160,13 @@ pub(crate) fn rewrite(source: &str, style: &Style<'_>) -> Option<Rewritten> {
             out.push_str(CHECKED_LINE);
             push_loads(&mut out, &variables);
         } else if *line == BARE_CATCH && !variables.is_empty() {
-            out.push_str("if std::panic::catch_unwind(::std::panic::AssertUnwindSafe(||{");
+            out.push_str(
+                "if evcxr_internal_runtime::catch_unwind(::std::panic::AssertUnwindSafe(||{",
+            );
+        } else if *line == BARE_CATCH {
+            out.push_str("if evcxr_internal_runtime::catch_unwind(||{");
+        } else if *line == CATCH {
+            out.push_str("match evcxr_internal_runtime::catch_unwind(");
         } else if Some(index) == bare_end {
             out.push_str("})).is_err() {");
         } else if *line == CHECK_LINE {

@@ -1,7 +1,8 @@
 //! From generated source back to the cell that somebody wrote.
 
-use crate::statements::statements;
+use crate::statements::{Definition, statements};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -74,6 +75,16 @@ impl Cells {
         self.all().iter().rev().cloned().collect()
     }
 
+    /// The execution count of the cell that snippet `number` was compiled for last.
+    pub(crate) fn count(&self, number: u64) -> Option<u32> {
+        let all = self.all();
+        let cell = all.iter().rfind(|cell| cell.number == number)?;
+        match cell.label {
+            Label::In(count) => Some(count),
+            Label::Snippet | Label::EarlierSnippet => None,
+        }
+    }
+
     /// The line of a cell behind `line` (from 1) of the source that was generated for snippet `number`.
     ///
     /// A snippet contains what its cell says and the items of earlier cells. A cell that was run again from the same state reuses the snippet
@@ -107,8 +118,24 @@ pub(crate) fn place<'a>(
     line: u32,
     cells: impl Iterator<Item = &'a Cell>,
 ) -> Option<(&'a Cell, usize, &'a str)> {
-    let at = offset(generated, usize::try_from(line).ok()?, 1)?;
-    let (cell, at) = origin(cells, generated, at)?;
+    let line = usize::try_from(line).ok()?;
+    let cells: Vec<&Cell> = cells.collect();
+    let found = |line| {
+        origin(
+            cells.iter().copied(),
+            generated,
+            offset(generated, line, 1)?,
+        )
+    };
+    // A last expression's begins with the parenthesis that evcxr puts it in, on the line before.
+    let is_open = |line: usize| {
+        generated
+            .lines()
+            .nth(line - 1)
+            .is_some_and(|text| text.ends_with('('))
+    };
+    let found = found(line).or_else(|| is_open(line).then(|| found(line + 1))?);
+    let (cell, at) = found?;
     let line = newlines(&cell.source[..at]);
     Some((cell, line + 1, cell.text().lines().nth(line)?))
 }
@@ -228,8 +255,9 @@ impl Cell {
 
     /// The byte of this cell behind the byte `at` of `generated`, if it comes from this cell.
     pub(crate) fn origin(&self, generated: &str, at: usize) -> Option<usize> {
-        statements(&self.source).iter().find_map(|statement| {
-            let text = self.source.get(statement.range.clone())?.trim_end();
+        let source = &*with_line_numbers(&self.source);
+        statements(source).iter().find_map(|statement| {
+            let text = source.get(statement.range.clone())?.trim_end();
             generated.match_indices(text).find_map(|(from, _)| {
                 // evcxr begins each statement on a line of its own.
                 let whole = from == 0 || generated.as_bytes().get(from - 1) == Some(&b'\n');
@@ -240,6 +268,28 @@ impl Cell {
             })
         })
     }
+}
+
+/// A cell with the number of its line, in the same number of characters, for each `line!()`: rustc counts lines of what evcxr makes of the cell.
+pub(crate) fn with_line_numbers(cell: &str) -> Cow<'_, str> {
+    const LINE: &str = "line!()";
+    if !cell.contains(LINE) {
+        return Cow::Borrowed(cell);
+    }
+    let mut numbered = cell.to_owned();
+    for statement in statements(cell) {
+        // A macro's is that of its call.
+        if matches!(statement.definition(), Definition::Macro(_)) {
+            continue;
+        }
+        for at in statement.calls_of("line") {
+            let number = format!("{}u32", newlines(&cell[..at]) + 1);
+            if number.len() <= LINE.len() && cell[at..].starts_with(LINE) {
+                numbered.replace_range(at..at + LINE.len(), &format!("{number:7}"));
+            }
+        }
+    }
+    Cow::Owned(numbered)
 }
 
 pub(crate) fn newlines(text: &str) -> usize {
@@ -275,6 +325,28 @@ mod tests {
         assert_eq!(offset(text, 2, 5), Some(13));
         assert_eq!(offset(text, 2, 99), Some(14));
         assert_eq!(offset(text, 0, 1), None);
+    }
+
+    #[test]
+    fn a_line_knows_its_number() {
+        for (cell, numbered) in [
+            ("let a = 1;\nline!()", "let a = 1;\n2u32   "),
+            (
+                "println!(\"{} line!()\", line!());",
+                "println!(\"{} line!()\", 1u32   );",
+            ),
+            (
+                "macro_rules! m { () => { line!() } }",
+                "macro_rules! m { () => { line!() } }",
+            ),
+            (
+                "fn f() -> u32 {\n    line!()\n}",
+                "fn f() -> u32 {\n    2u32   \n}",
+            ),
+            ("my_line!()", "my_line!()"),
+        ] {
+            assert_eq!(with_line_numbers(cell), numbered);
+        }
     }
 
     #[test]

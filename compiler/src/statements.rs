@@ -3,7 +3,7 @@
 use crate::facts::{Facts, bare, words};
 use crate::sources::newlines;
 use ra_ap_syntax::ast::{self, AstNode, HasName, LiteralKind};
-use ra_ap_syntax::{Edition, SourceFile, SyntaxNode};
+use ra_ap_syntax::{Edition, NodeOrToken, SourceFile, SyntaxKind, SyntaxNode, SyntaxToken};
 use std::ops::Range;
 
 /// The edition evcxr compiles cells in.
@@ -129,6 +129,22 @@ impl Statement {
     /// Where its text ends, in bytes.
     pub(crate) fn end(&self) -> usize {
         self.start + usize::from(self.node.text_range().len())
+    }
+
+    /// Where in the cell a macro of this name is called without arguments, in macros' arguments as well.
+    pub(crate) fn calls_of<'a>(&'a self, name: &'a str) -> impl Iterator<Item = usize> + 'a {
+        let tokens = self
+            .node
+            .descendants_with_tokens()
+            .filter_map(NodeOrToken::into_token);
+        let is_call = move |token: &SyntaxToken| {
+            let next = token.next_token();
+            token.text() == name && next.is_some_and(|next| next.kind() == SyntaxKind::BANG)
+        };
+        tokens.filter(is_call).map(|token| {
+            let within = token.text_range().start() - self.node.text_range().start();
+            self.start + usize::from(within)
+        })
     }
 
     /// What it mentions.

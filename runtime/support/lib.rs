@@ -125,6 +125,20 @@ pub fn create_variable_store() -> *mut VariableStore {
     store
 }
 
+/// As `std::panic::catch_unwind`. A closure that the compiler puts into that itself loses the lines of its code.
+///
+/// # Errors
+/// Returns what the closure panicked with.
+pub fn catch_unwind<F: FnOnce() -> R + std::panic::UnwindSafe, R>(
+    closure: F,
+) -> std::thread::Result<R> {
+    #[inline(never)]
+    fn call<F: FnOnce() -> R, R>(closure: F) -> R {
+        closure()
+    }
+    std::panic::catch_unwind(|| call(closure))
+}
+
 /// Generated code calls this when user code unwound.
 #[inline(never)]
 pub fn panicked() {

@@ -467,6 +467,11 @@ impl Lineages {
         errors.unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The execution count of the notebook's cell that a generated file was made for.
+    pub fn cell_of(&self, file: &str) -> Option<u32> {
+        self.shared.cells.count(sources::number(file)?)
+    }
+
     /// The line of a notebook's cell behind a location in generated code.
     pub fn locate(&self, file: &str, line: u32) -> Option<Place> {
         let number = sources::number(file)?;

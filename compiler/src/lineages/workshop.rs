@@ -15,7 +15,7 @@ use crate::diagnostics;
 use crate::inputs::Inputs;
 use crate::layouts::Layouts;
 use crate::reach::Added;
-use crate::sources::{Cell, newlines};
+use crate::sources::{Cell, newlines, with_line_numbers};
 use crate::statements::{Statement, code_start, is_command, statements, without_commands};
 use crate::summary::{Found, ROOT, Summary, Variable};
 use crate::support::Support;
@@ -465,7 +465,8 @@ impl Workshop {
                 Rc::new(state)
             }
         };
-        let mut found = statements(&orders.code);
+        let code = &*with_line_numbers(&orders.code);
+        let mut found = statements(code);
         let mut outcome = Outcome::to(Rc::clone(&base));
         outcome.restarts = orders.reset.is_some();
         outcome.ends_in_expression = found.last().is_some_and(Statement::is_expression);
@@ -517,8 +518,8 @@ impl Workshop {
                 if !found.is_empty() {
                     let code = match other_toolchain {
                         // Its commands have been done.
-                        true => &without_commands(&orders.code),
-                        false => &orders.code,
+                        true => &without_commands(code),
+                        false => code,
                     };
                     let mut compiled = self.compile_amended(&mut summary, code, &ours);
                     if let Ok(Compiled {

@@ -211,7 +211,7 @@ evcxr_variable_store
     );
     assert_eq!(
         line("if std"),
-        "if std::panic::catch_unwind(::std::panic::AssertUnwindSafe(||{"
+        "if evcxr_internal_runtime::catch_unwind(::std::panic::AssertUnwindSafe(||{"
     );
     assert_eq!(line("}))"), "})).is_err() {");
     let without = source.replace("let it: Vec<i32> = chorus_carried();", "");

@@ -2,6 +2,7 @@
 
 use super::backlog::Backlog;
 use super::local;
+use super::places::Places;
 use super::{Checkpoints, Shared, blocking};
 use crate::compiling::environment;
 use crate::failure;
@@ -20,6 +21,7 @@ use compiler::{Lineages, Made, Place, Request, Source, Ticket};
 use protocol::message::ErrorInfo;
 use protocol::message::iopub::{Stream, StreamName};
 use runtime::Runtime;
+use serde_json::Value;
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::Command;
@@ -78,6 +80,7 @@ pub(super) struct NotebookHost {
     last: Last,
     /// What the runtime loads, if a toolchain was chosen.
     libraries: Option<Libraries>,
+    places: Places,
 }
 
 impl NotebookHost {
@@ -91,6 +94,16 @@ impl NotebookHost {
             notes: Vec::new(),
             last: Last::default(),
             libraries: None,
+            places: Places::default(),
+        }
+    }
+
+    /// See [`Places`].
+    fn name_cells(&mut self, text: &mut String) {
+        if let Some(lineages) = self.shared.lineages_now()
+            && let Some(named) = self.places.named(text, &lineages)
+        {
+            *text = named;
         }
     }
 
@@ -226,13 +239,23 @@ impl Host for NotebookHost {
         }
     }
 
-    fn output(&mut self, id: Option<WorkId>, output: Output) {
+    fn output(&mut self, id: Option<WorkId>, mut output: Output) {
+        if let Output::Stream(Stream { text, .. }) = &mut output {
+            self.name_cells(text);
+        }
         if let Some(cell) = id.and_then(|id| self.cells.get(&id)) {
             (lock(&cell.reader).emit)(output);
         }
     }
 
-    fn finished(&mut self, id: WorkId, outcome: Outcome, lineage: &Lineage) {
+    fn finished(&mut self, id: WorkId, mut outcome: Outcome, lineage: &Lineage) {
+        if let Outcome::Evaluated {
+            value: Some(value), ..
+        } = &mut outcome
+            && let Some(Value::String(text)) = value.get_mut("text/plain")
+        {
+            self.name_cells(text);
+        }
         self.shared.look_back(translate::name_of(lineage));
         let Some(cell) = self.cells.remove(&id) else {
             return;

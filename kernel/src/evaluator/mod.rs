@@ -6,6 +6,7 @@
 mod backlog;
 mod host;
 mod local;
+mod places;
 mod waiting;
 
 use crate::compiling::{self, ServiceCompiler};
@@ -115,6 +116,11 @@ impl Shared {
         let ready = ready.wait_for(Option::is_some).await;
         let ready = ready.ok().and_then(|ready| ready.clone());
         ready.unwrap_or_else(|| Err("the evaluator has gone".to_owned()))
+    }
+
+    /// The same, if they are ready.
+    fn lineages_now(&self) -> Option<Lineages> {
+        self.ready.borrow().as_ref()?.as_ref().ok().cloned()
     }
 
     fn checkpoints(&self) -> Checkpoints {
