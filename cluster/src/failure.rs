@@ -340,11 +340,23 @@ fn panicked(subject: Subject, panic: &Panic, locations: &PanicLocations) -> Erro
         Subject::Snippet | Subject::Closure => panic.frames.len(),
     };
     let mut of_frames = locations.frames.iter();
+    let mut repeated = 0;
     for frame in panic.frames.iter().take(shown) {
         let location = of_frames.next().and_then(Option::as_ref);
         if let Some(name) = function(subject, frame) {
             let at = location.map(|location| format!(" at {}", location.name()));
-            traceback.push(format!("      in {name}{}", at.unwrap_or_default()));
+            let line = format!("      in {name}{}", at.unwrap_or_default());
+            if traceback
+                .last()
+                .is_some_and(|last| last.split(REPEATED).next() == Some(&line))
+            {
+                repeated += 1;
+                traceback.pop();
+                traceback.push(format!("{line}{REPEATED}{repeated} more)"));
+            } else {
+                repeated = 0;
+                traceback.push(line);
+            }
         }
         if let Some(location) = location
             && last != Some(location)
@@ -359,6 +371,9 @@ fn panicked(subject: Subject, panic: &Panic, locations: &PanicLocations) -> Erro
         traceback,
     }
 }
+
+/// Follows a frame that stands for several.
+const REPEATED: &str = " (and ";
 
 /// A frame's function as the user wrote it; `None` for the entry, and for closures of a cell, whose lines say enough.
 fn function(subject: Subject, frame: &Frame) -> Option<String> {

@@ -155,15 +155,16 @@ fn diagnostics(errors: &[Reported], context: &Context<'_>) -> Vec<Diagnostic> {
         Some(level) => level.starts_with("error"),
         None => true,
     };
+    // What else rustc says then is of what evcxr has added.
+    if let Some(unfinished) = errors.iter().find_map(|error| unfinished(error, context)) {
+        return vec![unfinished];
+    }
     let any = errors.iter().any(|error| is_error(&error));
     let mut found: Vec<Diagnostic> = errors
         .iter()
         .filter(|error| !any || is_error(error))
         .map(|error| {
             let code = error.code().map(str::to_owned);
-            if let Some(unfinished) = unfinished(error, context) {
-                return unfinished;
-            }
             let message = error.message.clone();
             Diagnostic {
                 rendered: render(error, &message, code.as_deref(), context),
@@ -282,6 +283,27 @@ fn render(error: &Reported, message: &str, code: Option<&str>, context: &Context
                 .annotations(annotations.collect::<Vec<_>>()),
         );
     }
+    let elsewhere = elsewhere(error);
+    if let Some(Elsewhere {
+        file,
+        line,
+        text,
+        range,
+        label,
+    }) = &elsewhere
+        && marks(error, context).is_empty()
+    {
+        group = group.element(
+            Snippet::source(text.as_str())
+                .path(file.as_str())
+                .line_start(*line)
+                .annotation(
+                    AnnotationKind::Primary
+                        .span(range.clone())
+                        .label(label.as_deref()),
+                ),
+        );
+    }
     let mut groups = Vec::new();
     for note in notes(error, context) {
         match note {
@@ -314,6 +336,42 @@ fn render(error: &Reported, message: &str, code: Option<&str>, context: &Context
     }
     groups.insert(0, group);
     Renderer::styled().render(&groups)
+}
+
+/// A stretch of a file of the user's, as of a crate in a folder.
+struct Elsewhere {
+    file: String,
+    line: usize,
+    /// From that line on.
+    text: String,
+    range: Range<usize>,
+    label: Option<String>,
+}
+
+/// The place of an error that is in no cell.
+fn elsewhere(error: &Reported) -> Option<Elsewhere> {
+    let spans = error.json["spans"].as_array()?;
+    let span = spans.iter().find(|span| span["is_primary"] == true)?;
+    let file = span["file_name"].as_str()?;
+    let is_generated = file.starts_with("src/lib.rs") || file.starts_with("chorus-");
+    let lines = span["text"]
+        .as_array()
+        .filter(|lines| !lines.is_empty() && !is_generated)?;
+    let texts: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line["text"].as_str())
+        .collect();
+    let column = |line: &Value, key: &str| usize::try_from(line[key].as_u64()?).ok();
+    let text = texts.join("\n");
+    let start = offset(&text, 1, column(lines.first()?, "highlight_start")?)?;
+    let end = offset(&text, texts.len(), column(lines.last()?, "highlight_end")?)?;
+    Some(Elsewhere {
+        file: file.to_owned(),
+        line: usize::try_from(span["line_start"].as_u64()?).ok()?,
+        range: start..end.max(start),
+        text,
+        label: span["label"].as_str().map(readable),
+    })
 }
 
 /// A stretch of a cell that an error speaks of.

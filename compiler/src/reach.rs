@@ -84,7 +84,8 @@ impl<'a> Reach<'a> {
             names.extend(facts.names);
             search.pending_members.extend(facts.members);
         }
-        for name in &names {
+        let replaced = replaced(statements);
+        for name in names.iter().filter(|name| !replaced.contains(*name)) {
             if let Some((name, variable)) = summary.variable(name) {
                 variables.insert(name, variable);
             }
@@ -308,6 +309,22 @@ fn macros(statements: &[Statement]) -> impl Iterator<Item = Macro> {
         _ => None,
     };
     statements.iter().filter_map(macro_of)
+}
+
+/// The names that statements introduce before they mention one that is there already. What has that name stays in the store until the new one
+/// takes its place, so it is not lost when the snippet fails before.
+fn replaced(statements: &[Statement]) -> HashSet<String> {
+    let mut mentioned = HashSet::new();
+    let mut replaced = HashSet::new();
+    for statement in statements {
+        mentioned.extend(statement.mentions());
+        let new = statement.variables().into_iter();
+        replaced.extend(
+            new.map(|name| bare(&name).to_owned())
+                .filter(|name| !mentioned.contains(name)),
+        );
+    }
+    replaced
 }
 
 fn rebound(statements: &[Statement]) -> HashSet<String> {

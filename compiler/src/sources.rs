@@ -204,8 +204,15 @@ impl Cell {
         let line = self.source.get(start..)?.split('\n').next()?;
         let number = newlines(before);
         let seen = offset(self.text(), number + 1, 1)?;
-        let same = self.text().get(seen..)?.split('\n').next()? == line;
-        (same && newlines(self.text()) >= number).then_some(seen + at - start)
+        let seen_line = self.text().get(seen..)?.split('\n').next()?;
+        let behind = at - start;
+        let is_there = match seen_line == line {
+            true => true,
+            // What a magic puts before the reader's code is in the place of its own name and options.
+            false => is_own_end(line, seen_line, behind),
+        };
+        let place = seen + (behind + seen_line.len()).checked_sub(line.len())?;
+        (is_there && newlines(self.text()) >= number).then_some(place)
     }
 
     /// The stretch of the magic's line that has a word like `code`.
@@ -268,6 +275,14 @@ impl Cell {
             })
         })
     }
+}
+
+/// Whether two lines are the same, for a word at least, from byte `at` of the first to their ends.
+fn is_own_end(line: &str, other: &str, at: usize) -> bool {
+    let end = line.get(at..).unwrap_or_default();
+    let has_word = end.contains(|c: char| c.is_alphanumeric())
+        || at == line.len() && line.ends_with(other.rsplit(' ').next().unwrap_or(other));
+    has_word && other.ends_with(end)
 }
 
 /// A cell with the number of its line, in the same number of characters, for each `line!()`: rustc counts lines of what evcxr makes of the cell.

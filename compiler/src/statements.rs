@@ -4,6 +4,7 @@ use crate::facts::{Facts, bare, words};
 use crate::sources::newlines;
 use ra_ap_syntax::ast::{self, AstNode, HasName, LiteralKind};
 use ra_ap_syntax::{Edition, NodeOrToken, SourceFile, SyntaxKind, SyntaxNode, SyntaxToken};
+use std::collections::HashSet;
 use std::ops::Range;
 
 /// The edition evcxr compiles cells in.
@@ -129,6 +130,19 @@ impl Statement {
     /// Where its text ends, in bytes.
     pub(crate) fn end(&self) -> usize {
         self.start + usize::from(self.node.text_range().len())
+    }
+
+    /// The names that it mentions before those that it introduces are there.
+    pub(crate) fn mentions(&self) -> HashSet<String> {
+        let Some(this) = ast::LetStmt::cast(self.node.clone()) else {
+            return self.facts().names;
+        };
+        let pattern = this.pat().map(|pattern| pattern.syntax().clone());
+        let others = self
+            .node
+            .children()
+            .filter(|child| Some(child) != pattern.as_ref());
+        others.flat_map(|child| Facts::of(&child).names).collect()
     }
 
     /// Where in the cell a macro of this name is called without arguments, in macros' arguments as well.

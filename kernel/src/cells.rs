@@ -96,7 +96,7 @@ impl Cells {
         }
         drop(programs);
         *lock(&self.names) = magics.engine_names().map(str::to_owned).collect();
-        outcome.map_err(error_info)
+        outcome.map_err(|failure| named_error(cell, failure))
     }
 
     /// The compile-time state of an engine; the notebook's own if none has told one.
@@ -250,6 +250,20 @@ fn failure_of(error: ErrorInfo) -> Failure {
         evalue: error.evalue,
         traceback: error.traceback,
     }
+}
+
+/// An error of a cell that has run its own code on engines: these know that as a snippet, with the cell's lines.
+fn named_error(cell: &Cell, mut failure: Failure) -> ErrorInfo {
+    let runs_its_own = cell.code.contains("%px") && !cell.code.contains("%pxresult");
+    for text in failure.traceback.iter_mut().filter(|_| runs_its_own) {
+        for arrow in ["--> ", "--> \u{1b}[0m"] {
+            *text = text.replace(
+                &format!("{arrow}snippet:"),
+                &format!("{arrow}In[{}]:", cell.count),
+            );
+        }
+    }
+    error_info(failure)
 }
 
 fn error_info(failure: Failure) -> ErrorInfo {

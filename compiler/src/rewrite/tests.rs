@@ -210,7 +210,7 @@ evcxr_variable_store
         header.contains("let it = evcxr_variable_store.take_variable::<Vec<i32>>(stringify!(it));")
     );
     assert_eq!(
-        line("if std"),
+        line("if evcxr_internal_runtime::catch"),
         "if evcxr_internal_runtime::catch_unwind(::std::panic::AssertUnwindSafe(||{"
     );
     assert_eq!(line("}))"), "})).is_err() {");
@@ -219,6 +219,6 @@ evcxr_variable_store
         rewrite(&without, &style(&[]))
             .unwrap()
             .source
-            .contains(BARE_CATCH)
+            .contains("if evcxr_internal_runtime::catch_unwind(||{")
     );
 }

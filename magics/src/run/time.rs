@@ -155,10 +155,12 @@ impl Magics {
         check(call)?;
         let line = &call.arguments.text;
         let (options, at) = options::parse_before_code::<TimeitArgs>(&call.name, line)?;
-        let (code, setup) = match &call.body {
+        let (mut code, setup) = match &call.body {
             Some(body) => (body.clone(), line.get(at..).unwrap_or_default()),
             None => (call.arguments.from_byte(at), ""),
         };
+        let own = call.written.strip_suffix(code.text.trim_end());
+        code.magic = own.unwrap_or(&call.written).trim_end().to_owned();
         let pieces = parse_code(&code, &|text| notebook.at_boundary(text));
         let magics: Vec<Call> = pieces.iter().filter_map(call_of).collect();
         let is_blank = |piece: &Piece| match piece {

@@ -17,18 +17,27 @@ use crate::event::{Frame, Location};
 /// Paths of the user's own items begin with the name of the crate that cells are compiled as.
 const USER_CRATE: &str = "ctx::";
 
-/// Writes the return addresses of the current thread to `addresses`, innermost first; gives their number.
+/// Writes the return addresses of the current thread to `addresses`, innermost first; gives their number. Of a deeper stack those in its middle are
+/// left out, as the outermost ones say what a cell called.
 pub(super) fn trace(addresses: &mut [usize]) -> usize {
+    let inner = addresses.len() / 2;
+    let outer = addresses.len() - inner;
     let mut count = 0;
-    backtrace::trace(|frame| match addresses.get_mut(count) {
-        Some(address) => {
+    backtrace::trace(|frame| {
+        let index = match count < addresses.len() {
+            true => count,
+            false => inner + (count - inner) % outer.max(1),
+        };
+        if let Some(address) = addresses.get_mut(index) {
             *address = frame.ip() as usize;
-            count += 1;
-            true
         }
-        None => false,
+        count += 1;
+        !addresses.is_empty()
     });
-    count
+    if count > addresses.len() {
+        addresses[inner..].rotate_left((count - inner) % outer);
+    }
+    count.min(addresses.len())
 }
 
 /// The user's own functions among these addresses, those that were inlined included.
