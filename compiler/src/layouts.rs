@@ -139,7 +139,7 @@ fn inner(node: &SyntaxNode) -> Inner {
             _ => None,
         };
         if let Some(name) = name {
-            let texts = found.entry(bare(&name.text()).to_owned()).or_default();
+            let texts = found.entry(bare(name.text()).to_owned()).or_default();
             texts.insert(essence(&node));
         }
     }

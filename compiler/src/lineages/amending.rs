@@ -37,7 +37,7 @@ impl Workshop {
         summary: &mut Summary,
         code: &str,
         commands: &str,
-    ) -> Result<Compiled, NotAmended> {
+    ) -> Result<Compiled, Box<NotAmended>> {
         let mut amendments = Amendments::default();
         let mut first: Option<NotAmended> = None;
         let mut may_move = true;
@@ -93,12 +93,12 @@ impl Workshop {
         }
         summary.leaked.clear();
         self.bench.plan.traits.clear();
-        Err(first.unwrap_or_else(|| NotAmended {
+        Err(Box::new(first.unwrap_or_else(|| NotAmended {
             failure: NotCompiled::from(Trouble::Refused("there was no attempt".to_owned())),
             reports: Vec::new(),
             generated: String::new(),
             hint: None,
-        }))
+        })))
     }
 
     /// Learns from a failure what else has to be amended of a snippet.

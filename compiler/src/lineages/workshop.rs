@@ -543,7 +543,7 @@ impl Workshop {
                         product,
                         statements,
                         amendments,
-                    } = compiled.map_err(NotAmended::refused)?;
+                    } = compiled.map_err(|failed| failed.refused())?;
                     found = statements;
                     outcome.notes = amendments.notes(&product.after.completed);
                     let stays = |(name, variable): &(&String, &Variable)| {
