@@ -5,7 +5,7 @@
 //! snippet that fails for such a reason alone is compiled again as if its author had written that. No line is added: what is added stands at
 //! the end of the statement that introduces the variable.
 
-use crate::statements::{Statement, statements};
+use crate::statements::{Statement, code_start, statements};
 use ra_ap_syntax::ast::{self, AstNode};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,6 +19,9 @@ const BORROWED: &[&str] = &[
 /// The type that goes beside one whose name is asked for, so that evcxr refuses to store the pair.
 const UNNAMED: &str = "|| ()";
 
+/// The trait that no type has, by which rustc tells a type.
+pub(crate) const ASKED: &str = "ChorusNamed";
+
 /// See the module's page.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Amendments {
@@ -26,12 +29,16 @@ pub(crate) struct Amendments {
     leaked: BTreeMap<Owner, Option<String>>,
     /// Variables that go into a box, with the type of that.
     boxed: BTreeMap<String, String>,
+    /// Variables whose type rust-analyzer does not find, and rustc has told.
+    declared: BTreeMap<String, String>,
     /// Closures that take along what they capture, and the variables for which they do.
     moving: BTreeMap<String, BTreeSet<String>>,
     /// Temporary values that are leaked, as bytes of the snippet.
     temporaries: BTreeSet<(usize, usize)>,
     /// The paths of traits that types are written with.
     pub(crate) traits: BTreeMap<String, String>,
+    /// Whether values are shown by an `evcxr_display` of the user's, which ours is in the way of.
+    pub(crate) has_own_display: bool,
 }
 
 /// A variable that another borrows from.
@@ -122,6 +129,11 @@ impl Amendments {
         }
     }
 
+    /// Declares a variable to be of this type.
+    pub(crate) fn declare(&mut self, name: &str, kind: String) {
+        self.declared.insert(name.to_owned(), kind);
+    }
+
     /// Puts a variable into a box of this type.
     pub(crate) fn put_into_box(&mut self, name: &str, kind: String) {
         self.boxed.insert(name.to_owned(), kind);
@@ -185,6 +197,9 @@ impl Amendments {
             }
             for (name, is_mutable) in statement.bindings() {
                 let mutable = if is_mutable { "mut " } else { "" };
+                if let Some(kind) = self.declared.get(&name) {
+                    inserted.push((end, format!(" let {mutable}{name}: {kind} = {name};")));
+                }
                 if let Some(kind) = self.boxed.get(&name) {
                     let new = match kind.starts_with("std::pin::") {
                         true => "pin",
@@ -268,25 +283,61 @@ pub(crate) fn unnamed_variable(message: &str) -> Option<&str> {
         .filter(|_| is_one)
 }
 
-/// Snippets by which evcxr tells, refusing them, the type of an expression with the variable `name`: behind the statement that introduces it, and where
-/// all is known of it.
+/// The variable whose type rust-analyzer does not find.
+pub(crate) fn undetermined_variable(message: &str) -> Option<&str> {
+    let rest = message.strip_prefix("Couldn't automatically determine type of variable `")?;
+    rest.split('`').next()
+}
+
+/// Snippets by which evcxr tells, refusing them, the type of an expression with the variable `name`: behind the statement that
+/// introduces it, and where all is known of it.
 pub(crate) fn questions(code: &str, name: &str, expression: &str) -> Vec<String> {
+    let start = code_start(code);
+    let question = |end: usize| {
+        let (head, upto) = (&code[..start], &code[start..end]);
+        format!("{head}let chorus_asked = {{ {upto};\n({expression}, {UNNAMED}) }};")
+    };
+    ends(code, name).into_iter().map(question).collect()
+}
+
+/// The same for the type of the variable as rustc tells it.
+pub(crate) fn questions_to_rustc(code: &str, name: &str) -> Vec<String> {
+    let question = |end: usize| {
+        format!(
+            "{};\ntrait {ASKED} {{}}\nfn chorus_ask<T: {ASKED}>(_: &T) {{}}\nchorus_ask(&{name});",
+            &code[..end]
+        )
+    };
+    ends(code, name).into_iter().map(question).collect()
+}
+
+/// Where a snippet's statement ends that introduces `name`, and where its last one does.
+fn ends(code: &str, name: &str) -> Vec<usize> {
     let all = statements(code);
     let introduces = |statement: &Statement| statement.variables().iter().any(|one| one == name);
     let Some(at) = all.iter().rposition(introduces) else {
         return Vec::new();
     };
-    let start = crate::statements::code_start(code);
-    let last = all.last().map_or(at, |_| all.len() - 1);
-    let upto = |end: usize| {
-        let (head, upto) = (&code[..start], &code[start..end]);
-        format!("{head}let chorus_asked = {{ {upto};\n({expression}, {UNNAMED}) }};")
-    };
+    let last = all.len() - 1;
     let mut ends = vec![all[at].end()];
     if last > at {
         ends.push(all[last].end());
     }
-    ends.into_iter().map(upto).collect()
+    ends
+}
+
+/// The type in rustc's refusal of a question.
+pub(crate) fn told_by_rustc(message: &str) -> Option<String> {
+    let rest = message.strip_prefix("the trait bound `")?;
+    let kind = rest
+        .split(&format!(": {ASKED}` is not satisfied"))
+        .next()
+        .filter(|kind| kind.len() < rest.len())?;
+    let kind = kind.replace("{float}", "f64").replace("{integer}", "i32");
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let is_whole = !kind.split(|c| !is_word(c)).any(|word| word == "_");
+    let is_named = is_whole && !kind.contains(['{', '#']) && !kind.contains("impl ");
+    is_named.then_some(kind)
 }
 
 /// What evcxr's refusal of a [`question`] tells.
@@ -485,5 +536,133 @@ impl Statement {
         };
         let start = closure.syntax().text_range().start() - self.node().text_range().start();
         closure.move_token().is_none().then_some(usize::from(start))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn leaking(name: &str, is_stored: bool) -> Amendments {
+        let owner = Owner {
+            name: name.to_owned(),
+            is_stored,
+        };
+        Amendments {
+            leaked: BTreeMap::from([(owner, Some("r".to_owned()))]),
+            ..Amendments::default()
+        }
+    }
+
+    #[test]
+    fn what_is_added_stands_behind_its_statement() {
+        let code = "// note\nlet s = f(); let r = &s;\ng(&s, &mut s)";
+        assert_eq!(
+            leaking("s", false).apply(code),
+            "// note\nlet s = f(); let s: &'static _ = ::std::boxed::Box::leak(::std::boxed::Box::new(s)); let r = &*s;\ng(&*s, &mut s)"
+        );
+        assert_eq!(leaking("s", true).apply("let r = &s;"), "let r = &*s;");
+        let mut boxed = Amendments::default();
+        boxed.put_into_box("g", "Box<dyn FnMut()>".to_owned());
+        assert_eq!(
+            boxed.apply("let mut g = || n();"),
+            "let mut g = || n(); let mut g: Box<dyn FnMut()> = Box::new(g);"
+        );
+    }
+
+    #[test]
+    fn only_the_stores_own_requirement_counts() {
+        let span = |text: &str, label: &str, is_primary: bool| {
+            json!({ "label": label, "is_primary": is_primary,
+                "text": [{ "text": text, "highlight_start": 1, "highlight_end": text.len() + 1 }] })
+        };
+        let report = |last: Value| {
+            json!({ "code": { "code": "E0597" }, "message": "`s` does not live long enough",
+                "spans": [span("let s = f();", "binding `s` declared here", false), last] })
+        };
+        let mut amendments = Amendments::default();
+        let user = span(
+            "need(&s);",
+            "argument requires that `s` is borrowed for `'static`",
+            false,
+        );
+        amendments.learn_borrowing(&[report(user)], "let s = f();\nneed(&s);");
+        assert_eq!(amendments, Amendments::default());
+        let put = "evcxr_variable_store.put_variable::<&u8>(stringify!(r), r)";
+        let put = span(
+            put,
+            "argument requires that `s` is borrowed for `'static`",
+            false,
+        );
+        amendments.learn_borrowing(&[report(put)], "let s = f();\nlet r = &s;");
+        assert_eq!(amendments, leaking("s", false));
+    }
+
+    #[test]
+    fn types_are_told_and_boxed() {
+        let refusal = |kind: &str| {
+            format!(
+                "The variable `chorus_asked` has type `({kind}, impl Fn())` which cannot be persisted.\n.."
+            )
+        };
+        for (kind, boxed) in [
+            ("impl Fn(i32) -> i32", Some("Box<dyn Fn(i32) -> i32>")),
+            (
+                "impl Iterator<Item = u8> + Send",
+                Some("Box<dyn Iterator<Item = u8> + Send>"),
+            ),
+            (
+                "impl Future<Output = u8>",
+                Some("std::pin::Pin<Box<dyn Future<Output = u8>>>"),
+            ),
+            ("impl Fn(impl Clone)", None),
+            ("std::ops::Range<i32>", None),
+        ] {
+            let refusal = refusal(kind);
+            assert_eq!(told_type(&refusal), Some(kind));
+            assert_eq!(box_for(kind).as_deref(), boxed);
+        }
+        assert_eq!(told_type("The variable `x` has type `u8` which .."), None);
+    }
+
+    #[test]
+    fn rustc_tells_types() {
+        for (kind, told) in [
+            (
+                "nalgebra::Matrix<{float}, nalgebra::Const<3>>",
+                Some("nalgebra::Matrix<f64, nalgebra::Const<3>>"),
+            ),
+            ("{closure@src/lib.rs:3:9: 3:12}", None),
+            ("std::vec::Vec<_>", None),
+        ] {
+            let message = format!("the trait bound `{kind}: {ASKED}` is not satisfied");
+            assert_eq!(told_by_rustc(&message).as_deref(), told);
+        }
+        assert_eq!(
+            told_by_rustc("the trait bound `u8: Clone` is not satisfied"),
+            None
+        );
+    }
+
+    #[test]
+    fn traits_get_their_paths() {
+        let traits = BTreeMap::from([("Any".to_owned(), "std::any::Any".to_owned())]);
+        for (kind, with) in [
+            ("Box<dyn Any + Send>", "Box<dyn std::any::Any + Send>"),
+            ("Box<dyn Send + Any>", "Box<dyn Send + std::any::Any>"),
+            ("Box<dyn Anything>", "Box<dyn Anything>"),
+            ("Box<dyn Any::Other>", "Box<dyn Any::Other>"),
+        ] {
+            assert_eq!(with_paths(kind, &traits), with);
+        }
+    }
+
+    #[test]
+    fn a_stretch_of_a_statement_is_found_in_the_snippet() {
+        let code = "let a = 1; let q = &f()[1..];\n";
+        assert_eq!(place(code, "let q = &f()[1..];", 9..12), Some(20..23));
+        assert_eq!(place(code, "let b = 1;", 0..3), None);
+        assert_eq!(place("a(); a();", "a();", 0..1), None);
     }
 }

@@ -4,6 +4,7 @@
 //! `RUSTC_WORKSPACE_WRAPPER`, which concerns the notebook's crate only: dependencies are compiled as ever.
 //! [`Plan`], a small file that the session writes before each call, says what is wanted.
 
+use crate::amendments::ASKED;
 use crate::crates::{self, Externs};
 use crate::inputs::Inputs;
 use crate::rewrite::{self, Body, Macro};
@@ -152,8 +153,12 @@ pub fn main() -> ExitCode {
     match snippet(&rustc, &arguments) {
         Ok(Some(code)) => code,
         Ok(None) => {
-            let arguments = checked(&rustc, &arguments).unwrap_or(arguments);
-            let error = Command::new(&rustc).args(&arguments).exec();
+            let mut command = Command::new(&rustc);
+            match checked(&rustc, &arguments) {
+                Some(checked) => checked.apply_to(&mut command),
+                None => drop(command.args(&arguments)),
+            }
+            let error = command.exec();
             eprintln!("{NAME}: {}: {error}", rustc.display());
             ExitCode::FAILURE
         }
@@ -271,7 +276,7 @@ fn snippet(rustc: &OsStr, arguments: &[OsString]) -> io::Result<Option<ExitCode>
 
 /// The arguments with which rustc checks a cell for evcxr, which wants its words on why a variable's type is unknown; nothing if it is asked
 /// for something else.
-fn checked(rustc: &OsStr, arguments: &[OsString]) -> Option<Vec<OsString>> {
+fn checked(rustc: &OsStr, arguments: &[OsString]) -> Option<Checked> {
     let plan = Plan::read(Path::new(&std::env::var_os(PLAN)?)).ok()?;
     if after(arguments, "--crate-name")? != CRATE || Path::new(rustc) != plan.rustc {
         return None;
@@ -281,7 +286,28 @@ fn checked(rustc: &OsStr, arguments: &[OsString]) -> Option<Vec<OsString>> {
     fs::write(path, &source).ok()?;
     let mut arguments = with_crates(arguments, &source, plan.crates.as_ref());
     arguments.push(NO_WARNINGS.into());
-    Some(arguments)
+    Some(Checked {
+        arguments,
+        asks_for_type: source.contains(ASKED),
+    })
+}
+
+/// How rustc checks a cell for evcxr.
+struct Checked {
+    arguments: Vec<OsString>,
+    /// Whether its error is to name a type so that it can be written.
+    asks_for_type: bool,
+}
+
+impl Checked {
+    fn apply_to(&self, command: &mut Command) {
+        command.args(&self.arguments);
+        if self.asks_for_type {
+            // Types with their paths, of whatever length. Nothing is compiled by this call.
+            command.args(["--verbose", "-Ztrim-diagnostic-paths=no"]);
+            command.env("RUSTC_BOOTSTRAP", "1");
+        }
+    }
 }
 
 /// Leaves an empty product and true dependency information.

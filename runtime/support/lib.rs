@@ -56,16 +56,17 @@ impl VariableStore {
         *unsafe { Box::from_raw(Box::into_raw(value).cast::<T>()) }
     }
 
-    /// The shared value under `name`, made by `create` when it is not there yet.
-    ///
-    /// # Panics
-    /// When the name holds something else.
+    /// The shared value under `name`, made by `create` when it is not there yet, or of another type.
     pub fn lazy_arc<T: 'static, F: FnOnce() -> T>(&mut self, name: &str, create: F) -> Arc<T> {
-        if let Some(value) = self.get(name) {
-            match value.downcast_ref::<Arc<T>>() {
-                Some(shared) => return Arc::clone(shared),
-                None => changed_type(name),
-            }
+        if let Some(value) = self.get(name)
+            && let Some(shared) = value.downcast_ref::<Arc<T>>()
+        {
+            return Arc::clone(shared);
+        }
+        // Of another version of its crate, as a `:dep` brings it. What runs there goes on.
+        if let Some(other) = self.variables.remove(name) {
+            let number = self.variables.len();
+            self.put(&format!("{name} {number}"), other);
         }
         let shared = Arc::new(create());
         self.put(name, Box::new(Arc::clone(&shared)));

@@ -84,3 +84,14 @@ def test_what_is_borrowed_from_survives_a_panic(kernel: Kernel, cluster: str) ->
     kernel.run('let keep = String::from("z");').expect_ok()
     assert not kernel.run('let part = keep.as_str(); panic!("on purpose");').ok
     assert kernel.run("keep").expect_ok().text == '"z"'
+
+
+def test_a_display_of_the_users_own_is_used(fresh_kernel: Kernel) -> None:
+    """From a trait, as crates have it, for a type that can be shown with `{:?}` as well."""
+    fresh_kernel.run("""
+trait Show { fn evcxr_display(&self); }
+#[derive(Debug)] struct D(u8);
+impl Show for D { fn evcxr_display(&self) { println!("EVCXR_BEGIN_CONTENT text/plain\\nmine {}\\nEVCXR_END_CONTENT", self.0); } }
+""", timeout=120).expect_ok()
+    assert "mine 1" in page(fresh_kernel.run("D(1)", timeout=60).expect_ok())
+    assert fresh_kernel.run("5", timeout=60).expect_ok().text == "5"

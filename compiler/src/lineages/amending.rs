@@ -5,11 +5,13 @@ use super::ask::Refused;
 use super::workshop::Workshop;
 use crate::amendments::{self, Amendments};
 use crate::bench::{NotCompiled, Product, Trouble};
-use crate::diagnostics::{Report, Reported};
+use crate::diagnostics::{self, Report, Reported};
 use crate::reach::Reach;
+use crate::sources::Cell;
 use crate::statements::{Statement, statements};
 use crate::summary::Summary;
 use crate::wrapper::Effort;
+use std::ops::Range;
 
 /// A snippet needs an attempt for each variable without a named type, and a few for what is borrowed.
 const ATTEMPTS: usize = 12;
@@ -41,11 +43,13 @@ impl Workshop {
         let mut amendments = Amendments::default();
         let mut first: Option<NotAmended> = None;
         let mut may_move = true;
+        let display = self.bench.plan.display;
         for _ in 0..ATTEMPTS {
             let text = amendments.apply(code);
             let found = statements(&text);
             summary.leaked = amendments.stored();
             self.bench.plan.traits.clone_from(&amendments.traits);
+            self.bench.plan.display = display && !amendments.has_own_display;
             if self.bench.lacks_std(&found) {
                 self.show_std();
             }
@@ -123,13 +127,20 @@ impl Workshop {
                     });
                 } else if errors.iter().any(|error| error.code() == Some("E0405")) {
                     amendments.learn_traits(&reports);
+                } else if reports.iter().any(is_about_display) {
+                    amendments.has_own_display = true;
                 }
             }
             Trouble::Evcxr(evcxr::Error::Message(message)) => {
+                let amended = amendments.apply(code);
+                if let Some(name) = amendments::undetermined_variable(message)
+                    && let Some(kind) = self.told_by_rustc(summary, &amended, name)
+                {
+                    amendments.declare(name, kind);
+                }
                 let Some(name) = amendments::unnamed_variable(message) else {
                     return;
                 };
-                let amended = amendments.apply(code);
                 let kind = self.told_type(summary, &amended, name, name);
                 let kind = match kind.as_deref().map(amendments::box_for) {
                     Some(Some(kind)) => Some(kind),
@@ -156,27 +167,60 @@ impl Workshop {
         expression: &str,
     ) -> Option<String> {
         let questions = amendments::questions(code, name, expression);
-        questions.into_iter().find_map(|question| {
-            let found = statements(&question);
-            let reach = Reach::of(summary, &found, []);
-            let text = reach.before(&question, &found, "").text;
-            let context = &mut self.evcxr.context;
-            let answer = self
-                .bench
-                .tell_evcxr(Effort::Check, Vec::new(), || context.execute(&text));
-            match answer {
-                Err(Trouble::Evcxr(evcxr::Error::Message(message))) => {
+        questions
+            .iter()
+            .find_map(|question| match self.ask(summary, question) {
+                Some(evcxr::Error::Message(message)) => {
                     amendments::told_type(&message).map(str::to_owned)
                 }
                 _ => None,
-            }
-        })
+            })
+    }
+
+    /// Asks rustc for the type of the variable `name`.
+    fn told_by_rustc(&mut self, summary: &Summary, code: &str, name: &str) -> Option<String> {
+        let questions = amendments::questions_to_rustc(code, name);
+        questions
+            .iter()
+            .find_map(|question| match self.ask(summary, question) {
+                Some(evcxr::Error::CompilationErrors(errors)) => errors
+                    .iter()
+                    .find_map(|error| amendments::told_by_rustc(&error.message())),
+                _ => None,
+            })
+    }
+
+    /// Why evcxr refuses a snippet, which has to be one that it refuses: nothing comes of it.
+    fn ask(&mut self, summary: &Summary, question: &str) -> Option<evcxr::Error> {
+        let found = statements(question);
+        let reach = Reach::of(summary, &found, []);
+        self.bench.plan.macros = reach.macros(&found);
+        let text = reach.before(question, &found, "").text;
+        let context = &mut self.evcxr.context;
+        let answer = self
+            .bench
+            .tell_evcxr(Effort::Check, Vec::new(), || context.execute(&text));
+        match answer {
+            Err(Trouble::Evcxr(error)) => Some(error),
+            _ => None,
+        }
     }
 }
 
+/// Whether a method that shows a value is there twice.
+fn is_about_display(report: &serde_json::Value) -> bool {
+    report["code"]["code"] == "E0034" && report.to_string().contains("evcxr_display")
+}
+
 impl NotAmended {
-    pub(super) fn refused(self) -> Refused {
+    /// As the refusal of a cell.
+    pub(super) fn refused(self, cell: &Cell) -> Refused {
         let NotCompiled { trouble, added } = self.failure;
+        if let Trouble::Evcxr(evcxr::Error::Message(message)) = &trouble
+            && let Some(range) = place_of(message, cell)
+        {
+            return Failure::Errors(vec![diagnostics::of_command(cell, range, message)]).into();
+        }
         let failure = match trouble {
             Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) => {
                 let mut errors = Reported::all(&errors, &self.reports);
@@ -200,6 +244,17 @@ impl NotAmended {
         };
         failure.into()
     }
+}
+
+/// Where a cell introduces the variable that evcxr can't store.
+fn place_of(message: &str, cell: &Cell) -> Option<Range<usize>> {
+    let name = amendments::unnamed_variable(message)
+        .or_else(|| amendments::undetermined_variable(message))?;
+    let all = statements(&cell.source);
+    let is_it = |statement: &&Statement| statement.variables().iter().any(|one| one == name);
+    let statement = all.iter().rfind(is_it)?;
+    let at = statement.start + cell.source[statement.start..statement.end()].find(name)?;
+    Some(at..at + name.len())
 }
 
 /// What a person can do where a borrowed variable can't be kept as it is.

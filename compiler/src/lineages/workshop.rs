@@ -543,7 +543,7 @@ impl Workshop {
                         product,
                         statements,
                         amendments,
-                    } = compiled.map_err(|failed| failed.refused())?;
+                    } = compiled.map_err(|failed| failed.refused(cell))?;
                     found = statements;
                     outcome.notes = amendments.notes(&product.after.completed);
                     let stays = |(name, variable): &(&String, &Variable)| {
@@ -709,7 +709,7 @@ impl Workshop {
             generated: self.bench.generated(),
             hint: None,
         };
-        unamended.refused()
+        unamended.refused(&Cell::snippet(0, ""))
     }
 }
 

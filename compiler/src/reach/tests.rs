@@ -186,6 +186,30 @@ fn markers_say_what_becomes_of_variables() {
 }
 
 #[test]
+fn what_is_replaced_unseen_stays_in_the_store() {
+    let mut summary = namespace(&[], &[]);
+    summary.apply(
+        &statements("let a = 1;"),
+        [("a".to_owned(), "i32".to_owned())].into(),
+    );
+    for (cell, is_loaded) in [
+        ("let a = f()?;", false),
+        ("let a = f(\"a\")?;", false),
+        ("let (a, b) = f()?;", false),
+        ("let a = a + 1;", true),
+        ("let a = format!(\"{a}\");", true),
+        ("println!(\"{}\", a); let a = 2;", true),
+        ("let a = 2; a + 1", false),
+    ] {
+        let found = statements(cell);
+        let text = Reach::of(&summary, &found, [])
+            .before(cell, &found, "")
+            .text;
+        assert_eq!(text.contains("let a: i32"), is_loaded, "{cell}");
+    }
+}
+
+#[test]
 fn a_grown_namespace_is_searched_quickly() {
     let cells: Vec<String> = (0..2000)
         .map(|n| format!("struct S{n}(u8);\nimpl S{n} {{ fn get(&self) -> u8 {{ self.0 }} }}\nfn make{n}() -> S{n} {{ S{n}(1) }}"))

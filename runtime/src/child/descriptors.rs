@@ -1,9 +1,9 @@
 //! Descriptors that a cell closes while a copy waits: the copy lets go of them as well, before the call returns.
 //!
 //! A copy has a duplicate of every descriptor. A pipe's reader would wait for an end of file that never comes, and a listener's port would
-//! stay taken, until the copy is gone. So this program defines `close` and its kin in libc's place (its symbols come before those of the
-//! libraries that it loads, and libstd calls libc's through the dynamic linker), and tells the copy of each descriptor that
-//! that still has. In the copy a descriptor that refuses everything takes the number: a restored value that has the number may still close it.
+//! stay taken, until the copy is gone. So this program defines `close` and its kin in libc's place: its symbols come before those of the
+//! libraries that it loads, and libstd calls libc's through the dynamic linker. Each tells the copy, which lets go of the descriptor if it
+//! has it. Another one, which refuses everything, takes the number: a restored value may close it, and must not close a new file.
 //!
 //! Calls within libc itself (`fclose`) don't come here.
 
