@@ -26,7 +26,7 @@ pub(crate) const ASKED: &str = "ChorusNamed";
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Amendments {
     /// What is leaked, and by what it is borrowed.
-    leaked: BTreeMap<Owner, Option<String>>,
+    leaked: BTreeMap<Owner, String>,
     /// Variables that go into a box, with the type of that.
     boxed: BTreeMap<String, String>,
     /// Variables whose type rust-analyzer does not find, and rustc has told.
@@ -59,30 +59,25 @@ pub(crate) fn is_about_borrowing(errors: &[evcxr::CompilationError]) -> bool {
 }
 
 impl Amendments {
-    /// Learns from rustc's reports of a snippet  which borrowed values have to stay.
+    /// Learns from rustc's reports of a snippet which borrowed values have to stay.
     pub(crate) fn learn_borrowing(&mut self, reports: &[Value], code: &str) {
-        let mut found: BTreeMap<Owner, Option<String>> = BTreeMap::new();
         let all = statements(code);
         for report in reports {
             let Some(error) = Borrow::of(report, code, &all) else {
                 continue;
             };
             match error {
+                // Without a variable that has to be stored it is borrowed for too long in any Rust.
                 Borrow::Variable(owner, borrower) => {
-                    let known = found.entry(owner).or_default();
-                    *known = known.take().or(borrower);
+                    if let Some(borrower) = borrower {
+                        self.leaked.entry(owner).or_insert(borrower);
+                    }
                 }
                 Borrow::Temporary { line, columns } => {
                     if let Some(range) = place(code, &line, columns) {
                         self.temporaries.insert((range.start, range.end));
                     }
                 }
-            }
-        }
-        for (owner, borrower) in found {
-            // Otherwise it is borrowed for too long in any Rust.
-            if borrower.is_some() {
-                self.leaked.entry(owner).or_insert(borrower);
             }
         }
     }
@@ -149,13 +144,13 @@ impl Amendments {
             .collect();
         let before = self.leaked.len();
         let moving = &mut self.moving;
-        self.leaked.retain(|owner, borrower| match borrower {
-            Some(closure) if closures.contains(closure) && which(&owner.name) => {
-                let with = moving.entry(closure.clone()).or_default();
+        self.leaked.retain(|owner, borrower| {
+            let moves = closures.contains(borrower) && which(&owner.name);
+            if moves {
+                let with = moving.entry(borrower.clone()).or_default();
                 with.insert(owner.name.clone());
-                false
             }
-            _ => true,
+            !moves
         });
         self.leaked.len() < before
     }
@@ -249,11 +244,9 @@ impl Amendments {
                 Some(rest) if !rest.starts_with("'static") => format!("&'static {rest}"),
                 _ => kind.clone(),
             };
-            let why = match borrower {
-                Some(borrower) => format!("`{borrower}` borrows from it"),
-                None => "another variable borrows from it".to_owned(),
-            };
-            notes.push(format!("`{name}` is now `{kind}`, because {why}."));
+            notes.push(format!(
+                "`{name}` is now `{kind}`, because `{borrower}` borrows from it."
+            ));
         }
         for (name, kind) in &self.boxed {
             notes.push(format!("`{name}` is kept as `{kind}`."));
@@ -267,9 +260,9 @@ impl Amendments {
     }
 
     /// An owner that is leaked, for the words of an error, and what borrows from it.
-    pub(crate) fn owner(&self) -> Option<(&str, Option<&str>)> {
+    pub(crate) fn owner(&self) -> Option<(&str, &str)> {
         let (owner, borrower) = self.leaked.first_key_value()?;
-        Some((&owner.name, borrower.as_deref()))
+        Some((&owner.name, borrower))
     }
 }
 
@@ -550,7 +543,7 @@ mod tests {
             is_stored,
         };
         Amendments {
-            leaked: BTreeMap::from([(owner, Some("r".to_owned()))]),
+            leaked: BTreeMap::from([(owner, "r".to_owned())]),
             ..Amendments::default()
         }
     }

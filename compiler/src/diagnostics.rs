@@ -164,6 +164,9 @@ fn diagnostics(errors: &[Reported], context: &Context<'_>) -> Vec<Diagnostic> {
         .iter()
         .filter(|error| !any || is_error(error))
         .map(|error| {
+            if let Some(captured) = captured(error, context) {
+                return captured;
+            }
             let code = error.code().map(str::to_owned);
             let message = error.message.clone();
             Diagnostic {
@@ -212,6 +215,38 @@ fn foreign(cell: &Cell) -> Option<Diagnostic> {
     let at = code_start(&cell.source) + code.find(first)?;
     let message = format!("`{word}` is no word of Rust's");
     let mut diagnostic = of_command(cell, at..at + word.len(), &message);
+    diagnostic.rendered.push_str(&format!("\n  = help: {help}"));
+    Some(diagnostic)
+}
+
+/// The error of a closure for engines that captures variables, which constant evaluation finds somewhere in the crate `chorus`.
+fn captured(error: &Reported, context: &Context<'_>) -> Option<Diagnostic> {
+    const MESSAGE: &str = "this closure captures variables";
+    let (_, help) = error.message.split_once(MESSAGE)?;
+    // A magic has words of its own.
+    context.cell.shown.is_none().then_some(())?;
+    let report = error.json.to_string();
+    let place = report.split("{closure@").nth(1)?.split('}').next()?;
+    let place = place.split_once("lib.rs:")?.1.replace(' ', "");
+    let mut numbers = place.split(':').map(str::parse::<usize>);
+    let mut number = || numbers.next()?.ok();
+    let start = offset(context.generated, number()?, number()?)?;
+    let at = context.cell.origin(context.generated, start)?;
+    let all = statements(&context.cell.source);
+    let statement = all.iter().find(|statement| statement.range.contains(&at))?;
+    let closure = statement.closure_at(at)?;
+    let names: Vec<String> = closure
+        .captured
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect();
+    let what = match names.is_empty() {
+        true => "variables".to_owned(),
+        false => names.join(", "),
+    };
+    let message = format!("this closure captures {what}, so it can't be sent to an engine");
+    let mut diagnostic = of_command(context.cell, closure.range, &message);
+    let help = help.split_once(". ").map_or(help, |(_, help)| help);
     diagnostic.rendered.push_str(&format!("\n  = help: {help}"));
     Some(diagnostic)
 }
@@ -353,10 +388,14 @@ fn elsewhere(error: &Reported) -> Option<Elsewhere> {
     let spans = error.json["spans"].as_array()?;
     let span = spans.iter().find(|span| span["is_primary"] == true)?;
     let file = span["file_name"].as_str()?;
-    let is_generated = file.starts_with("src/lib.rs") || file.starts_with("chorus-");
+    // Others are generated, or nobody's here.
+    let others = ["/rustlib/", "/rustc/", "/registry/src/", "/git/checkouts/"];
+    let is_users = !file.starts_with("src/lib.rs")
+        && !file.starts_with("chorus-")
+        && !others.iter().any(|other| file.contains(other));
     let lines = span["text"]
         .as_array()
-        .filter(|lines| !lines.is_empty() && !is_generated)?;
+        .filter(|lines| !lines.is_empty() && is_users)?;
     let texts: Vec<&str> = lines
         .iter()
         .filter_map(|line| line["text"].as_str())

@@ -4,7 +4,7 @@ use crate::facts::{Facts, bare, words};
 use crate::sources::newlines;
 use ra_ap_syntax::ast::{self, AstNode, HasName, LiteralKind};
 use ra_ap_syntax::{Edition, NodeOrToken, SourceFile, SyntaxKind, SyntaxNode, SyntaxToken};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 /// The edition evcxr compiles cells in.
@@ -132,6 +132,45 @@ impl Statement {
         self.start + usize::from(self.node.text_range().len())
     }
 
+    /// The closure that begins at a byte of the cell.
+    pub(crate) fn closure_at(&self, at: usize) -> Option<Closure> {
+        let begin = self.node.text_range().start();
+        let within = |node: &SyntaxNode| {
+            let range = node.text_range();
+            let start = self.start + usize::from(range.start() - begin);
+            start..start + usize::from(range.len())
+        };
+        let mut closures = self.node.descendants().filter_map(ast::ClosureExpr::cast);
+        let closure = closures.find(|closure| within(closure.syntax()).start == at)?;
+        let bound: HashSet<String> = closure
+            .syntax()
+            .descendants()
+            .filter_map(ast::IdentPat::cast)
+            .filter_map(|pattern| Some(pattern.name()?.text().to_string()))
+            .collect();
+        let is_called = |path: &ast::PathExpr| {
+            let parent = path.syntax().parent().and_then(ast::CallExpr::cast);
+            parent.is_some_and(|call| {
+                call.expr()
+                    .is_some_and(|callee| callee.syntax() == path.syntax())
+            })
+        };
+        let paths = closure
+            .syntax()
+            .descendants()
+            .filter_map(ast::PathExpr::cast);
+        let captured = paths
+            .filter(|path| !is_called(path))
+            .map(|path| path.syntax().text().to_string())
+            .filter(|name| name.starts_with(|c: char| c.is_lowercase() || c == '_'))
+            .filter(|name| !name.contains(':') && !bound.contains(name))
+            .collect();
+        Some(Closure {
+            range: within(closure.syntax()),
+            captured,
+        })
+    }
+
     /// The names that it mentions before those that it introduces are there.
     pub(crate) fn mentions(&self) -> HashSet<String> {
         let Some(this) = ast::LetStmt::cast(self.node.clone()) else {
@@ -175,6 +214,14 @@ impl Statement {
     pub(crate) fn is_expression(&self) -> bool {
         ast::Expr::can_cast(self.node.kind())
     }
+}
+
+/// A closure in a cell.
+pub(crate) struct Closure {
+    /// Where it is, in bytes.
+    pub(crate) range: Range<usize>,
+    /// The names that may be of variables from outside of it.
+    pub(crate) captured: BTreeSet<String>,
 }
 
 /// Whether the types of a cell's variables have to be inferred from more than literals.

@@ -260,7 +260,6 @@ fn place_of(message: &str, cell: &Cell) -> Option<Range<usize>> {
 /// What a person can do where a borrowed variable can't be kept as it is.
 fn hint(amendments: &Amendments, NotCompiled { trouble, added }: &NotCompiled) -> Option<String> {
     let (owner, borrower) = amendments.owner()?;
-    let borrower = borrower.unwrap_or("another variable");
     let Trouble::Evcxr(evcxr::Error::CompilationErrors(errors)) = trouble else {
         return None;
     };
