@@ -65,7 +65,7 @@ def test_a_crate_that_was_changed_takes_its_values(fresh_kernel: Kernel, tmp_pat
     (crate / "Cargo.toml").write_text('[package]\nname = "mine"\nversion = "0.1.0"\nedition = "2024"\n')
     source = "pub struct P {{ pub x: {} }}\n"
     (crate / "src/lib.rs").write_text(source.format("i64"))
-    fresh_kernel.run(f':dep mine = {{ path = "{crate}" }}\nuse mine::P;\nlet v = P {{ x: 1 }};\nlet w: Vec<mine::P> = Vec::new();\nlet n = 5;', timeout=180).expect_ok()
+    fresh_kernel.run(f':dep mine = {{ path = "{crate}" }}\nuse mine::P;\nlet v = P {{ x: 1 }};\nlet w: Vec<mine::P> = Vec::new();\nlet n = 5i64;', timeout=180).expect_ok()
     assert fresh_kernel.run("v.x + n", timeout=60).expect_ok().text == "6"
     (crate / "src/lib.rs").write_text(source.format("String"))
     told = page(fresh_kernel.run("v.x.len()", timeout=120))

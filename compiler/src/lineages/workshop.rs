@@ -52,7 +52,16 @@ impl State {
     fn with_variables(&self, variables: BTreeMap<String, Variable>) -> State {
         let mut state = self.clone();
         state.summary.variables = variables;
+        state.forget_crates();
         state
+    }
+
+    /// What the user's own crates were compiled to matters for the variables that are made of them.
+    fn forget_crates(&mut self) {
+        let kinds = self.summary.kinds();
+        let layouts = &self.layouts;
+        let matters = |name: &str| !layouts.made_of(&HashSet::from([name]), &kinds).is_empty();
+        self.summary.local_crates.retain(|name, _| matters(name));
     }
 }
 
@@ -581,11 +590,12 @@ impl Workshop {
         let introduced: Vec<String> = found.iter().flat_map(Statement::variables).collect();
         outcome.lost = lost;
         outcome.lost.retain(|name| !introduced.contains(name));
-        let state = State {
+        let mut state = State {
             summary,
             layouts,
             crates,
         };
+        state.forget_crates();
         // Most snippets lead to the same state however they end.
         let other =
             |variables: BTreeMap<String, Variable>| Rc::new(state.with_variables(variables));

@@ -46,10 +46,11 @@ impl Places {
         }
         let known = self.known.entry((file.to_owned(), line));
         let name = || match line {
-            Some(line) => {
-                let place = lineages.locate(file, line)?;
-                Some(format!("In[{}]:{}", place.cell, place.line))
-            }
+            Some(line) => match lineages.locate(file, line) {
+                Some(place) => Some(format!("In[{}]:{}", place.cell, place.line)),
+                // By `line!()`, which is the cell's already.
+                None => Some(format!("In[{}]:{line}", lineages.cell_of(file)?)),
+            },
             None => Some(format!("In[{}]", lineages.cell_of(file)?)),
         };
         known.or_insert_with(name).clone()
