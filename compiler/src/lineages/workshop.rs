@@ -544,8 +544,14 @@ impl Workshop {
                         if !outdated.is_empty() {
                             summary.variables.retain(|name, _| !outdated.contains(name));
                             before.clone_from(&summary.variables);
+                            let gone = outdated.join(", ");
                             lost.extend(outdated);
                             compiled = self.compile_amended(&mut summary, code, &ours);
+                            if let Err(failed) = &mut compiled {
+                                failed.hint = Some(format!(
+                                    "a crate was changed: the types of {gone} were redefined, so their values are lost"
+                                ));
+                            }
                         }
                     }
                     let Compiled {
