@@ -228,22 +228,26 @@ fn captured(error: &Reported, context: &Context<'_>) -> Option<Diagnostic> {
     let report = error.json.to_string();
     let place = report.split("{closure@").nth(1)?.split('}').next()?;
     let place = place.split_once("lib.rs:")?.1.replace(' ', "");
-    let mut numbers = place.split(':').map(str::parse::<usize>);
-    let mut number = || numbers.next()?.ok();
-    let start = offset(context.generated, number()?, number()?)?;
-    let at = context.cell.origin(context.generated, start)?;
-    let all = statements(&context.cell.source);
-    let statement = all.iter().find(|statement| statement.range.contains(&at))?;
-    let closure = statement.closure_at(at)?;
+    // Its line is of a source that evcxr has replaced since; the columns of a statement are the same in all.
+    let column: usize = place.split(':').nth(1)?.parse().ok()?;
+    let source = &context.cell.source;
+    let all = statements(source);
+    let mut closures = all.iter().flat_map(|statement| {
+        statement.closures().filter(move |closure| {
+            let line = source[..closure.range.start]
+                .rfind('\n')
+                .map_or(0, |end| end + 1);
+            let start = line.max(statement.start);
+            source[start..closure.range.start].chars().count() + 1 == column
+        })
+    });
+    let closure = closures.find(|closure| !closure.captured.is_empty())?;
     let names: Vec<String> = closure
         .captured
         .iter()
         .map(|name| format!("`{name}`"))
         .collect();
-    let what = match names.is_empty() {
-        true => "variables".to_owned(),
-        false => names.join(", "),
-    };
+    let what = names.join(", ");
     let message = format!("this closure captures {what}, so it can't be sent to an engine");
     let mut diagnostic = of_command(context.cell, closure.range, &message);
     let help = help.split_once(". ").map_or(help, |(_, help)| help);

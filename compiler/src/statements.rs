@@ -132,42 +132,16 @@ impl Statement {
         self.start + usize::from(self.node.text_range().len())
     }
 
-    /// The closure that begins at a byte of the cell.
-    pub(crate) fn closure_at(&self, at: usize) -> Option<Closure> {
-        let begin = self.node.text_range().start();
-        let within = |node: &SyntaxNode| {
-            let range = node.text_range();
-            let start = self.start + usize::from(range.start() - begin);
-            start..start + usize::from(range.len())
-        };
-        let mut closures = self.node.descendants().filter_map(ast::ClosureExpr::cast);
-        let closure = closures.find(|closure| within(closure.syntax()).start == at)?;
-        let bound: HashSet<String> = closure
-            .syntax()
-            .descendants()
-            .filter_map(ast::IdentPat::cast)
-            .filter_map(|pattern| Some(pattern.name()?.text().to_string()))
-            .collect();
-        let is_called = |path: &ast::PathExpr| {
-            let parent = path.syntax().parent().and_then(ast::CallExpr::cast);
-            parent.is_some_and(|call| {
-                call.expr()
-                    .is_some_and(|callee| callee.syntax() == path.syntax())
-            })
-        };
-        let paths = closure
-            .syntax()
-            .descendants()
-            .filter_map(ast::PathExpr::cast);
-        let captured = paths
-            .filter(|path| !is_called(path))
-            .map(|path| path.syntax().text().to_string())
-            .filter(|name| name.starts_with(|c: char| c.is_lowercase() || c == '_'))
-            .filter(|name| !name.contains(':') && !bound.contains(name))
-            .collect();
-        Some(Closure {
-            range: within(closure.syntax()),
-            captured,
+    /// The closures in it.
+    pub(crate) fn closures(&self) -> impl Iterator<Item = Closure> + '_ {
+        let closures = self.node.descendants().filter_map(ast::ClosureExpr::cast);
+        closures.map(|closure| {
+            let range = closure.syntax().text_range();
+            let start = self.start + usize::from(range.start() - self.node.text_range().start());
+            Closure {
+                range: start..start + usize::from(range.len()),
+                captured: captured(&closure),
+            }
         })
     }
 
@@ -214,6 +188,32 @@ impl Statement {
     pub(crate) fn is_expression(&self) -> bool {
         ast::Expr::can_cast(self.node.kind())
     }
+}
+
+/// The names in a closure that may be of variables from outside of it.
+fn captured(closure: &ast::ClosureExpr) -> BTreeSet<String> {
+    let patterns = closure
+        .syntax()
+        .descendants()
+        .filter_map(ast::IdentPat::cast);
+    let bound: HashSet<String> = patterns
+        .filter_map(|pattern| Some(pattern.name()?.text().to_string()))
+        .collect();
+    let is_called = |path: &ast::PathExpr| {
+        let call = path.syntax().parent().and_then(ast::CallExpr::cast);
+        let callee = call.and_then(|call| call.expr());
+        callee.is_some_and(|callee| callee.syntax() == path.syntax())
+    };
+    let paths = closure
+        .syntax()
+        .descendants()
+        .filter_map(ast::PathExpr::cast);
+    paths
+        .filter(|path| !is_called(path))
+        .map(|path| path.syntax().text().to_string())
+        .filter(|name| name.starts_with(|c: char| c.is_lowercase() || c == '_'))
+        .filter(|name| !name.contains(':') && !bound.contains(name))
+        .collect()
 }
 
 /// A closure in a cell.

@@ -84,3 +84,11 @@ def test_what_a_failing_cell_would_replace_stays(kernel: Kernel, setup: None, ce
     kernel.run("let kept: u64 = 9;").expect_ok()
     assert not kernel.run(cell, timeout=120).ok
     assert kernel.run("kept", timeout=60).expect_ok().text == "9"
+
+
+def test_a_closure_that_captures_is_shown_with_the_variable(fresh_kernel: Kernel) -> None:
+    fresh_kernel.run("use chorus::*;\nlet client = Client::connect()?; let view = client.load_balanced_view();", timeout=120).expect_ok()
+    fresh_kernel.run("let k = 5; let items: Vec<i32> = (0..4).collect();", timeout=60).expect_ok()
+    text = said(fresh_kernel.run("let n = 1;\nlet r = view.map(&items, |x| { let m = x + n; m + k });", timeout=60))
+    assert "captures `k`, `n`" in text and ":2:26" in text and "map_with" in text, text
+    assert "E0080" not in text and "rustlib" not in text and "EMPTY" not in text, text
