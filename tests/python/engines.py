@@ -145,6 +145,11 @@ def shown(result: Result) -> list[str]:
     return texts(result.messages)
 
 
+def page(result: Result) -> str:
+    """All that a page shows of a cell, its error included."""
+    return "\n".join([*shown(result), error_text(result.error) if result.error else ""])
+
+
 def progress(result: Result) -> list[tuple[float, str, str]]:
     """Each state of the progress line: seconds since the request, the message's type, the text."""
     found = []

@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from chorus_client import Kernel, Result
-from engines import shown
-from live import error_text
-
-
-def page(result: Result) -> str:
-    """All that a page shows of a cell."""
-    return "\n".join([*shown(result), error_text(result.error) if result.error else ""])
+from chorus_client import Kernel
+from engines import page
 
 
 @pytest.mark.parametrize("cells, told, read, value", [

@@ -11,16 +11,10 @@ from pathlib import Path
 import pytest
 
 from chorus_client import Kernel, Result
-from engines import shown
-from live import error_text
+from engines import page
 
 STEPS = 28
 LOST = "redefined, so"
-
-
-def page(result: Result) -> str:
-    """All that a page shows of a cell."""
-    return "\n".join([*shown(result), error_text(result.error) if result.error else ""])
 
 
 @pytest.mark.parametrize("first, second, variable, read, expected", [
